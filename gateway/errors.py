@@ -1,0 +1,124 @@
+"""Every error that a client can be told of.
+
+    GatewayError
+    ├── RequestError           the request is wrong: 4xx, told at once
+    │   ├── BadMultipart       400 bad_multipart
+    │   ├── NoImage            400 no_image
+    │   ├── BadRequest         400 bad_request
+    │   ├── TaskNotFound       404 task_not_found
+    │   ├── ImageTooLarge      413 image_too_large
+    │   └── UnsupportedImage   415 unsupported_image
+    ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
+    └── TaskFailed             the task ends in FAILURE; never retried
+        ├── InvalidImage       422 invalid_image
+        ├── ImageExpired       410 image_expired
+        ├── ModelUnavailable   503 model_unavailable
+        ├── ModelMismatch      500 model_mismatch
+        ├── WorkerLost         500 worker_lost
+        └── InternalError      500 internal_error
+
+`status` is the HTTP status of the problem object, `code` its machine-readable name, `title` the same for all
+occurrences; the message of the exception is the `detail`: one line that says what, where and what to do.
+"""
+
+from typing import ClassVar
+
+
+class GatewayError(Exception):
+    """Base of all errors that reach a client as RFC 9457 problem details."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    @property
+    def detail(self) -> str:
+        return str(self)
+
+
+class RequestError(GatewayError):
+    """The client can mend the request."""
+
+
+class BadRequest(RequestError):
+    """A parameter has no meaning."""
+
+    status, code, title = 400, "bad_request", "Bad request"
+
+
+class BadMultipart(RequestError):
+    """The multipart body is cut or malformed."""
+
+    status, code, title = 400, "bad_multipart", "Broken multipart body"
+
+
+class NoImage(RequestError):
+    """Neither a multipart field `image` nor a raw body was sent."""
+
+    status, code, title = 400, "no_image", "No image"
+
+
+class TaskNotFound(RequestError):
+    """The task id was never given out, or its result has expired."""
+
+    status, code, title = 404, "task_not_found", "Task not found"
+
+
+class ImageTooLarge(RequestError):
+    """More bytes, pixels or a longer side than the settings allow."""
+
+    status, code, title = 413, "image_too_large", "Image too large"
+
+
+class UnsupportedImage(RequestError):
+    """The signature is none of JPEG, PNG, WebP, BMP, GIF, or the header is broken."""
+
+    status, code, title = 415, "unsupported_image", "Not a supported image"
+
+
+class ServiceUnavailable(GatewayError):
+    """Redis does not answer; nothing was accepted."""
+
+    status, code, title = 503, "service_unavailable", "Service unavailable"
+
+
+class TaskFailed(GatewayError):
+    """The task has ended without a result; a retry would end the same way."""
+
+    title = "The task failed"
+
+
+class InvalidImage(TaskFailed):
+    """The header was good, the pixels are not."""
+
+    status, code, title = 422, "invalid_image", "The image cannot be decoded"
+
+
+class ImageExpired(TaskFailed):
+    """The image left Redis before a worker came to it."""
+
+    status, code, title = 410, "image_expired", "The image expired"
+
+
+class ModelUnavailable(TaskFailed):
+    """Triton does not serve the model, or not in time."""
+
+    status, code, title = 503, "model_unavailable", "The model is not available"
+
+
+class ModelMismatch(TaskFailed):
+    """Triton serves a model that is not one of ours: wrong inputs, outputs or labels."""
+
+    status, code, title = 500, "model_mismatch", "The model does not fit"
+
+
+class WorkerLost(TaskFailed):
+    """The worker died under the task, more often than the task may be retried."""
+
+    status, code, title = 500, "worker_lost", "The worker was lost"
+
+
+class InternalError(TaskFailed):
+    """A defect of this service; the worker's log has the traceback."""
+
+    status, code, title = 500, "internal_error", "Internal error"

@@ -1,0 +1,114 @@
+"""What an upload is, told from its first bytes: type and size, nothing decoded.
+
+Only the standard library: the web process imports this module, never a decoder.
+"""
+
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gateway.errors import ImageTooLarge, UnsupportedImage
+
+ACCEPTED = "JPEG, PNG, WebP, BMP or GIF"
+
+# Start of frame: C0-CF without DHT (C4), JPG (C8) and DAC (CC). ITU T.81, table B.1.
+_JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+
+
+class ImageHeader(NamedTuple):
+    """Format and size in pixels as stored, before EXIF orientation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def _jpeg_size(data: bytes) -> tuple[int, int]:
+    position = 2
+    while True:
+        if data[position] != 0xFF:
+            raise ValueError("no marker where one belongs")
+        while data[position] == 0xFF:
+            position += 1
+        marker = data[position]
+        position += 1
+        if marker in _JPEG_STANDALONE:
+            continue
+        if marker in _JPEG_SOF:
+            height, width = struct.unpack_from(">HH", data, position + 3)
+            return width, height
+        if marker in (0xD9, 0xDA):
+            raise ValueError("no frame header")
+        position += int.from_bytes(data[position : position + 2]) or len(data)
+
+
+def _png_size(data: bytes) -> tuple[int, int]:
+    if data[12:16] != b"IHDR":
+        raise ValueError("no IHDR")
+    width, height = struct.unpack_from(">II", data, 16)
+    return width, height
+
+
+def _gif_size(data: bytes) -> tuple[int, int]:
+    width, height = struct.unpack_from("<HH", data, 6)
+    return width, height
+
+
+def _bmp_size(data: bytes) -> tuple[int, int]:
+    (header_size,) = struct.unpack_from("<I", data, 14)
+    if header_size == 12:
+        width, height = struct.unpack_from("<HH", data, 18)
+    else:
+        width, height = struct.unpack_from("<ii", data, 18)
+    return width, abs(height)  # negative: rows from top to bottom
+
+
+def _webp_size(data: bytes) -> tuple[int, int]:
+    kind = data[12:16]
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(data[24:27], "little"), 1 + int.from_bytes(data[27:30], "little")
+    if kind == b"VP8L" and data[20] == 0x2F:
+        (bits,) = struct.unpack_from("<I", data, 21)
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    if kind == b"VP8 " and data[23:26] == b"\x9d\x01\x2a":
+        width, height = struct.unpack_from("<HH", data, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    raise ValueError("no frame header")
+
+
+def _sniff(data: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]] | None:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg", _jpeg_size
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png", _png_size
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return "webp", _webp_size
+    if data.startswith((b"GIF87a", b"GIF89a")):
+        return "gif", _gif_size
+    if data.startswith(b"BM"):
+        return "bmp", _bmp_size
+    return None
+
+
+def probe(data: bytes, *, max_pixels: int, max_side: int) -> ImageHeader:
+    """Read type and size from the header of an encoded image.
+
+    Raises UnsupportedImage when the signature is of no accepted type or the header is broken, and ImageTooLarge
+    when the picture has more than `max_pixels` pixels or a side longer than `max_side` pixels.
+    """
+    found = _sniff(data)
+    if found is None:
+        raise UnsupportedImage(f"the body is not a {ACCEPTED} image; send one of these formats")
+    kind, read_size = found
+    try:
+        width, height = read_size(data)
+    except (ValueError, IndexError, struct.error) as error:
+        raise UnsupportedImage(f"the {kind} header is broken or cut; send the whole file") from error
+    if width < 1 or height < 1:
+        raise UnsupportedImage(f"the {kind} header says {width}x{height} pixels; send an image with pixels in it")
+    if width > max_side or height > max_side:
+        raise ImageTooLarge(f"the image is {width}x{height} pixels, at most {max_side} a side are accepted")
+    if width * height > max_pixels:
+        raise ImageTooLarge(f"the image has {width * height} pixels, at most {max_pixels} are accepted")
+    return ImageHeader(kind, width, height)
