@@ -1,0 +1,80 @@
+"""Triton Python-based backend with the name of the real ONNX Runtime backend, so that one config.pbtxt serves both.
+
+It runs in the stub process of Triton's Python backend, in an environment with numpy < 2, on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import triton_python_backend_utils as pb_utils
+from onnxruntime.capi import onnxruntime_pybind11_state as native
+
+# ONNX Runtime's exceptions have no base class of their own; ValueError and TypeError are its answers to wrong arguments.
+ORT_ERRORS: tuple[type[Exception], ...] = (
+    *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+
+
+class TritonPythonModel:
+    """One instance: one session. Triton starts as many as the config's instance_group says."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Read the model file of this version; raises TritonModelException with one line if it cannot be served."""
+        config: dict[str, Any] = json.loads(args["model_config"])
+        if args["model_instance_kind"] != "CPU":
+            raise pb_utils.TritonModelException(
+                f"{config['name']}: the local onnxruntime backend runs on the CPU; set instance_group kind: KIND_CPU"
+            )
+        path = model_path(Path(args["model_repository"]), args["model_version"], config)
+        self.batched = config["max_batch_size"] > 0
+        self.session = open_session(path, threads=int(parameter(config, "intra_op_thread_count", "1")))
+        self.inputs = [item["name"] for item in config["input"]]
+        self.outputs = [item["name"] for item in config["output"]]
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """Run each request in turn: on a CPU a batch run as one is slower than its parts."""
+        return [self.respond(request) for request in requests]
+
+    def respond(self, request: Any) -> Any:
+        wanted = [name for name in self.outputs if name in request.requested_output_names()]
+        try:
+            arrays = self.session.run(wanted, {name: self.array(request, name) for name in self.inputs})
+        except ORT_ERRORS as error:
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
+        return pb_utils.InferenceResponse([self.tensor(name, array) for name, array in zip(wanted, arrays, strict=True)])
+
+    def array(self, request: Any, name: str) -> np.ndarray[Any, Any]:
+        array = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+        return array if self.batched else array[np.newaxis]
+
+    def tensor(self, name: str, array: np.ndarray[Any, Any]) -> Any:
+        return pb_utils.Tensor(name, array if self.batched else array[0])
+
+
+def model_path(model: Path, version: str, config: dict[str, Any]) -> Path:
+    return model / version / (config.get("default_model_filename") or "model.onnx")
+
+
+def parameter(config: dict[str, Any], name: str, default: str) -> str:
+    return str(config.get("parameters", {}).get(name, {}).get("string_value", default))
+
+
+def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """A session on the CPU whose threads sleep, not spin, between runs: other processes need the cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except ORT_ERRORS as error:
+        raise pb_utils.TritonModelException(f"{path}: {error}") from error

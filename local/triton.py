@@ -1,0 +1,142 @@
+"""Triton without Docker: the tritonserver of the wheel nvidia-pytriton, with this folder's `onnxruntime` backend.
+
+`python -m local.triton` becomes that server; `start` runs it as a child for tests.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+from local.errors import LocalError
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv-triton"
+BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def start(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start tritonserver on 127.0.0.1 with every model of `repository` that has a model file; its output goes to `log`.
+
+    Raises LocalError when it cannot be started at all; a model that fails to load ends the process (see `failure`).
+    """
+    command = server_command(repository, http_port, grpc_port, metrics_port, compose_backends(log.parent / "backends"))
+    with log.open("wb") as output:
+        return subprocess.Popen(command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+
+
+def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path) -> None:
+    """As `start`, but this process turns into the server."""
+    command = server_command(repository, http_port, grpc_port, metrics_port, compose_backends(log.parent / "backends"))
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    os.execve(command[0], command, environment())
+
+
+def server_command(repository: Path, http_port: int, grpc_port: int, metrics_port: int, backends: Path) -> list[str]:
+    names = models(repository)
+    if not names:
+        raise LocalError(f"no model in {repository}: there is no <name>/<version>/*.onnx; run `make export-model`")
+    return [
+        str(package() / "tritonserver" / "bin" / "tritonserver"),
+        f"--model-repository={repository}",
+        f"--backend-directory={backends}",
+        # Its own prefix: shared memory that a killed server leaves behind can be told apart.
+        f"--backend-config=python,shm-region-prefix-name=yolo_triton_{grpc_port}_",
+        "--model-control-mode=explicit",
+        *(f"--load-model={name}" for name in names),
+        "--disable-auto-complete-config",
+        "--strict-readiness=true",
+        "--exit-on-error=true",
+        "--exit-timeout-secs=10",
+        "--allow-gpu-metrics=false",
+        f"--http-port={http_port}",
+        f"--grpc-port={grpc_port}",
+        f"--metrics-port={metrics_port}",
+        "--http-address=127.0.0.1",
+        "--grpc-address=127.0.0.1",
+        "--metrics-address=127.0.0.1",
+    ]
+
+
+def models(repository: Path) -> list[str]:
+    """Names of the models with a config and an ONNX file in a version folder."""
+    files = repository.glob("*/[0-9]*/*.onnx")
+    return sorted({file.parts[-3] for file in files if (file.parent.parent / "config.pbtxt").is_file()})
+
+
+def failure(log: Path) -> str:
+    """What tritonserver's log gives as the reason of its end, as one line."""
+    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    fatal = [line.removeprefix("error: ").rstrip(";") for line in lines if line.startswith("error:")]
+    errors = [line.partition("] ")[2].strip('" ') for line in lines if line.startswith("E")]
+    return next(iter(fatal or errors[-1:] or lines[-1:]), "it said nothing")
+
+
+def environment() -> dict[str, str]:
+    """The stub embeds Python: it finds the environment through PATH and libpython through LD_LIBRARY_PATH."""
+    libraries = [str(package().parent / "nvidia_pytriton.libs"), str(libpython().parent), os.environ.get("LD_LIBRARY_PATH")]
+    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
+    return {
+        **inherited,
+        "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        "VIRTUAL_ENV": str(VENV),
+    }
+
+
+def package() -> Path:
+    found = VENV / "lib" / f"python{PYTHON}" / "site-packages" / "pytriton"
+    if not found.is_dir():
+        raise LocalError(f"Triton is not installed for Python {PYTHON} ({VENV}); run `make setup`")
+    return found
+
+
+def libpython() -> Path:
+    """The shared library of this Python. Static builds have none, and some distributions ship it separately."""
+    name = f"libpython{PYTHON}.so.1.0"
+    variables = sysconfig.get_config_vars()
+    lib_dir = Path(variables["LIBDIR"])
+    for folder in (lib_dir, lib_dir / variables.get("MULTIARCH", ""), Path(sys.base_prefix) / "lib"):
+        if (folder / name).exists():
+            return folder / name
+    raise LocalError(
+        f"Triton needs {name}, which this Python ({sys.base_prefix}) has not: install it (Debian, Ubuntu: "
+        f"`apt install libpython{PYTHON}`; pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared), then `make clean run`"
+    )
+
+
+def compose_backends(target: Path) -> Path:
+    """A backend directory: Triton's Python backend with this Python's stub, and ours, named `onnxruntime`."""
+    server = package() / "tritonserver"
+    stub = server / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
+    if not stub.is_file():
+        raise LocalError(f"Triton's wheel has no Python backend for Python {PYTHON}; use 3.11, 3.12 or 3.13")
+    for source in ((server / "backends" / "python").iterdir(), [stub]):
+        for file in source:
+            if file.is_file():
+                copy(file, target / "python" / file.name)
+    copy(BACKEND / "model.py", target / BACKEND.name / "model.py")
+    return target
+
+
+def copy(source: Path, path: Path) -> None:
+    """Copies, not links: Triton refuses a backend library that lies outside its directory."""
+    if path.is_file() and same(source.stat(), path.stat()):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Made aside and renamed: another stack may be starting from the same folder.
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    shutil.copy2(source, aside)
+    aside.chmod(0o755)
+    aside.replace(path)
+
+
+def same(a: os.stat_result, b: os.stat_result) -> bool:
+    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
