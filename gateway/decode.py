@@ -10,7 +10,7 @@ from gateway.errors import InvalidImage
 # OpenCV reads its limit once, when it is imported: a second belt behind `images.probe`.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
 
-import cv2  # noqa: E402
+import cv2
 
 cv2.setNumThreads(1)  # the processes are the parallelism
 

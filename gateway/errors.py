@@ -4,10 +4,10 @@
     ├── RequestError           the request is wrong: 4xx, told at once
     │   ├── BadMultipart       400 bad_multipart
     │   ├── NoImage            400 no_image
-    │   ├── BadRequest         400 bad_request
     │   ├── TaskNotFound       404 task_not_found
     │   ├── ImageTooLarge      413 image_too_large
-    │   └── UnsupportedImage   415 unsupported_image
+    │   ├── UnsupportedImage   415 unsupported_image
+    │   └── InvalidParameter   422 invalid_parameter
     ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
     └── TaskFailed             the task ends in FAILURE; never retried
         ├── InvalidImage       422 invalid_image
@@ -40,12 +40,6 @@ class RequestError(GatewayError):
     """The client can mend the request."""
 
 
-class BadRequest(RequestError):
-    """A parameter has no meaning."""
-
-    status, code, title = 400, "bad_request", "Bad request"
-
-
 class BadMultipart(RequestError):
     """The multipart body is cut or malformed."""
 
@@ -74,6 +68,12 @@ class UnsupportedImage(RequestError):
     """The signature is none of JPEG, PNG, WebP, BMP, GIF, or the header is broken."""
 
     status, code, title = 415, "unsupported_image", "Not a supported image"
+
+
+class InvalidParameter(RequestError):
+    """A parameter is out of its range; the detail names it and what is allowed."""
+
+    status, code, title = 422, "invalid_parameter", "Invalid parameter"
 
 
 class ServiceUnavailable(GatewayError):

@@ -15,19 +15,23 @@ GREY = 114
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the source image lies in the letterboxed input. Sizes are (height, width) in pixels."""
+    """Where the source image lies in the letterboxed input. Sizes are (height, width) in pixels.
+
+    `left` and `top` are half the whole padding, as YOLOv5's `scale_boxes` has it, not rounded to the pixel.
+    """
 
     source_hw: tuple[int, int]
     scale: float
-    left: int
-    top: int
+    left: float
+    top: float
 
     def to_source(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Map float32 (N, 4) boxes from input pixels to source pixels, clipped to the source image."""
         height, width = self.source_hw
         offset = np.array([self.left, self.top, self.left, self.top], np.float32)
         limits = np.array([width, height, width, height], np.float32)
-        return np.clip((boxes_xyxy - offset) / np.float32(self.scale), 0, limits)
+        boxes: npt.NDArray[np.float32] = np.clip((boxes_xyxy - offset) / np.float32(self.scale), 0, limits)
+        return boxes
 
 
 def letterbox(
@@ -53,4 +57,5 @@ def letterbox(
         inside[:] = image
     else:
         inside[:] = cv2.resize(image, (fitted_w, fitted_h), interpolation=cv2.INTER_LINEAR)
-    return canvas, Placement((height, width), scale, left, top)
+    padding_w, padding_h = input_w - width * scale, input_h - height * scale
+    return canvas, Placement((height, width), scale, padding_w / 2, padding_h / 2)

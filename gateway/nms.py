@@ -16,9 +16,10 @@ def nms(
 ) -> npt.NDArray[np.float32]:
     """Keep the best box of each object.
 
-    `candidates` is float32 (K, 6), rows of x1, y1, x2, y2 (input pixels), score, class_id, in any order. Returns the kept
-    rows, float32 (N, 6), best first, N <= `max_detections`. Boxes suppress each other above `iou` within their class only,
-    or over all classes when `agnostic`; `classes` limits the answer to those class ids. Scores must exceed `confidence`.
+    `candidates` is float32 (K, 6), rows of x1, y1, x2, y2 (input pixels), score, class_id, in any order. Returns the
+    kept rows, float32 (N, 6), best first, N <= `max_detections`. Boxes suppress each other above `iou` within their
+    class only, or over all classes when `agnostic`; `classes` limits the answer to those class ids. Scores must exceed
+    `confidence`.
     """
     rows = candidates[candidates[:, 4] > confidence]
     if classes is not None:

@@ -1,0 +1,83 @@
+"""The web process: `python -m gateway.app`."""
+
+import asyncio
+import contextlib
+import logging
+import sys
+from collections.abc import AsyncIterator
+
+import redis
+import redis.asyncio as aioredis
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from tritonclient.grpc.aio import InferenceServerClient
+
+from gateway import responses
+from gateway.errors import GatewayError
+from gateway.queue import TaskQueue
+from gateway.readiness import Readiness
+from gateway.results import Results
+from gateway.routes import routes
+from gateway.settings import Settings, SettingsError, load
+
+_GRACE_SECONDS = 5
+_REDIS_SECONDS = 5
+
+
+def create_app(settings: Settings) -> Starlette:
+    """The ASGI application; connections live as long as its lifespan."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        blocking = redis.Redis.from_url(settings.redis_url, socket_timeout=_REDIS_SECONDS)
+        reading = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=_REDIS_SECONDS)
+        triton = InferenceServerClient(settings.triton_url)
+        app.state.settings = settings
+        app.state.queue = TaskQueue(blocking, settings)
+        app.state.results = Results(reading)
+        app.state.readiness = Readiness(reading, triton, settings.model)
+        listening = asyncio.create_task(app.state.results.listen())
+        try:
+            yield
+        finally:
+            listening.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listening
+            await reading.aclose()
+            await triton.close()
+            blocking.close()
+
+    handlers = {
+        GatewayError: responses.gateway_error,
+        HTTPException: responses.http_error,
+        ClientDisconnect: responses.client_gone,
+        Exception: responses.internal_error,
+    }
+    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+
+
+def main() -> int:
+    try:
+        settings = load()
+    except SettingsError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
+    uvicorn.run(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http="httptools",
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_GRACE_SECONDS,
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

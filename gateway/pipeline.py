@@ -1,0 +1,83 @@
+"""Encoded bytes → DetectionResult. The only place where the steps meet; each step is timed."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.decode import decode
+from gateway.detections import Box, Detection, DetectionResult, ImageSize, ServedModel
+from gateway.images import probe
+from gateway.letterbox import letterbox
+from gateway.nms import nms
+from gateway.settings import Settings
+from gateway.triton import ModelSpec
+
+
+class Inferer(Protocol):
+    """What the pipeline needs of Triton; `gateway.triton.TritonClient` is the real one."""
+
+    def spec(self, model: str) -> ModelSpec: ...
+
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ModelSpec]: ...
+
+
+class Timings(dict[str, float]):
+    """Milliseconds per step, in the order of the steps."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[name] = round((time.perf_counter() - begun) * 1e3, 2)
+
+
+class Pipeline:
+    """Detects objects in one image at a time."""
+
+    def __init__(self, inferer: Inferer, settings: Settings) -> None:
+        self._inferer = inferer
+        self._settings = settings
+
+    def detect(self, data: bytes, model: str) -> DetectionResult:
+        """Detect the objects in an encoded image.
+
+        `timings_ms` of the result has the steps decode, letterbox, triton and nms; boxes are in pixels of the upright
+        source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
+        """
+        limits, timings = self._settings, Timings()
+        probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
+        with timings.step("decode"):
+            image = decode(data)
+        spec = self._inferer.spec(model)
+        with timings.step("letterbox"):
+            letterboxed, placement = letterbox(image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square)
+        with timings.step("triton"):
+            candidates, spec = self._inferer.infer(spec, letterboxed)
+        with timings.step("nms"):
+            rows = nms(candidates, confidence=limits.confidence, iou=limits.iou, max_detections=limits.max_detections)
+            boxes_xyxy_source = placement.to_source(rows[:, :4])
+        height, width = image.shape[:2]
+        return DetectionResult(
+            model=ServedModel(spec.name, spec.version),
+            image=ImageSize(width, height),
+            detections=_detections(boxes_xyxy_source, rows[:, 4], rows[:, 5].astype(int), spec.labels),
+            timings_ms=timings,
+        )
+
+
+def _detections(
+    boxes_xyxy: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    class_ids: npt.NDArray[np.int_],
+    labels: tuple[str, ...],
+) -> list[Detection]:
+    return [
+        Detection(labels[class_id], class_id, round(score, 4), Box(*(round(side, 2) for side in box)))
+        for box, score, class_id in zip(boxes_xyxy.tolist(), scores.tolist(), class_ids.tolist(), strict=True)
+    ]

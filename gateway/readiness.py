@@ -1,0 +1,55 @@
+"""What must be there before a request is worth sending: Redis, the model in Triton, a worker."""
+
+import asyncio
+import time
+from datetime import datetime
+
+import redis.asyncio as aioredis
+from redis import RedisError
+from rq.worker_registration import WORKERS_BY_QUEUE_KEY
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from gateway.queue import QUEUE_NAME
+
+_ASK_SECONDS = 2.0
+_FRESH_SECONDS = 15.0  # three heartbeats of a worker
+
+
+class Readiness:
+    """Asks Redis and Triton afresh each time; each question is bounded in time."""
+
+    def __init__(self, redis: "aioredis.Redis", triton: InferenceServerClient, model: str) -> None:
+        self._redis = redis
+        self._triton = triton
+        self._model = model
+
+    async def missing(self) -> dict[str, str]:
+        """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
+        redis_side, triton_side = await asyncio.gather(self._ask_redis(), self._ask_triton())
+        return redis_side | triton_side
+
+    async def _ask_redis(self) -> dict[str, str]:
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                workers = await self._redis.smembers(WORKERS_BY_QUEUE_KEY % QUEUE_NAME)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for key in workers:
+                        pipe.hget(key, "last_heartbeat")
+                    beats = await pipe.execute()
+        except (RedisError, TimeoutError) as error:
+            return {"redis": f"does not answer: {error or 'time is up'}"}
+        if any(beat is not None and _age_seconds(beat) < _FRESH_SECONDS for beat in beats):
+            return {}
+        return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
+
+    async def _ask_triton(self) -> dict[str, str]:
+        try:
+            ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
+        except InferenceServerException as error:
+            return {"triton": f"does not answer: {error.message()}"}
+        return {} if ready else {"triton": f"the model {self._model} is not ready"}
+
+
+def _age_seconds(beat: bytes) -> float:
+    return time.time() - datetime.fromisoformat(beat.decode()).timestamp()

@@ -1,0 +1,60 @@
+"""Settings: one row per knob. The only reader of the environment."""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+
+class SettingsError(ValueError):
+    """A setting has no meaning; the message names the variable and what is allowed."""
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Every field is read from the environment variable of its name in capitals."""
+
+    host: Annotated[str, Meta(description="address the gateway listens on")] = "127.0.0.1"
+    port: Annotated[int, Meta(ge=1, le=65535, description="port the gateway listens on")] = 5000
+    redis_url: Annotated[str, Meta(description="Redis: queue, images and results")] = "redis://127.0.0.1:6379/0"
+    triton_url: Annotated[str, Meta(description="Triton's gRPC endpoint, host:port")] = "127.0.0.1:8001"
+    model: Annotated[str, Meta(min_length=1, description="model that answers when none is asked for")] = "yolov5n"
+    confidence: Annotated[float, Meta(ge=0, le=1, description="least score of a detection")] = 0.25
+    iou: Annotated[float, Meta(ge=0, le=1, description="overlap above which NMS suppresses a box")] = 0.45
+    max_detections: Annotated[int, Meta(ge=1, le=1000, description="most detections per image")] = 300
+    max_image_bytes: Annotated[int, Meta(ge=1, description="largest upload, bytes")] = 10_000_000
+    max_image_pixels: Annotated[int, Meta(ge=1, description="largest image, pixels")] = 50_000_000
+    max_image_side: Annotated[int, Meta(ge=1, description="longest side of an image, pixels")] = 16_384
+    image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
+    result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
+    task_timeout: Annotated[int, Meta(ge=5, description="longest run of one task, seconds")] = 180
+    task_retries: Annotated[int, Meta(ge=1, le=10, description="new tries of a task whose worker died")] = 2
+    triton_timeout: Annotated[float, Meta(gt=0, description="longest wait for one inference, seconds")] = 30.0
+    triton_patience: Annotated[float, Meta(ge=0, description="longest wait for Triton to return, seconds")] = 120.0
+    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings from `environment` (the process's own when None). Empty values count as not given."""
+    source = os.environ if environment is None else environment
+    names = [field.name for field in msgspec.structs.fields(Settings)]
+    given = {name: source[name.upper()] for name in names if source.get(name.upper())}
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        field = str(error).rpartition("$.")[2].rstrip("`")
+        raise SettingsError(f"{field.upper()}={given.get(field)}: {error}") from error
+
+
+def rows() -> list[tuple[str, Any, str]]:
+    """The settings table: (environment variable, default, description)."""
+    info = msgspec.inspect.type_info(Settings)
+    assert isinstance(info, msgspec.inspect.StructType)
+    table = []
+    for field in info.fields:
+        kind = field.type
+        assert isinstance(kind, msgspec.inspect.Metadata)
+        described = (kind.extra_json_schema or {}).get("description", "")
+        table.append((field.name.upper(), field.default, described))
+    return table
