@@ -1,0 +1,53 @@
+"""The gateway over a real Redis and a real RQ worker; only Triton is a fake."""
+
+from collections.abc import Callable, Iterator
+
+import httpx2
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from gateway import jobs
+from gateway.app import create_app
+from gateway.pipeline import Pipeline
+from gateway.queue import TaskQueue
+from gateway.settings import Settings
+from gateway.worker import TaskWorker
+from tests.fakes import FakeTriton
+
+NO_TRITON = "127.0.0.1:1"
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, triton_url=NO_TRITON, max_image_bytes=500_000, max_image_side=2_000)
+
+
+@pytest.fixture
+def client(settings: Settings) -> Iterator[httpx2.Client]:
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        yield client
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton()
+
+
+@pytest.fixture
+def connection(redis_url: str) -> Iterator["redis.Redis"]:
+    with redis.Redis.from_url(redis_url) as connection:
+        yield connection
+
+
+@pytest.fixture
+def work(settings: Settings, triton: FakeTriton, connection: "redis.Redis") -> Iterator[Callable[[], None]]:
+    """Runs a worker until the queue is empty."""
+    queue = TaskQueue(connection, settings)
+    jobs.processor = jobs.Processor(queue, Pipeline(triton, settings), settings)
+
+    def run() -> None:
+        TaskWorker(queue, connection).work(burst=True, logging_level="WARNING")
+
+    yield run
+    jobs.processor = None

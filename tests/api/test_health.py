@@ -1,0 +1,33 @@
+import httpx2
+import redis
+
+from gateway.queue import TaskQueue
+from gateway.settings import Settings
+from gateway.worker import TaskWorker
+
+
+def test_livez_says_the_process_runs(client: httpx2.Client) -> None:
+    assert client.get("/livez").json() == {"status": "alive"}
+
+
+def test_readyz_names_what_is_missing(client: httpx2.Client) -> None:
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert set(answer.json()["missing"]) == {"triton", "worker"}
+
+
+def test_readyz_sees_a_living_worker(client: httpx2.Client, settings: Settings, connection: "redis.Redis") -> None:
+    worker = TaskWorker(TaskQueue(connection, settings), connection)
+    worker.bootstrap(logging_level="WARNING")
+    assert set(client.get("/readyz").json()["missing"]) == {"triton"}
+    worker.teardown()
+    assert set(client.get("/readyz").json()["missing"]) == {"triton", "worker"}
+
+
+def test_readyz_does_not_believe_a_worker_that_stopped_beating(
+    client: httpx2.Client, settings: Settings, connection: "redis.Redis"
+) -> None:
+    worker = TaskWorker(TaskQueue(connection, settings), connection)
+    worker.register_birth()
+    connection.hset(worker.key, "last_heartbeat", "2026-01-01T00:00:00.000000Z")
+    assert set(client.get("/readyz").json()["missing"]) == {"triton", "worker"}

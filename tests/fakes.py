@@ -1,0 +1,30 @@
+"""The one fake: a Triton whose model finds what it is told to find."""
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.triton import ModelSpec, TritonUnavailable
+
+SPEC = ModelSpec(name="fake", version="1", imgsz=640, stride=32, square=False, labels=("person", "bicycle", "car"))
+
+
+class FakeTriton:
+    """Satisfies `gateway.pipeline.Inferer`: answers `rows` for every image, after `outages` refused calls.
+
+    `rows` are x1, y1, x2, y2 in input pixels, score, class_id. `seen` keeps the shapes of the images.
+    """
+
+    def __init__(self, rows: list[list[float]] | None = None, outages: int = 0) -> None:
+        self.rows = np.array(rows or [[100, 100, 200, 300, 0.9, 0]], np.float32).reshape(-1, 6)
+        self.outages = outages
+        self.seen: list[tuple[int, ...]] = []
+
+    def spec(self, model: str) -> ModelSpec:
+        return SPEC
+
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ModelSpec]:
+        self.seen.append(image.shape)
+        if self.outages:
+            self.outages -= 1
+            raise TritonUnavailable("Triton does not answer: planted")
+        return self.rows, spec
