@@ -1,0 +1,1 @@
+"""Checkpoint → model repository. Never imported by the gateway."""

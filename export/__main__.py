@@ -1,0 +1,34 @@
+"""`make export-model`: a checkpoint becomes the next version of a served model."""
+
+import sys
+import time
+
+from export import repository
+from export.errors import ExportError
+from export.options import parse
+
+
+def main() -> int:
+    try:
+        options = parse(sys.argv[1:])
+        if options.list:
+            print("\n".join(repository.describe(options.repository)) or f"{options.repository} holds no model")
+        else:
+            from export import build  # torch takes seconds to import: a wrong option is told before
+
+            build.export(options, _report)
+    except ExportError as error:
+        print(f"export: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("export: interrupted; the repository is as it was", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _report(line: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

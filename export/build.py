@@ -1,0 +1,72 @@
+"""From a checkpoint to a published version."""
+
+import copy
+from collections.abc import Callable
+
+from export import onnx, repository, weights
+from export.config import Serving, config_pbtxt
+from export.errors import ExportError
+from export.graph import Deployed
+from export.layers import fuse
+from export.options import Options
+
+Report = Callable[[str], None]
+
+
+def export(options: Options, report: Report) -> int:
+    """Export what `options` ask for; returns the number of the published version.
+
+    Raises ExportError, with the repository as it was.
+    """
+    repository.check_name(options.name)
+    path = weights.find(options.model, options.weights, report)
+    report(f"loading {path}")
+    checkpoint = weights.load(path)
+    serving = serving_of(options, checkpoint.stride)
+    with repository.staging(options.repository, options.name) as staged:
+        report(
+            f"writing {serving.file_name}: {len(checkpoint.labels)} classes, {shape_of(serving)}, {serving.precision}"
+        )
+        network = copy.deepcopy(checkpoint.network)
+        fuse(network)
+        deployed = Deployed(network, half=serving.precision == "fp16")
+        onnx.write(
+            deployed, staged.version / "model.onnx", size_hw=(serving.imgsz, serving.imgsz), square=serving.square
+        )
+        (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving))
+        (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in checkpoint.labels))
+        number = staged.publish()
+    report(f"published {options.repository / options.name} version {number}")
+    for removed in repository.prune(options.repository / options.name, options.keep):
+        report(f"removed version {removed}; the last {options.keep} are kept")
+    return number
+
+
+def serving_of(options: Options, stride: int) -> Serving:
+    """The settings of config.pbtxt; raises ExportError when the image size does not fit the stride."""
+    imgsz = options.imgsz or (1280 if stride == 64 else 640)
+    if imgsz % stride:
+        below, above = imgsz // stride * stride, -(-imgsz // stride) * stride
+        fitting = f"{below} or {above}" if below else str(above)
+        raise ExportError(f"IMGSZ={imgsz} is no multiple of the model's stride {stride}; use {fitting}")
+    return Serving(
+        name=options.name,
+        imgsz=imgsz,
+        stride=stride,
+        square=options.square or options.device == "gpu",  # requests of different shapes cannot share a batch
+        device=options.device,
+        format=options.format,
+        precision=options.precision,
+        batch=options.batch,
+        instances=options.instances,
+        delay_us=options.delay_us,
+        optimize_tensorrt=options.optimize == "tensorrt",
+    )
+
+
+def shape_of(serving: Serving) -> str:
+    return (
+        f"{serving.imgsz}x{serving.imgsz} square"
+        if serving.square
+        else f"up to {serving.imgsz}x{serving.imgsz}, least padding"
+    )

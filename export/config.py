@@ -1,0 +1,196 @@
+"""config.pbtxt for a device and a format, with a comment for each number."""
+
+import os
+from dataclasses import dataclass
+from typing import Literal
+
+from export.graph import CANDIDATES
+
+Device = Literal["cpu", "gpu"]
+Format = Literal["onnx", "tensorrt"]
+Precision = Literal["fp32", "fp16"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Serving:
+    """How a model is to be served. None: the device's default. Sizes in pixels, `delay_us` in microseconds."""
+
+    name: str
+    imgsz: int
+    stride: int
+    square: bool
+    device: Device = "cpu"
+    format: Format = "onnx"
+    precision: Precision = "fp32"
+    batch: int | None = None
+    instances: int | None = None
+    delay_us: int | None = None
+    optimize_tensorrt: bool = False
+
+    @property
+    def max_batch(self) -> int:
+        return self.batch or {"cpu": 4, "gpu": 16}[self.device]
+
+    @property
+    def instance_count(self) -> int:
+        return self.instances or (cores() if self.device == "cpu" else 2)
+
+    @property
+    def delay(self) -> int:
+        return self.delay_us if self.delay_us is not None else {"cpu": 0, "gpu": 1000}[self.device]
+
+    @property
+    def file_name(self) -> str:
+        return "model.plan" if self.format == "tensorrt" else "model.onnx"
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def config_pbtxt(serving: Serving) -> str:
+    """The text of config.pbtxt."""
+    blocks = [_header(serving), _tensors(serving), _batching(serving), _instances(serving), _parameters(serving)]
+    if serving.device == "gpu":
+        blocks.append(_warm_up(serving))
+    if serving.optimize_tensorrt:
+        blocks.append(_accelerator(serving))
+    return "\n".join(blocks)
+
+
+def _header(serving: Serving) -> str:
+    engine = 'platform: "tensorrt_plan"' if serving.format == "tensorrt" else 'backend: "onnxruntime"'
+    return f"""\
+# Written by `make export-model`; the next export writes it again.
+name: "{serving.name}"
+{engine}
+# Largest batch that Triton forms of single images (BATCH=).
+max_batch_size: {serving.max_batch}
+"""
+
+
+def _tensors(serving: Serving) -> str:
+    size = str(serving.imgsz)
+    dims, said = (
+        (f"{size}, {size}", f"Square letterbox: every image is padded to {size} x {size}.")
+        if serving.square
+        else ("-1, -1", f"Least padding: the longer side is {size}, both sides are multiples of the stride.")
+    )
+    return f"""\
+input [
+  {{
+    # Height, width, RGB; normalised inside the graph.
+    # {said}
+    name: "images"
+    data_type: TYPE_UINT8
+    dims: [ {dims}, 3 ]
+  }}
+]
+output [
+  {{
+    # Best rows before NMS, best first: x1, y1, x2, y2 in input pixels, score, class_id. Rows beyond the last are zero.
+    name: "detections"
+    data_type: TYPE_FP32
+    dims: [ {CANDIDATES}, 6 ]
+    label_filename: "labels.txt"
+  }}
+]
+"""
+
+
+def _batching(serving: Serving) -> str:
+    if serving.device == "cpu":
+        return f"""\
+dynamic_batching {{
+  # How long the first request of a batch waits for others (DELAY_US=). Waiting gains nothing on a CPU.
+  max_queue_delay_microseconds: {serving.delay}
+}}
+"""
+    return f"""\
+dynamic_batching {{
+  # How long the first request of a batch waits for others (DELAY_US=). A GPU earns it back with a fuller batch.
+  max_queue_delay_microseconds: {serving.delay}
+  default_queue_policy {{
+    # Requests beyond this queue are refused at once, so that an overload is told early: 16 full batches an instance.
+    max_queue_size: {serving.max_batch * serving.instance_count * 16}
+    # A request that waited 10 s is refused: whoever sent it has given up.
+    timeout_action: REJECT
+    default_timeout_microseconds: 10000000
+    allow_timeout_override: true
+  }}
+}}
+"""
+
+
+def _instances(serving: Serving) -> str:
+    said = {
+        "cpu": "One instance a core, with one thread each: the fastest measured (INSTANCES=).",
+        "gpu": "While one instance computes, another copies (INSTANCES=).",
+    }[serving.device]
+    return f"""\
+instance_group [
+  {{
+    # {said}
+    kind: KIND_{serving.device.upper()}
+    count: {serving.instance_count}
+  }}
+]
+"""
+
+
+def _parameters(serving: Serving) -> str:
+    rows = [
+        ("imgsz", str(serving.imgsz), "Longer side of the letterboxed image, pixels."),
+        ("stride", str(serving.stride), "Sides of the input are multiples of it."),
+    ]
+    if serving.device == "cpu":
+        rows.append(("intra_op_thread_count", "1", "Threads of an instance."))
+    return (
+        "\n".join(
+            f'# {said}\nparameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}' for key, value, said in rows
+        )
+        + "\n"
+    )
+
+
+def _warm_up(serving: Serving) -> str:
+    sizes = sorted({1, serving.max_batch})
+    return (
+        "# The first inference of a size is slow: made before the model is said to be ready.\n"
+        + "\n".join(
+            f"""\
+model_warmup [
+  {{
+    name: "batch of {size}"
+    batch_size: {size}
+    inputs {{
+      key: "images"
+      value: {{ data_type: TYPE_UINT8 dims: [ {serving.imgsz}, {serving.imgsz}, 3 ] random_data: true }}
+    }}
+  }}
+]"""
+            for size in sizes
+        )
+        + "\n"
+    )
+
+
+def _accelerator(serving: Serving) -> str:
+    mode = "FP16" if serving.precision == "fp16" else "FP32"
+    return f"""\
+# ONNX Runtime hands the graph to TensorRT (OPTIMIZE=tensorrt). The first load builds an engine, which takes minutes.
+optimization {{
+  execution_accelerators {{
+    gpu_execution_accelerator [
+      {{
+        name: "tensorrt"
+        parameters {{ key: "precision_mode" value: "{mode}" }}
+        # The built engine is kept for the next start.
+        parameters {{ key: "trt_engine_cache_enable" value: "true" }}
+        parameters {{ key: "trt_engine_cache_path" value: "/tmp/trt-cache/{serving.name}" }}
+      }}
+    ]
+  }}
+}}
+"""

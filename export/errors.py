@@ -1,0 +1,9 @@
+"""What stops an export, told to the person who asked for it."""
+
+
+class ExportError(Exception):
+    """The export cannot go on; the message is one line: what, where and what to do."""
+
+
+class VerificationError(ExportError):
+    """The exported model does not answer as the checkpoint does; nothing was published."""

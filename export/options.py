@@ -1,0 +1,122 @@
+"""The command line of `make export-model`. An empty value means "not given", so that make can pass every option."""
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from export.config import Device, Format, Precision
+from export.errors import ExportError
+
+DEFAULT_MODEL = "yolov5n"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What was asked for. None: not given, the default depends on the model or the device."""
+
+    model: str = DEFAULT_MODEL
+    weights: str | None = None
+    name: str = DEFAULT_MODEL
+    repository: Path = Path("model_repository")
+    device: Device = "cpu"
+    format: Format = "onnx"
+    precision: Precision = "fp32"
+    imgsz: int | None = None
+    square: bool = False
+    batch: int | None = None
+    instances: int | None = None
+    delay_us: int | None = None
+    keep: int = 3
+    optimize: str | None = None
+    list: bool = False
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ExportError(f"{message}; `python -m export --help` lists the options")
+
+
+def parse(arguments: Sequence[str]) -> Options:
+    """Raises ExportError, one line, for an option or a value that has no meaning."""
+    given = {key: value for key, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    if "name" not in given:
+        stem = Path(given["weights"]).stem if "weights" in given and "model" not in given else None
+        given["name"] = stem or given.get("model", DEFAULT_MODEL)
+    options = Options(**given)
+    if options.device == "cpu" and (options.format == "tensorrt" or options.optimize):
+        raise ExportError("TensorRT runs on a GPU; add DEVICE=gpu, or leave FORMAT=tensorrt and OPTIMIZE=tensorrt away")
+    if options.format == "tensorrt" and options.optimize:
+        raise ExportError("FORMAT=tensorrt is an engine already; OPTIMIZE=tensorrt goes with FORMAT=onnx")
+    return options
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m export", description="Export a YOLOv5 into the model repository.", allow_abbrev=False
+    )
+    add = parser.add_argument
+    add(
+        "--model", type=_text, help=f"yolov5n ... yolov5x6, or the name of a file in weights/ (default {DEFAULT_MODEL})"
+    )
+    add("--weights", type=_text, help="one's own checkpoint (.pt of either format) or .onnx")
+    add("--name", type=_text, help="the name it is served under (default: the model's, else the file's)")
+    add("--repository", type=_path, help="model repository (default model_repository)")
+    add("--device", type=_choice("cpu", "gpu"), help="cpu (default) or gpu: what it will be served on")
+    add("--format", type=_choice("onnx", "tensorrt"), help="onnx (default), or tensorrt: an engine")
+    add("--precision", type=_choice("fp32", "fp16"), help="fp32 (default) or fp16")
+    add("--imgsz", type=_number(32, 4096), help="longer side of the input, pixels (default 640, P6 models 1280)")
+    add(
+        "--square", type=_flag, nargs="?", const=True, help="square input instead of least padding; a GPU always has it"
+    )
+    add("--batch", type=_number(1, 1024), help="largest batch (default 4, on a GPU 16)")
+    add("--instances", type=_instances, help="instances (default auto: one a core, on a GPU 2)")
+    add(
+        "--delay-us",
+        type=_number(0, 10_000_000),
+        help="longest wait for a fuller batch, microseconds (default 0, on a GPU 1000)",
+    )
+    add("--keep", type=_number(1, 1000), help="versions to keep (default 3)")
+    add("--optimize", type=_choice("tensorrt"), help="tensorrt: ONNX Runtime uses TensorRT on the GPU")
+    add("--list", type=_flag, nargs="?", const=True, help="show what the repository holds and export nothing")
+    return parser
+
+
+def _text(value: str) -> str | None:
+    return value or None
+
+
+def _path(value: str) -> Path | None:
+    return Path(value) if value else None
+
+
+def _choice(*allowed: str) -> Callable[[str], str | None]:
+    def convert(value: str) -> str | None:
+        if value and value not in allowed:
+            raise argparse.ArgumentTypeError(f"{value} is not {' or '.join(allowed)}")
+        return value or None
+
+    return convert
+
+
+def _number(least: int, most: int) -> Callable[[str], int | None]:
+    def convert(value: str) -> int | None:
+        if not value:
+            return None
+        if not value.isdecimal() or not least <= int(value) <= most:
+            raise argparse.ArgumentTypeError(f"{value} is no whole number from {least} to {most}")
+        return int(value)
+
+    return convert
+
+
+def _instances(value: str) -> int | None:
+    return None if value == "auto" else _number(1, 1024)(value)
+
+
+def _flag(value: str) -> bool | None:
+    meanings = {"": None, "0": False, "no": False, "false": False, "1": True, "yes": True, "true": True}
+    if value.lower() not in meanings:
+        raise argparse.ArgumentTypeError(f"{value} is not 1 or 0")
+    return meanings[value.lower()]
