@@ -184,9 +184,13 @@ class Torchvision(importlib.metadata.Distribution):
         return Path(path)
 
 
+def let_ultralytics_do_without_torchvision() -> None:
+    sys.meta_path.append(NoTorchvision())  # last: a real one is found first
+
+
 def build_model() -> Any:
     """An untrained DetectionModel of ultralytics' YOLOv5 architecture."""
-    sys.meta_path.append(NoTorchvision())
+    let_ultralytics_do_without_torchvision()
     from ultralytics.cfg import get_cfg
     from ultralytics.nn.tasks import DetectionModel, yaml_model_load
 
