@@ -1,81 +1,192 @@
-"""The worker process: `python -m gateway.worker`. Takes tasks from one RQ queue, one at a time."""
+"""The worker process: `python -m gateway.worker`. Takes tasks from one RQ queue, a few at a time.
+
+RQ keeps the books (registries, retries, worker records), so that whatever dies is found and its task run again; the
+loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs four:
+
+1. BLMOVE          the task id moves from the queue to RQ's intermediate queue
+2. read            job, image, and whether the task has ended already
+3. begin           the task is STARTED, its execution registered, the id leaves the intermediate queue
+4. finish          result stored, image and job removed, the end published: one transaction
+
+A worker that dies is noticed when its executions' heartbeats stop (EXECUTION_TTL_SECONDS), an id lost between 1 and 3
+when two rounds of maintenance have seen it.
+"""
 
 import logging
+import os
+import signal
 import sys
 import threading
 import time
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
 
 import redis
 from rq import SimpleWorker
+from rq.exceptions import AbandonedJobError
+from rq.executions import Execution
 from rq.job import Job
+from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker_registration import clean_worker_registry, register
 
-from gateway import jobs
-from gateway.errors import InternalError
+from gateway.errors import GatewayError, InternalError, WorkerLost
+from gateway.jobs import GivenBack, Processor
 from gateway.pipeline import Pipeline
-from gateway.queue import TaskQueue, failure
+from gateway.queue import Claim, TaskQueue, failure
 from gateway.settings import Settings, SettingsError, load
 from gateway.triton import TritonClient
 
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 5
-WORKER_TTL_SECONDS = 30
+EXECUTION_TTL_SECONDS = 20
 MAINTENANCE_SECONDS = 15
+_DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
+_RECONNECT_SECONDS = 1
 
 
 class TaskWorker(SimpleWorker):
-    """RQ's SimpleWorker with a heartbeat of its own and a stored failure for every task that RQ gives up."""
+    """An RQ worker that runs `settings.worker_tasks` tasks at a time in threads and survives Redis restarts."""
 
-    def __init__(self, queue: TaskQueue, connection: "redis.Redis") -> None:
+    def __init__(self, queue: TaskQueue, processor: Processor, settings: Settings) -> None:
         super().__init__(
             [queue.rq],  # one queue: RQ recovers a lost dequeue only then
-            connection=connection,
+            connection=queue.connection,
             serializer=JSONSerializer,
-            worker_ttl=WORKER_TTL_SECONDS,
-            maintenance_interval=MAINTENANCE_SECONDS,
             exception_handlers=[self._store_failure],
-            log_job_description=False,
+            maintenance_interval=MAINTENANCE_SECONDS,
         )
         self._tasks = queue
-        self._ending = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
+        self.processor = processor
+        self._limit_seconds = settings.task_timeout + settings.triton_patience
+        self._slots = threading.BoundedSemaphore(settings.worker_tasks)
+        self._pool = ThreadPoolExecutor(settings.worker_tasks, thread_name_prefix="task")
+        self._running: set[str] = set()
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat")
 
-    def bootstrap(self, *args: Any, **kwargs: Any) -> None:
-        super().bootstrap(*args, **kwargs)
+    def run(self, *, burst: bool = False) -> None:
+        """Take tasks until stopped, or with `burst` until the queue is empty; running tasks end first."""
+        self.register_birth()  # type: ignore[no-untyped-call]
         self._heart.start()
+        try:
+            while not self.processor.stopping.is_set():
+                idle = not self._running
+                if self._slots.acquire(timeout=_DEQUEUE_SECONDS) and not self._take_one(burst) and burst and idle:
+                    break
+        finally:
+            self._pool.shutdown(wait=True)
+            self._ended.set()
+            self._heart.join()
+            self.register_death()  # type: ignore[no-untyped-call]
 
-    def teardown(self) -> None:
-        self._ending.set()
-        self._heart.join()
-        super().teardown()  # type: ignore[no-untyped-call]
+    def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
+        """Take no more tasks, let the running ones end. A signal handler."""
+        log.info("worker %s stops, %d tasks still run", self.name, len(self._running))
+        self.processor.stopping.set()
+
+    def _take_one(self, burst: bool) -> bool:
+        """Start the next task on the slot that is held; the slot is free again when there is none."""
+        claim = None
+        try:
+            claim = self._tasks.claim(0 if burst else _DEQUEUE_SECONDS)
+        except redis.RedisError as error:
+            log.warning("Redis does not answer, trying again: %s", error)
+            self.processor.stopping.wait(_RECONNECT_SECONDS)
+        if claim is None:
+            self._slots.release()
+            return False
+        self._running.add(claim.task_id)
+        self._pool.submit(self._run, claim)
+        return True
+
+    def _run(self, claim: Claim) -> None:
+        try:
+            self._perform(claim)
+        except redis.RedisError as error:
+            # Its heartbeat stops with it: whoever does the maintenance starts the task again.
+            log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
+        finally:
+            self._running.discard(claim.task_id)
+            self._slots.release()
+
+    def _perform(self, claim: Claim) -> None:
+        execution = self.begin(claim)
+        try:
+            self._tasks.finish(self.processor.process(claim), claim.job, execution)
+        except GivenBack:
+            self._tasks.give_back(claim.job, execution)
+        except redis.RedisError:
+            raise
+        except Exception as error:  # a defect: RQ counts the try, and ends the task after the last one
+            self.handle_exception(claim.job, type(error), error, error.__traceback__)
+            self.handle_job_failure(claim.job, self._tasks.rq, exc_string=repr(error), execution=execution)
+        finally:
+            self.executions.pop(execution.id, None)
+
+    def begin(self, claim: Claim) -> Execution:
+        with self.connection.pipeline() as pipe:
+            execution = Execution.create(claim.job, EXECUTION_TTL_SECONDS, pipe, worker_name=self.name)
+            claim.job.prepare_for_execution(self.name, pipeline=pipe)
+            pipe.lrem(self._tasks.rq.intermediate_queue_key, 1, claim.task_id)
+            pipe.execute()
+        self.executions[execution.id] = execution
+        return execution
+
+    def _store_failure(self, job: Job, *exc_info: object) -> bool:
+        """RQ's exception handler, called for a defect and for a task whose worker died."""
+        if not job.should_retry:
+            error: GatewayError = InternalError("a defect of this service, met on every try; the worker's log has more")
+            if exc_info[0] is AbandonedJobError:
+                error = WorkerLost("the worker died under this task on every try; send the image again")
+            self._tasks.finish(failure(job.id, error))
+        return True
 
     def _beat(self) -> None:
-        """Keep this worker's record fresh, also during a long job; the gateway's readiness reads it."""
-        while not self._ending.wait(HEARTBEAT_SECONDS):
+        """Keep the records of this worker and its executions fresh; do the maintenance."""
+        while not self._ended.wait(HEARTBEAT_SECONDS):
             try:
-                self.heartbeat()
+                self._keep_fresh()
+                if self.should_run_maintenance_tasks:
+                    self.clean_registries()
             except redis.RedisError as error:
                 log.warning("heartbeat not written: %s", error)
 
-    def _store_failure(self, job: Job, *exc_info: object) -> bool:
-        if not job.should_retry:
-            detail = "the task met a defect of this service on every try; the worker's log has the traceback"
-            self._tasks.finish(failure(job.id, InternalError(detail)))
-        return True
+    def clean_registries(self) -> None:
+        """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""
+        if self._tasks.lead_maintenance(MAINTENANCE_SECONDS - 1):
+            clean_registries(self._tasks.rq, self._exc_handlers)
+            clean_worker_registry(self._tasks.rq)
+            self._tasks.rescue_lost()
+        self.last_cleaned_at = now()  # type: ignore[assignment]
+
+    def _keep_fresh(self) -> None:
+        running = list(self.executions.values())
+        if any(time.time() - execution.created_at.timestamp() > self._limit_seconds for execution in running):
+            log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)
+            os._exit(1)
+        with self.connection.pipeline() as pipe:
+            self.last_heartbeat = now()
+            pipe.hset(self.key, mapping=self.serialize())  # whole: Redis may have come back without it
+            pipe.expire(self.key, EXECUTION_TTL_SECONDS)
+            register(self, pipe)
+            for execution in running:
+                execution.heartbeat(self._tasks.rq.started_job_registry, EXECUTION_TTL_SECONDS, pipe)
+            pipe.execute()
 
 
 def connect(settings: Settings) -> "redis.Redis":
     """Wait for Redis, for as long as it takes."""
-    connection = redis.Redis.from_url(settings.redis_url)
+    connection = redis.Redis.from_url(settings.redis_url, socket_timeout=10)
     while True:
         try:
             connection.ping()
             return connection
         except redis.RedisError as error:
             log.warning("waiting for Redis at %s: %s", settings.redis_url.rpartition("@")[2], error)
-            time.sleep(1)
+            time.sleep(_RECONNECT_SECONDS)
 
 
 def main() -> int:
@@ -86,12 +197,13 @@ def main() -> int:
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("rq").setLevel(logging.WARNING)
-    connection = connect(settings)
-    queue = TaskQueue(connection, settings)
     inferer = TritonClient(settings.triton_url, settings.triton_timeout)
-    jobs.processor = jobs.Processor(queue, Pipeline(inferer, settings), settings)
-    worker = TaskWorker(queue, connection)
-    worker.work(logging_level="WARNING")
+    processor = Processor(Pipeline(inferer, settings), settings)
+    worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, worker.stop)
+    worker.run()
+    inferer.close()
     return 0
 
 

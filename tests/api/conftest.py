@@ -7,8 +7,8 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gateway import jobs
 from gateway.app import create_app
+from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
 from gateway.queue import TaskQueue
 from gateway.settings import Settings
@@ -41,13 +41,11 @@ def connection(redis_url: str) -> Iterator["redis.Redis"]:
 
 
 @pytest.fixture
-def work(settings: Settings, triton: FakeTriton, connection: "redis.Redis") -> Iterator[Callable[[], None]]:
+def work(settings: Settings, triton: FakeTriton, connection: "redis.Redis") -> Callable[[], None]:
     """Runs a worker until the queue is empty."""
-    queue = TaskQueue(connection, settings)
-    jobs.processor = jobs.Processor(queue, Pipeline(triton, settings), settings)
 
     def run() -> None:
-        TaskWorker(queue, connection).work(burst=True, logging_level="WARNING")
+        processor = Processor(Pipeline(triton, settings), settings)
+        TaskWorker(TaskQueue(connection, settings), processor, settings).run(burst=True)
 
-    yield run
-    jobs.processor = None
+    return run

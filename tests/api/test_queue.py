@@ -1,0 +1,159 @@
+"""The promises of the queue, over a real Redis: whatever dies between two steps, the task is run again or ended."""
+
+import threading
+import time
+from collections.abc import Callable
+
+import httpx2
+import pytest
+import redis
+
+from gateway.jobs import Processor
+from gateway.pipeline import Pipeline
+from gateway.queue import TaskQueue, job_key
+from gateway.settings import Settings
+from gateway.worker import TaskWorker
+from tests.fakes import FakeTriton
+from tests.pictures import encoded
+
+
+@pytest.fixture
+def queue(settings: Settings, connection: "redis.Redis") -> TaskQueue:
+    return TaskQueue(connection, settings)
+
+
+@pytest.fixture
+def worker(settings: Settings, queue: TaskQueue, triton: FakeTriton) -> TaskWorker:
+    return TaskWorker(queue, Processor(Pipeline(triton, settings), settings), settings)
+
+
+@pytest.fixture
+def task_id(queue: TaskQueue) -> str:
+    return queue.submit(encoded(64, 48), "fake")
+
+
+def age_executions(connection: "redis.Redis", queue: TaskQueue) -> None:
+    """Make every running execution look as if its heartbeat had stopped."""
+    wip = queue.rq.started_job_registry.key
+    for entry in map(bytes, connection.zrange(wip, 0, -1)):
+        connection.zadd(wip, {entry: 1})
+
+
+def status(client: httpx2.Client, task_id: str) -> str:
+    return str(client.get(f"/result/{task_id}").json()["status"])
+
+
+def test_tasks_are_claimed_in_their_order(queue: TaskQueue) -> None:
+    ids = [queue.submit(encoded(8, 8), "fake") for _ in range(3)]
+    claims = [queue.claim(0) for _ in range(4)]
+    assert [claim.task_id for claim in claims if claim] == ids and claims[3] is None
+
+
+def test_a_worker_that_dies_between_dequeue_and_begin_loses_nothing(
+    client: httpx2.Client, queue: TaskQueue, task_id: str, work: Callable[[], None], connection: "redis.Redis"
+) -> None:
+    assert queue.claim(0) is not None
+    queue.rescue_lost()
+    assert queue.claim(0) is None, "the first look only remembers the id"
+    connection.set(queue.rq.intermediate_queue.get_first_seen_key(task_id), time.time() - 11)
+    queue.rescue_lost()
+    work()
+    assert status(client, task_id) == "SUCCESS"
+    assert connection.llen(queue.rq.intermediate_queue_key) == 0
+
+
+def test_a_worker_that_dies_in_a_task_loses_nothing(
+    client: httpx2.Client,
+    queue: TaskQueue,
+    worker: TaskWorker,
+    task_id: str,
+    work: Callable[[], None],
+    connection: "redis.Redis",
+) -> None:
+    claim = queue.claim(0)
+    assert claim is not None
+    worker.begin(claim)
+    assert status(client, task_id) == "PENDING"
+    age_executions(connection, queue)
+    worker.clean_registries()
+    work()
+    assert status(client, task_id) == "SUCCESS"
+
+
+def test_a_task_whose_workers_keep_dying_ends_after_three_tries(
+    client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
+) -> None:
+    tries = 0
+    while (claim := queue.claim(0)) is not None:
+        tries += 1
+        worker.begin(claim)
+        age_executions(connection, queue)
+        connection.delete("yolo:maintenance")
+        worker.clean_registries()
+    body = client.get(f"/result/{task_id}").json()
+    assert (tries, body["status"], body["error"]["code"]) == (3, "FAILURE", "worker_lost")
+
+
+def test_a_task_taken_up_again_goes_to_the_head_of_the_queue(
+    queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
+) -> None:
+    later = queue.submit(encoded(8, 8), "fake")
+    claim = queue.claim(0)
+    assert claim is not None and claim.task_id == task_id
+    worker.begin(claim)
+    age_executions(connection, queue)
+    worker.clean_registries()
+    order = [claim.task_id for claim in (queue.claim(0), queue.claim(0)) if claim]
+    assert order == [task_id, later]
+
+
+def test_a_task_that_ended_after_all_is_not_run_again(
+    queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis", triton: FakeTriton
+) -> None:
+    first = queue.claim(0)
+    assert first is not None
+    execution = worker.begin(first)
+    age_executions(connection, queue)
+    worker.clean_registries()  # believed dead, queued again
+    queue.finish(worker.processor.process(first), first.job, execution)  # but it was only slow
+    assert queue.claim(0) is None
+    assert connection.exists(job_key(task_id)) == 0
+    assert len(triton.seen) == 1
+
+
+def test_a_given_back_task_costs_no_try(
+    client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, work: Callable[[], None]
+) -> None:
+    for _ in range(5):
+        claim = queue.claim(0)
+        assert claim is not None
+        queue.give_back(claim.job, worker.begin(claim))
+    work()
+    assert status(client, task_id) == "SUCCESS"
+
+
+def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:
+    assert [queue.lead_maintenance(1), queue.lead_maintenance(1)] == [True, False]
+    time.sleep(1.1)
+    assert queue.lead_maintenance(1)
+
+
+class TestStopping:
+    @pytest.fixture
+    def triton(self) -> FakeTriton:
+        return FakeTriton(outages=1_000_000)
+
+    def test_a_stopping_worker_gives_back_what_waits_for_triton(
+        self, worker: TaskWorker, queue: TaskQueue, task_id: str, connection: "redis.Redis"
+    ) -> None:
+        running = threading.Thread(target=worker.run)
+        running.start()
+        deadline = time.monotonic() + 5
+        while not worker.executions and time.monotonic() < deadline:
+            time.sleep(0.02)
+        worker.stop()
+        running.join(timeout=10)
+        assert not running.is_alive()
+        claim = queue.claim(0)
+        assert claim is not None and claim.task_id == task_id
+        assert connection.zcard(queue.rq.started_job_registry.key) == 0
