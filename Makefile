@@ -1,0 +1,92 @@
+# One door: people and .ci/run call the same targets. Needs GNU make and Python 3.11, 3.12 or 3.13.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+TORCH := torch==2.13.0
+UV := uv==0.13.9
+
+ifndef PYTHON
+PYTHON := $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
+  $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done),python3)
+endif
+
+# MODEL's default is the name that an export of WEIGHTS takes.
+MODEL ?= $(or $(basename $(notdir $(WEIGHTS))),yolov5n)
+PORT ?=
+WORKERS ?=
+REDIS_URL ?=
+export MODEL PORT WORKERS REDIS_URL
+
+ONNX = $(or $(lastword $(wildcard model_repository/$(MODEL)/*/model.onnx)),model_repository/$(MODEL)/1/model.onnx)
+PY := .venv/bin/python
+PIP := -m pip --disable-pip-version-check install
+SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
+
+.PHONY: help run test check bench export-model setup lock clean
+
+help: ## show this
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=4 and REDIS_URL=redis://... go with make run"
+
+run: setup $(ONNX) ## set up if needed, start the whole stack, stop with Ctrl-C
+	@exec $(PY) -m local
+
+test: setup ## set up if needed, run every test (ARGS="-k name" picks)
+	@$(PY) -m pytest $(ARGS)
+
+check: .venv/.ready ## ruff and mypy
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+bench: setup $(ONNX) ## measure the running stack's images per second
+	@$(PY) -m benchmarks $(ARGS)
+
+# An option counts only where it is given to make: shells export names like NAME for other ends.
+given = $(if $(findstring command,$(origin $1)),--$2 '$($1)')
+EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) \
+  $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
+  $(call given,SQUARE,square) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
+  $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize)
+
+export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
+	@$(EXPORT)
+
+$(ONNX): $(WEIGHTS) | .venv/.ready
+	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')
+
+setup: .venv/.ready .venv-triton/.ready ## make both environments
+
+# A stamp is written last: an environment without it is completed by the next run.
+.venv/.ready: requirements/all.txt
+	@$(call make-venv,.venv)
+	@echo "Installing PyTorch, then everything else, into .venv (once) ..."
+	@$(PY) $(PIP) "$(TORCH)" $(SAID)
+	@$(PY) $(PIP) --no-deps --require-hashes -r $< $(SAID)
+	@touch $@
+
+.venv-triton/.ready: requirements/triton.txt
+	@$(call make-venv,.venv-triton)
+	@echo "Installing Triton into .venv-triton (once) ..."
+	@.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r $< $(SAID)
+	@touch $@
+
+define make-venv
+$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
+  { echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with PYTHON=python3.11" >&2; exit 1; }; \
+rm -f $1/.ready; $(PYTHON) -m venv $1 || \
+  { echo "make: $(PYTHON) could not make $1 (see above); on Debian and Ubuntu install python3-venv" >&2; exit 1; }
+endef
+
+COMPILE = .venv-lock/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+  --custom-compile-command "make lock" --overrides requirements/overrides.txt
+
+lock: ## renew the lock files (UPGRADE=1 takes newer releases)
+	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(UV); }
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/serve.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export --extra dev -c requirements/serve.txt -o requirements/all.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) requirements/triton.in -o requirements/triton.txt
+
+clean: ## remove environments, caches and what runs left; models and weights stay
+	rm -rf .venv .venv-triton .venv-lock .run .mypy_cache .ruff_cache .pytest_cache
