@@ -35,7 +35,8 @@ def task_id(queue: TaskQueue) -> str:
 def age_executions(connection: "redis.Redis", queue: TaskQueue) -> None:
     """Make every running execution look as if its heartbeat had stopped."""
     wip = queue.rq.started_job_registry.key
-    for entry in map(bytes, connection.zrange(wip, 0, -1)):
+    for entry in connection.zrange(wip, 0, -1):
+        assert isinstance(entry, bytes)
         connection.zadd(wip, {entry: 1})
 
 
