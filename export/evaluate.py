@@ -11,15 +11,14 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from export import weights
 from export.dataset import Dataset, DatasetError, LabelledImage, read
 from export.errors import ExportError
-from export.reference import candidates
 from export.scoring import Scores, Truth, score
 from gateway.decode import decode
 from gateway.errors import GatewayError, InvalidImage
@@ -29,6 +28,7 @@ from gateway.settings import SettingsError, load
 from gateway.triton import ModelSpec, TritonClient, TritonUnavailable
 
 CONFIDENCE, IOU, MAX_DETECTIONS = 0.001, 0.6, 300
+TOLERANCE = 0.005
 
 # RGB uint8 (height, width, 3), letterboxed → float32 (K, 6) candidate rows.
 Model = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
@@ -92,15 +92,17 @@ def served(client: TritonClient, spec: ModelSpec) -> Model:
     return lambda letterboxed: client.infer(spec, letterboxed)[0]
 
 
-def pytorch(path: Path, spec: ModelSpec) -> Model:
-    """The checkpoint itself in float32, without the deployed graph. Raises ExportError when it does not fit."""
-    checkpoint = weights.load(path)
+def pytorch(given: str, spec: ModelSpec) -> Model:
+    """The checkpoint itself in float32, without the deployed graph. Raises ExportError when there is none that fits."""
+    from export import reference, weights  # torch: seconds to import, and absent where only the served half is wanted
+
+    checkpoint = weights.load(weights.find(spec.name, given or None, _say))
     if checkpoint.labels != spec.labels:
         raise ExportError(
-            f"{path} and the served {spec.name} have different classes; "
+            f"{checkpoint.path} and the served {spec.name} have different classes; "
             "give the checkpoint that it was exported from with WEIGHTS="
         )
-    return lambda letterboxed: candidates(checkpoint.network, letterboxed)
+    return lambda letterboxed: reference.candidates(checkpoint.network, letterboxed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -113,29 +115,43 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"evaluate: {error}; start it with `make run`, or say where it is with TRITON_URL", file=sys.stderr)
     except GatewayError as error:
         print(f"evaluate: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("evaluate: interrupted", file=sys.stderr)
+        return 130
     return 1
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ExportError(f"{message}; `python -m export.evaluate --help` lists the options")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m export.evaluate", description=__doc__.splitlines()[0] if __doc__ else None
-    )
-    parser.add_argument("--data", metavar="DIR", required=True, help="folder of images with YOLO labels")
-    parser.add_argument("--model", default="", help="name of the served model (default: MODEL, or yolov5n)")
-    parser.add_argument(
-        "--weights", default="", help="its checkpoint (default: the one that export finds for the name)"
-    )
-    parser.add_argument(
-        "--triton", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: TRITON_URL)"
-    )
-    parser.add_argument(
-        "--tolerance", type=float, default=0.005, help="largest difference from PyTorch (default: 0.005)"
-    )
-    parser.add_argument("--served-only", action="store_true", help="leave PyTorch out")
+    """An empty value means "not given", so that make can pass every option."""
+    parser = _Parser("python -m export.evaluate", description=__doc__.splitlines()[0] if __doc__ else None)
+    add = parser.add_argument
+    add("--data", metavar="DIR", default="", help="folder of images with YOLO labels")
+    add("--model", default="", help="name of the served model (default: the setting MODEL)")
+    add("--weights", default="", help="its checkpoint (default: the one that export finds for that name)")
+    add("--triton", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: the setting TRITON_URL)")
+    add("--tolerance", type=_fraction, default=TOLERANCE, help=f"largest difference from PyTorch (default {TOLERANCE})")
+    add("--served-only", action="store_true", help="leave PyTorch out")
     return parser
 
 
+def _fraction(value: str) -> float:
+    try:
+        number = float(value or TOLERANCE)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"{value} is no number from 0 to 1")
+    return number
+
+
 def _run(options: argparse.Namespace) -> int:
+    if not options.data:
+        raise ExportError("no data set; give its folder: make evaluate DATA=folder")
     settings = load()
     client = TritonClient(options.triton or settings.triton_url, settings.triton_timeout)
     try:
@@ -143,7 +159,7 @@ def _run(options: argparse.Namespace) -> int:
         dataset = read(Path(options.data), len(spec.labels))
         models = {"served": served(client, spec)}
         if not options.served_only:
-            models["PyTorch"] = pytorch(weights.find(spec.name, options.weights, _say), spec)
+            models["PyTorch"] = pytorch(options.weights, spec)
         _introduce(dataset, spec)
         scores = evaluate(dataset, spec, models)
     finally:

@@ -163,3 +163,24 @@ def test_without_triton_the_command_says_how_to_start_it(capsys: pytest.CaptureF
     said = capsys.readouterr().err
     assert said.startswith("evaluate: Triton does not answer")
     assert "make run" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "make evaluate DATA=folder"),
+        (
+            ["--data", "", "--model", "", "--weights", "", "--triton", "", "--tolerance", ""],
+            "make evaluate DATA=folder",
+        ),
+        (["--data", "x", "--tolerance", "much"], "much is no number from 0 to 1"),
+        (["--speed", "9"], "--speed"),
+    ],
+    ids=["no data", "empty values", "bad tolerance", "unknown option"],
+)
+def test_a_wrong_command_line_is_told_in_one_line(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 1
+    said = capsys.readouterr().err
+    assert message in said and said.count("\n") == 1
