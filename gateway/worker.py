@@ -38,7 +38,7 @@ from gateway.queue import Claim, TaskQueue, failure
 from gateway.settings import Settings, SettingsError, load
 from gateway.triton import TritonClient
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("gateway.worker")
 
 HEARTBEAT_SECONDS = 5
 EXECUTION_TTL_SECONDS = 20
