@@ -1,5 +1,6 @@
 """`make export-model`: a checkpoint becomes the next version of a served model."""
 
+import os
 import sys
 import time
 
@@ -14,6 +15,7 @@ def main() -> int:
         if options.list:
             print("\n".join(repository.describe(options.repository)) or f"{options.repository} holds no model")
         else:
+            os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine PyTorch's waiting threads spin
             from export import build  # torch takes seconds to import: a wrong option is told before
 
             build.export(options, _report)

@@ -1,13 +1,16 @@
 """From a checkpoint to a published version."""
 
-import copy
+import json
+import time
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
 
-from export import onnx, repository, weights
+from export import onnx, onnxruntime, reference, repository, verify, weights
 from export.config import Serving, config_pbtxt
 from export.errors import ExportError
 from export.graph import Deployed
-from export.layers import fuse
 from export.options import Options
 
 Report = Callable[[str], None]
@@ -27,19 +30,44 @@ def export(options: Options, report: Report) -> int:
         report(
             f"writing {serving.file_name}: {len(checkpoint.labels)} classes, {shape_of(serving)}, {serving.precision}"
         )
-        network = copy.deepcopy(checkpoint.network)
-        fuse(network)
-        deployed = Deployed(network, half=serving.precision == "fp16")
-        onnx.write(
-            deployed, staged.version / "model.onnx", size_hw=(serving.imgsz, serving.imgsz), square=serving.square
-        )
+        deployed = Deployed(checkpoint.network, half=serving.precision == "fp16")
+        file = staged.version / "model.onnx"
+        onnx.write(deployed, file, size_hw=(serving.imgsz, serving.imgsz), square=serving.square)
         (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving))
         (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in checkpoint.labels))
+        findings = verified(partial(reference.candidates, checkpoint.network), file, serving, report)
+        findings["export"] = told(serving, path)
+        (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish()
     report(f"published {options.repository / options.name} version {number}")
     for removed in repository.prune(options.repository / options.name, options.keep):
         report(f"removed version {removed}; the last {options.keep} are kept")
     return number
+
+
+def verified(expected: verify.Answer, file: Path, serving: Serving, report: Report) -> dict[str, Any]:
+    """Compare the written file with its source; the findings for verify.json. Raises VerificationError."""
+    inputs = verify.inputs(serving.imgsz, serving.stride, serving.square)
+    report(f"verifying on {len(inputs)} images")
+    written = onnxruntime.Deployed(file)
+    verify.check_batches(written.batch, inputs, serving.max_batch)
+    tolerance = verify.TOLERANCES["onnx", serving.precision]
+    findings = verify.verify(expected, {"ONNX Runtime": written}, inputs, tolerance)
+    for runtime, found in findings["answers"].items():
+        report(f"{runtime}: {verify.Comparison(**found).told()}")
+    return findings
+
+
+def told(serving: Serving, source: Path) -> dict[str, str]:
+    """What `--list` shows of an export."""
+    return {
+        "source": source.name,
+        "format": serving.format,
+        "precision": serving.precision,
+        "device": serving.device,
+        "input": f"{serving.imgsz} {'square' if serving.square else 'least padding'}",
+        "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
 
 
 def serving_of(options: Options, stride: int) -> Serving:

@@ -1,107 +1,191 @@
-"""The deployed graph: uint8 images in, normalised inside, candidate rows out."""
+"""The deployed graph: uint8 images in, normalised inside, candidate rows out.
+
+Only the scores are computed for every candidate; boxes and class ids are decoded for the best ones, after these are
+gathered. Sizes are read from shapes (`x.shape[0]`, never `len(x)`): the exporter would write a length as a constant.
+"""
+
+import copy
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.layers import AnchorFreeHead, AnchorHead, Network
+from export.layers import AnchorFreeHead, AnchorHead, Conv, Network, fuse
 
 CANDIDATES = 1000  # rows an image; NMS keeps 300 of them at most. TensorRT's TopK takes 3840.
 
 
 class Deployed(nn.Module):
-    """What Triton serves. `network` must be fused; with `half` its weights are float16, the decoding stays float32."""
+    """What Triton serves: a copy of `network`, fused. With `half` its weights are float16; decoding stays float32."""
 
     def __init__(self, network: Network, *, half: bool = False) -> None:
         super().__init__()
-        self.network = network.half() if half else network
-        head = network.head
-        self.decoders = nn.ModuleList(
-            AnchorDecoder(head, level) if isinstance(head, AnchorHead) else AnchorFreeDecoder(head, level)
-            for level in range(len(head.stride))
-        )
+        network = copy.deepcopy(network)
+        fuse(network)
+        self.head = _AnchorBoxes(network.head) if isinstance(network.head, AnchorHead) else _FreeBoxes(network.head)
+        self.network = network
         self.dtype = torch.float16 if half else torch.float32
+        if half:
+            self.network.half()
+            self.head.logits.half()
+        else:
+            _fold_scale(network)
+        self.scale = 1 / 255 if half else None
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) → float32 (B, 1000, 6): x1, y1, x2, y2 in input pixels, score, class_id; best first.
 
         H and W must be multiples of the stride. Rows beyond the available ones are zero.
         """
-        maps = self.network(normalise(images, self.dtype))
-        columns = [decode(level.float()) for decode, level in zip(self.decoders, maps, strict=True)]
-        return best_rows(torch.cat(columns, 2))
+        pixels = images.permute(0, 3, 1, 2).to(self.dtype)
+        features = self.network.features(pixels if self.scale is None else pixels * self.scale)
+        boxes, classes = self.head.logits(features)
+        scores = torch.cat([self.head.scores(*level).flatten(1) for level in zip(boxes, classes, strict=True)], 1)
+        total = scores.shape[1]
+        best = functional.pad(scores, (0, CANDIDATES)).topk(CANDIDATES)
+        order = best.indices.clamp(max=total - 1)
+        priors = torch.cat([self.head.priors(level, x.shape[3], x.shape[4]) for level, x in enumerate(boxes)], 2)
+        logits = torch.cat([columns(x) for x in boxes], 2)
+        corners = self.head.corners(
+            gather(logits, order).float(), gather(priors.expand(images.shape[0], -1, -1), order)
+        )
+        rows = torch.cat((corners, best.values.unsqueeze(1), best_class(classes, order)), 1)
+        return torch.where((best.indices < total).unsqueeze(1), rows, 0.0).transpose(1, 2)
 
 
-class AnchorDecoder(nn.Module):
-    """One level of the original head: s = sigmoid(logits), xy = (2s - 0.5 + cell) * stride, wh = (2s)^2 * anchor."""
+class _Logits(nn.Module):
+    """The head's last layers, with the box and the class logits apart."""
+
+    def __init__(self, boxes: nn.ModuleList, classes: nn.ModuleList, anchors: int) -> None:
+        super().__init__()
+        self.boxes, self.classes, self.anchors = boxes, classes, anchors
+
+    def forward(self, features: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Features (B, C, H, W) a level → logits of boxes (B, na, 5 or bins, H, W) and classes (B, na, nc, H, W)."""
+        boxes = [self._by_anchor(layer(x)) for layer, x in zip(self.boxes, features, strict=True)]
+        classes = [self._by_anchor(layer(x)) for layer, x in zip(self.classes, features, strict=True)]
+        return boxes, classes
+
+    def _by_anchor(self, x: Tensor) -> Tensor:
+        return x.view(x.shape[0], self.anchors, x.shape[1] // self.anchors, x.shape[2], x.shape[3])
+
+
+class _AnchorBoxes(nn.Module):
+    """The original head: s = sigmoid(logits); xy = (2s - 0.5 + cell) * stride, wh = (2s)^2 * anchor."""
 
     anchors: Tensor
 
-    def __init__(self, head: AnchorHead, level: int) -> None:
+    def __init__(self, head: AnchorHead) -> None:
         super().__init__()
-        self.stride = float(head.stride[level])
-        self.count = int(head.anchors.shape[1])
-        self.outputs = 5 + head.nc
-        pixels = head.anchors[level].float() * self.stride
-        self.register_buffer("anchors", pixels.view(1, self.count, 2, 1).clone())
+        self.strides = [float(stride) for stride in head.stride]
+        self.logits = _Logits(
+            nn.ModuleList(_select(conv, head.na, range(5)) for conv in head.m),
+            nn.ModuleList(_select(conv, head.na, range(5, 5 + head.nc)) for conv in head.m),
+            head.na,
+        )
+        self.register_buffer("anchors", head.anchors.float() * head.stride.float().view(-1, 1, 1))
 
-    def forward(self, level: Tensor) -> Tensor:
-        """Logits (B, na * (5 + nc), H, W) → columns (B, 6, na * H * W)."""
-        batch, _, height, width = level.shape
-        logits = level.view(batch, self.count, self.outputs, height * width)
-        sides = logits[:, :, :5].sigmoid()
-        centre = (sides[:, :, :2] * 2 - 0.5 + cells(height, width)) * self.stride
-        half = (sides[:, :, 2:4] * 2) ** 2 * (self.anchors / 2)
-        best, index = best_class(logits[:, :, 5:])
-        columns = torch.cat((centre - half, centre + half, sides[:, :, 4:] * best, index), 2)
-        return columns.transpose(1, 2).reshape(batch, 6, self.count * height * width)
+    def scores(self, boxes: Tensor, classes: Tensor) -> Tensor:
+        """Objectness times the best class: float32 (B, na, H, W)."""
+        return boxes[:, :, 4].float().sigmoid() * classes.amax(2).float().sigmoid()
+
+    def priors(self, level: int, height: int, width: int) -> Tensor:
+        """(1, 5, na * H * W): cell's column and row, stride, anchor's width and height in pixels."""
+        anchors = functional.pad(self.anchors[level], (1, 0), value=self.strides[level])
+        count = anchors.shape[0]
+        grid = cells(height, width).unsqueeze(1).expand(2, count, height * width)
+        sides = anchors.transpose(0, 1).unsqueeze(2).expand(3, count, height * width)
+        return torch.cat((grid, sides)).reshape(1, 5, count * height * width)
+
+    def corners(self, boxes: Tensor, priors: Tensor) -> Tensor:
+        """x1, y1, x2, y2 in pixels, (B, 4, K), of gathered logits (B, 5, K)."""
+        sides = boxes[:, :4].sigmoid() * 2
+        centre = (sides[:, :2] - 0.5 + priors[:, :2]) * priors[:, 2:3]
+        half = sides[:, 2:] * sides[:, 2:] * priors[:, 3:] / 2
+        return torch.cat((centre - half, centre + half), 1)
 
 
-class AnchorFreeDecoder(nn.Module):
-    """One level of ultralytics' head: the sides' distances from the cell's centre are the means of distributions."""
+class _FreeBoxes(nn.Module):
+    """ultralytics' head: the sides' distances from the cell's centre are the means of distributions over bins."""
 
     bins: Tensor
 
-    def __init__(self, head: AnchorFreeHead, level: int) -> None:
+    def __init__(self, head: AnchorFreeHead) -> None:
         super().__init__()
-        self.stride = float(head.stride[level])
-        self.reg_max = head.reg_max
-        self.register_buffer("bins", torch.arange(head.reg_max, dtype=torch.float32).view(1, 1, head.reg_max, 1))
+        self.strides = [float(stride) for stride in head.stride]
+        self.logits = _Logits(head.cv2, head.cv3, 1)
+        self.register_buffer("bins", torch.arange(head.reg_max, dtype=torch.float32).view(1, 1, -1, 1))
 
-    def forward(self, level: Tensor) -> Tensor:
-        """Logits (B, 4 * reg_max + nc, H, W) → columns (B, 6, H * W)."""
-        batch, channels, height, width = level.shape
-        logits = level.view(batch, 1, channels, height * width)
-        spread = logits[:, :, : 4 * self.reg_max].reshape(batch, 4, self.reg_max, height * width)
+    def scores(self, boxes: Tensor, classes: Tensor) -> Tensor:
+        """The best class: float32 (B, 1, H, W)."""
+        return classes.amax(2).float().sigmoid()
+
+    def priors(self, level: int, height: int, width: int) -> Tensor:
+        """(1, 3, H * W): cell's column and row, stride."""
+        grid = cells(height, width)
+        return torch.cat((grid, torch.full_like(grid[:1], self.strides[level]))).unsqueeze(0)
+
+    def corners(self, boxes: Tensor, priors: Tensor) -> Tensor:
+        """x1, y1, x2, y2 in pixels, (B, 4, K), of gathered logits (B, 4 * bins, K)."""
+        spread = boxes.reshape(boxes.shape[0], 4, self.bins.shape[2], CANDIDATES)
         sides = (spread.softmax(2) * self.bins).sum(2)
-        centre = (cells(height, width) + 0.5)[:, 0]
-        corners = torch.cat((centre - sides[:, :2], centre + sides[:, 2:]), 1) * self.stride
-        best, index = best_class(logits[:, :, 4 * self.reg_max :])
-        return torch.cat((corners, best[:, 0], index[:, 0]), 1)
-
-
-def normalise(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 (B, H, W, 3) → (B, 3, H, W) from 0 to 1."""
-    return images.permute(0, 3, 1, 2).to(dtype) / 255
+        centre = priors[:, :2] + 0.5
+        return torch.cat((centre - sides[:, :2], centre + sides[:, 2:]), 1) * priors[:, 2:3]
 
 
 def cells(height: int, width: int) -> Tensor:
-    """Column and row of each cell, float32 (1, 1, 2, H * W). Computed in the graph, so that any size of input fits."""
-    rows = torch.arange(height, dtype=torch.float32).view(-1, 1).expand(height, width)
-    columns = torch.arange(width, dtype=torch.float32).view(1, -1).expand(height, width)
-    return torch.stack((columns, rows)).reshape(1, 1, 2, height * width)
+    """Column and row of each cell, float32 (2, H * W). Computed in the graph, so that any size of input fits."""
+    x = torch.arange(width, dtype=torch.float32).view(1, -1).expand(height, width)
+    y = torch.arange(height, dtype=torch.float32).view(-1, 1).expand(height, width)
+    return torch.stack((x, y)).view(2, height * width)
 
 
-def best_class(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Score and index of the best class, both float32 (B, na, 1, cells), of logits (B, na, nc, cells).
+def columns(x: Tensor) -> Tensor:
+    """(B, na, C, H, W) → (B, C, na * H * W)."""
+    return x.transpose(1, 2).reshape(x.shape[0], x.shape[2], x.shape[1] * x.shape[3] * x.shape[4])
 
-    The sigmoid rises everywhere, so that it is needed for the best logit only.
+
+def gather(values: Tensor, order: Tensor) -> Tensor:
+    """The columns (B, C, K) of (B, C, N) that `order` (B, K) names."""
+    return values.gather(2, order.unsqueeze(1).expand(-1, values.shape[1], -1))
+
+
+def best_class(classes: list[Tensor], order: Tensor) -> Tensor:
+    """Class ids, float32 (B, 1, K), of the candidates `order`, counted through the levels' logits (B, na, nc, H, W).
+
+    The logits stay where they are, since moving them all costs more than the index arithmetic.
     """
-    return logits.amax(2, keepdim=True).sigmoid(), logits.argmax(2, keepdim=True).float()
+    chosen: Tensor | None = None
+    start = 0
+    for level in classes:
+        count = level.shape[2]
+        area = level.shape[3] * level.shape[4]
+        candidates = level.shape[1] * area
+        local = (order - start).clamp(0, candidates - 1)
+        anchor = torch.div(local, area, rounding_mode="floor")
+        first = local + anchor * (area * (count - 1))
+        index = first.unsqueeze(1) + (torch.arange(count) * area).view(1, -1, 1)
+        logits = level.flatten(1).gather(1, index.flatten(1)).view(-1, count, CANDIDATES)
+        here = logits.argmax(1, keepdim=True)
+        chosen = here if chosen is None else torch.where((order >= start).unsqueeze(1), here, chosen)
+        start = start + candidates
+    assert chosen is not None
+    return chosen.float()
 
 
-def best_rows(columns: Tensor) -> Tensor:
-    """The best CANDIDATES of (B, 6, N) columns as rows (B, CANDIDATES, 6), best first, zeros where N is less."""
-    columns = functional.pad(columns, (0, CANDIDATES))
-    order = columns[:, 4].topk(CANDIDATES).indices
-    return columns.gather(2, order.unsqueeze(1).expand(-1, 6, -1)).transpose(1, 2)
+def _select(conv: nn.Module, anchors: int, wanted: range) -> nn.Conv2d:
+    """A 1x1 convolution with only the `wanted` outputs of each anchor."""
+    assert isinstance(conv, nn.Conv2d)
+    outputs = conv.out_channels // anchors
+    channels = [anchor * outputs + output for anchor in range(anchors) for output in wanted]
+    part = nn.Conv2d(conv.in_channels, len(channels), 1, bias=conv.bias is not None)
+    part.weight = nn.Parameter(conv.weight[channels].clone(), requires_grad=False)
+    if conv.bias is not None:
+        part.bias = nn.Parameter(conv.bias[channels].clone(), requires_grad=False)
+    return part
+
+
+def _fold_scale(network: Network) -> None:
+    """Divide the first convolution's weights by 255 instead of every pixel."""
+    first = next(module for module in network.modules() if isinstance(module, Conv))
+    first.conv.weight = nn.Parameter(first.conv.weight / 255, requires_grad=False)

@@ -1,7 +1,7 @@
 """The layers of YOLOv5, as far as a checkpoint's inference needs them.
 
 Checkpoints pickle their modules by class name; `weights.py` lets these classes stand for both code bases' names, so
-nothing of either has to be installed, and no name in a checkpoint leads to code that is not in this file or in torch.nn.
+nothing of either has to be installed, and a checkpoint's names lead to no code but that of this file and torch.nn.
 Constructors are absent on purpose: unpickling restores the attributes.
 """
 
@@ -110,8 +110,8 @@ class DFL(nn.Module):
 class AnchorHead(nn.Module):
     """The original head: na anchors at each cell, each with box, objectness and class logits.
 
-    Answers one (B, na * (5 + nc), H, W) map of logits a level. `anchors` (levels, na, 2) are in cells, `stride` (levels,)
-    in pixels.
+    Answers one (B, na * (5 + nc), H, W) map of logits a level. `anchors` (levels, na, 2) are in cells, `stride`
+    (levels,) in pixels.
     """
 
     m: nn.ModuleList
@@ -153,21 +153,28 @@ class Network(nn.Module):
         assert isinstance(last, AnchorHead | AnchorFreeHead)
         return last
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Images, float (B, 3, H, W) RGB from 0 to 1 → the head's maps, one a level."""
-        kept: dict[int, Any] = {}
-        y: Any = x
-        for i, layer in enumerate(self.model):
-            source: Any = layer.f
-            if isinstance(source, int):
-                taken = y if source == -1 else kept[source % i]
-            else:
-                taken = [y if j == -1 else kept[j % i] for j in source]
-            y = layer(taken)
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Images, float (B, 3, H, W) RGB from 0 to 1 → what the head reads, (B, C, H / stride, W / stride) a level."""
+        kept: dict[int, Tensor] = {}
+        for i, layer in enumerate(list(self.model)[:-1]):
+            x = layer(self._taken(layer, i, x, kept))
             if i in self.save:
-                kept[i] = y
-        maps: list[Tensor] = y
+                kept[i] = x
+        taken = self._taken(self.model[-1], len(self.model) - 1, x, kept)
+        assert isinstance(taken, list)
+        return taken
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Images, as for `features` → the head's maps of logits, one a level."""
+        maps: list[Tensor] = self.head(self.features(x))
         return maps
+
+    @staticmethod
+    def _taken(layer: nn.Module, index: int, x: Tensor, kept: dict[int, Tensor]) -> Tensor | list[Tensor]:
+        source: Any = layer.f
+        if isinstance(source, int):
+            return x if source == -1 else kept[source % index]
+        return [x if entry == -1 else kept[entry % index] for entry in source]
 
 
 def fuse(network: nn.Module) -> None:

@@ -84,8 +84,8 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         aside.unlink(missing_ok=True)
         reason = getattr(error, "reason", error)
         raise ExportError(
-            f"no weights: {name} could not be downloaded ({reason}). Three ways to get them: connect to the network and "
-            f"run this again; put {name.replace('u.pt', '.pt')} or {name} into weights/; or give WEIGHTS=path.pt"
+            f"no weights: {name} could not be downloaded ({reason}). Three ways to get them: connect to the network "
+            f"and run this again; put {name.replace('u.pt', '.pt')} or {name} into weights/; or give WEIGHTS=path.pt"
         ) from error
 
 
