@@ -29,7 +29,9 @@ def start(repository: Path, http_port: int, grpc_port: int, metrics_port: int, l
     """
     command = server_command(repository, http_port, grpc_port, metrics_port, compose_backends(log.parent / "backends"))
     with log.open("wb") as output:
-        return subprocess.Popen(command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        return subprocess.Popen(
+            command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+        )
 
 
 def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path) -> None:

@@ -1,0 +1,39 @@
+"""The real servers, each started once for a test run."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration import tiny
+from tests.integration.stack import ROOT, Stack, Triton, exported, running_stack, running_triton
+from tests.shared import SHARED
+
+
+@pytest.fixture(scope="session")
+def model_repository() -> Path:
+    """A model repository with yolov5n; skips the test where there are no weights."""
+    for weights in (ROOT / "weights" / "yolov5n.pt", SHARED / "weights" / "yolov5n.pt"):
+        if weights.is_file():
+            return exported(weights, "yolov5n")
+    pytest.skip("no yolov5n.pt: neither weights/ nor YOLO_SHARED/weights has it")
+
+
+@pytest.fixture(scope="session")
+def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    with running_triton(model_repository, tmp_path_factory.mktemp("triton")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with running_stack(triton, tmp_path_factory.mktemp("stack"), "yolov5n") as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def tiny_repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model repository with one tiny model, `tiny`, which needs no weights."""
+    repository = tmp_path_factory.mktemp("tiny")
+    tiny.write(repository, "tiny")
+    return repository

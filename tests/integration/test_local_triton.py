@@ -1,0 +1,101 @@
+"""Triton from its wheel with the onnxruntime backend of local/."""
+
+import re
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tritonclient import grpc
+from tritonclient.utils import InferenceServerException
+
+from local import triton
+from tests.integration import tiny
+from tests.integration.stack import NotStarted, Triton, running_triton
+
+
+@pytest.fixture(scope="module")
+def server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
+    with running_triton(tiny_repository, tmp_path_factory.mktemp("triton")) as server:
+        yield server
+
+
+@pytest.fixture
+def client(server: Triton) -> Iterator[grpc.InferenceServerClient]:
+    with grpc.InferenceServerClient(server.url) as client:
+        yield client
+
+
+def infer(client: grpc.InferenceServerClient, images: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]") -> float:
+    tensor = grpc.InferInput("images", list(images.shape), "UINT8")
+    tensor.set_data_from_numpy(images)
+    rows = client.infer("tiny", [tensor]).as_numpy("detections")
+    assert rows.shape == (len(images), 1000, 6)
+    return float(rows[-1, -1, -1])
+
+
+def grey(
+    value: int, height: int = 64, width: int = 96, batch: int = 1
+) -> "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]":
+    return np.full((batch, height, width, 3), value, np.uint8)
+
+
+def test_backend_answers_each_image_by_itself(client: grpc.InferenceServerClient) -> None:
+    images = np.concatenate([grey(10), grey(20)])
+    assert infer(client, images) == 20
+    assert infer(client, grey(30, 32, 32)) == 30
+
+
+def test_requests_sent_together_share_executions(server: Triton, client: grpc.InferenceServerClient) -> None:
+    with ThreadPoolExecutor(16) as threads:
+        answers = list(threads.map(lambda value: infer(client, grey(value, 640, 640)), range(64)))
+    assert answers == list(range(64))
+    metrics = urllib.request.urlopen(server.metrics_url, timeout=5).read().decode()
+    count, executions = (
+        int(re.findall(rf'{name}{{model="tiny",version="1"}} (\d+)', metrics)[0])
+        for name in ("nv_inference_count", "nv_inference_exec_count")
+    )
+    assert count > executions
+
+
+def test_labels_come_with_the_output(client: grpc.InferenceServerClient) -> None:
+    tensor = grpc.InferInput("images", [1, 32, 32, 3], "UINT8")
+    tensor.set_data_from_numpy(grey(1, 32, 32))
+    wanted = grpc.InferRequestedOutput("detections", class_count=6000)
+    entries = client.infer("tiny", [tensor], outputs=[wanted]).as_numpy("detections").ravel()
+    labels = {index: label for _, index, label in (e.decode().split(":") for e in entries if e.count(b":") == 2)}
+    assert labels == {"0": "person", "1": "bicycle"}
+
+
+def test_one_bad_request_fails_alone(client: grpc.InferenceServerClient) -> None:
+    with pytest.raises(InferenceServerException):
+        infer(client, np.zeros((1, 0, 32, 3), np.uint8)[:, :, :, :2])
+    assert infer(client, grey(5)) == 5
+
+
+def test_config_names_the_model_file(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "models", "tiny")
+    (folder / "1" / "model.onnx").rename(folder / "1" / "other.onnx")
+    with (folder / "config.pbtxt").open("a") as config:
+        config.write('default_model_filename: "other.onnx"\n')
+    with running_triton(tmp_path / "models", tmp_path) as server, grpc.InferenceServerClient(server.url) as client:
+        assert infer(client, grey(7)) == 7
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "reason"),
+    [
+        ("1/model.onnx", "not a model", "model.onnx"),
+        ("config.pbtxt", tiny.CONFIG.format(name="tiny").replace("KIND_CPU", "KIND_GPU"), "GPU"),
+    ],
+    ids=["broken file", "GPU config"],
+)
+def test_model_that_does_not_load_ends_the_server(tmp_path: Path, file: str, content: str, reason: str) -> None:
+    folder = tiny.write(tmp_path / "models", "tiny")
+    (folder / file).write_text(content)
+    with pytest.raises(NotStarted), running_triton(tmp_path / "models", tmp_path):
+        pass
+    said = triton.failure(tmp_path / "triton.log")
+    assert reason in said and "tiny" in said and "\n" not in said
