@@ -1,0 +1,180 @@
+"""`python -m local`, which `make run` ends in, as a user meets it."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from local.ports import free_ports
+from tests.integration import tiny
+from tests.integration.stack import ROOT
+
+READY_SECONDS = 60
+STOP_SECONDS = 30
+
+
+class Run:
+    """One `python -m local` with a run folder of its own, by which its processes are known."""
+
+    def __init__(self, folder: Path, repository: Path, model: str, **settings: str) -> None:
+        (self.port,) = free_ports(1)
+        self.run_dir = folder / "run"
+        self.output = folder / "output.txt"
+        own = {"MODEL_REPOSITORY": str(repository), "MODEL": model, "PORT": str(self.port), "WORKERS": "2"}
+        inherited = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "HOST")}
+        with self.output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "local"],
+                cwd=ROOT,
+                env=inherited | own | {"RUN_DIR": str(self.run_dir)} | settings,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    def said(self) -> str:
+        return self.output.read_text(errors="replace")
+
+    def ready_line(self) -> str:
+        deadline = time.monotonic() + READY_SECONDS
+        while time.monotonic() < deadline and self.process.poll() is None:
+            found = [line for line in self.said().splitlines() if line.startswith("Ready: ")]
+            if found:
+                return found[0]
+            time.sleep(0.1)
+        pytest.fail(f"no ready line:\n{self.said()}")
+
+    def ends(self) -> int:
+        try:
+            return self.process.wait(READY_SECONDS)
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"still running:\n{self.said()}")
+
+    def processes(self) -> list[int]:
+        """Living processes that were started with this run folder."""
+        marker = f"RUN_DIR={self.run_dir}".encode()
+        return [int(found.name) for found in Path("/proc").glob("[0-9]*") if marker in started_with(found)]
+
+    def stopped_by(self, number: signal.Signals) -> int:
+        self.process.send_signal(number)
+        return self.process.wait(STOP_SECONDS)
+
+
+def started_with(process: Path) -> list[bytes]:
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:  # it has ended, or is another user's
+        return []
+
+
+@contextmanager
+def local(folder: Path, repository: Path, model: str, **settings: str) -> Iterator[Run]:
+    run = Run(folder, repository, model, **settings)
+    try:
+        yield run
+    finally:
+        for pid in run.processes():
+            os.kill(pid, signal.SIGKILL)
+        run.process.wait()
+
+
+@pytest.fixture
+def run(tmp_path: Path, tiny_repository: Path) -> Iterator[Run]:
+    with local(tmp_path, tiny_repository, "tiny") as run:
+        yield run
+
+
+def test_printed_command_shows_detections(tmp_path: Path, model_repository: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    with local(tmp_path, model_repository, "yolov5n") as run:
+        address, command = run.ready_line().split("  ", 1)
+        assert f"http://127.0.0.1:{run.port} " in address
+        answer = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        found = [each["label"] for each in json.loads(answer.stdout)["result"]["detections"]]
+        assert {"person", "bus"} <= set(found)
+        assert run.stopped_by(signal.SIGINT) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
+def test_signal_stops_every_process(run: Run, number: signal.Signals) -> None:
+    run.ready_line()
+    assert len(run.processes()) > 7  # itself, Redis, Triton and two stubs, two workers, the gateway
+    assert run.stopped_by(number) == 0, run.said()
+    assert run.processes() == []
+    assert "Traceback" not in run.said()
+
+
+def test_ctrl_c_while_starting_stops_every_process(run: Run) -> None:
+    deadline = time.monotonic() + READY_SECONDS
+    while "Starting" not in run.said() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert run.stopped_by(signal.SIGINT) == 0, run.said()
+    assert run.processes() == []
+    assert "Traceback" not in run.said()
+
+
+def test_death_of_one_process_ends_all_and_is_named(run: Run) -> None:
+    run.ready_line()
+    (server,) = (pid for pid in run.processes() if Path(f"/proc/{pid}/exe").readlink().name == "valkey-server")
+    os.kill(server, signal.SIGKILL)
+    assert run.ends() == 1
+    assert run.said().splitlines()[-1].startswith("local: redis.1 was killed by signal 9")
+    assert run.processes() == []
+
+
+def test_port_in_use_is_one_line(tmp_path: Path, tiny_repository: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = str(other.getsockname()[1])
+        with local(tmp_path, tiny_repository, "tiny", PORT=port) as run:
+            assert run.ends() == 1
+            assert (
+                run.said()
+                == f"local: 127.0.0.1:{port}: address already in use; choose another with `make run PORT=...`\n"
+            )
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"MODEL": "yolov5z"}, "no model yolov5z in"),
+        ({"WORKERS": "none"}, "WORKERS=none"),
+        ({"PORT": "http"}, "PORT=http"),
+        ({"REDIS_URL": "redis://127.0.0.1:1/0"}, "REDIS_URL names a Redis that does not answer"),
+    ],
+    ids=["model", "workers", "port", "Redis"],
+)
+def test_wrong_setting_is_one_line(
+    tmp_path: Path, tiny_repository: Path, settings: dict[str, str], reason: str
+) -> None:
+    with local(tmp_path, tiny_repository, "tiny", **settings) as run:
+        assert run.ends() == 1
+        assert run.said().startswith("local: ") and reason in run.said()
+        assert run.said().count("\n") == 1
+
+
+def test_model_that_does_not_load_ends_all_with_the_reason(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "models", "tiny")
+    (folder / "1" / "model.onnx").write_text("not a model")
+    with local(tmp_path, tmp_path / "models", "tiny") as run:
+        assert run.ends() == 1
+        last = run.said().splitlines()[-1]
+        assert last.startswith("local: triton.1 ended") and "tiny" in last and "model.onnx" in last
+        assert run.processes() == []
+
+
+def test_second_stack_on_the_same_folder_is_refused(run: Run, tmp_path: Path, tiny_repository: Path) -> None:
+    run.ready_line()
+    (tmp_path / "second").mkdir()
+    with local(tmp_path / "second", tiny_repository, "tiny", RUN_DIR=str(run.run_dir)) as second:
+        assert second.ends() == 1
+        assert "another stack runs on" in second.said()
