@@ -25,7 +25,8 @@ from gateway.errors import GatewayError, InvalidImage
 from gateway.letterbox import letterbox
 from gateway.nms import nms
 from gateway.settings import SettingsError, load
-from gateway.triton import ModelSpec, TritonClient, TritonUnavailable
+from gateway.modelspec import ModelSpec
+from gateway.triton import TritonClient, TritonUnavailable
 
 CONFIDENCE, IOU, MAX_DETECTIONS = 0.001, 0.6, 300
 TOLERANCE = 0.005

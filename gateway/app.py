@@ -11,13 +11,16 @@ import redis.asyncio as aioredis
 import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway import responses
 from gateway.errors import GatewayError
+from gateway.models import Models
 from gateway.queue import TaskQueue
 from gateway.readiness import Readiness
+from gateway.requestid import RequestId
 from gateway.results import Results
 from gateway.routes import routes
 from gateway.settings import Settings, SettingsError, load
@@ -36,7 +39,8 @@ def create_app(settings: Settings) -> Starlette:
         triton = InferenceServerClient(settings.triton_url)
         app.state.settings = settings
         app.state.queue = TaskQueue(blocking, settings)
-        app.state.results = Results(reading)
+        app.state.results = Results(reading, settings.task_retries)
+        app.state.models = Models(triton)
         app.state.readiness = Readiness(reading, triton, settings.model)
         listening = asyncio.create_task(app.state.results.listen())
         try:
@@ -55,7 +59,9 @@ def create_app(settings: Settings) -> Starlette:
         ClientDisconnect: responses.client_gone,
         Exception: responses.internal_error,
     }
-    return Starlette(routes=routes, lifespan=lifespan, exception_handlers=handlers)
+    return Starlette(
+        routes=routes(), lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(RequestId)]
+    )
 
 
 def main() -> int:

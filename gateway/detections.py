@@ -1,11 +1,13 @@
-"""What clients see of a task. These names are frozen."""
+"""What clients see of a task. The names of the first contract (task_id, status, result, error) are frozen."""
 
+from datetime import UTC, datetime
 from typing import Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 Status = Literal["PENDING", "SUCCESS", "FAILURE"]
+State = Literal["queued", "started", "retrying", "succeeded", "failed", "canceled"]
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
@@ -15,6 +17,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
     status: int
     detail: str
     code: str
+    request_id: str = ""
     type: str = "about:blank"
 
 
@@ -59,10 +62,48 @@ class DetectionResult(msgspec.Struct):
     timings_ms: dict[str, float]
 
 
-class TaskView(msgspec.Struct):
-    """A task as `GET /result/<task_id>` shows it: `result` is null, the detections, or the failure's message."""
+class TaskView(msgspec.Struct, kw_only=True):
+    """A task as `GET /result/<task_id>` shows it: `result` is null, the detections, or the failure's message.
+
+    `state` is the finer status. Times are RFC 3339 in UTC. A queued task has its `position` (0 is next) and, when tasks
+    have ended in the last minute, `ready_in_seconds`, worked out from their rate.
+    """
 
     task_id: str
     status: Status
+    state: State
     result: DetectionResult | str | None = None
     error: Problem | UnsetType = UNSET
+    batch_id: str | UnsetType = UNSET
+    created_at: str | UnsetType = UNSET
+    started_at: str | UnsetType = UNSET
+    ended_at: str | UnsetType = UNSET
+    expires_at: str | UnsetType = UNSET
+    position: int | UnsetType = UNSET
+    ready_in_seconds: float | UnsetType = UNSET
+
+
+class TaskSummary(msgspec.Struct):
+    """A task in a batch; `task_id` is null for a part that was refused."""
+
+    index: int
+    filename: str
+    task_id: str | None
+    status: Status
+    error: Problem | UnsetType = UNSET
+
+
+class BatchView(msgspec.Struct):
+    """A batch as `GET /batches/<batch_id>` shows it; the counts add up to `total`."""
+
+    batch_id: str
+    total: int
+    pending: int
+    succeeded: int
+    failed: int
+    tasks: list[TaskSummary]
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, to the millisecond, of seconds since the epoch."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -7,9 +7,16 @@
     │   ├── TaskNotFound       404 task_not_found
     │   ├── ImageTooLarge      413 image_too_large
     │   ├── UnsupportedImage   415 unsupported_image
+    │   ├── TaskRunning        409 task_running
+    │   ├── ModelNotFound      404 model_not_found
+    │   ├── NoPicture          404 no_picture
+    │   ├── BadJSON            400 bad_json
+    │   ├── TooManyImages      413 too_many_images
+    │   ├── IdempotencyConflict 422 idempotency_conflict
     │   └── InvalidParameter   422 invalid_parameter
     ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
     └── TaskFailed             the task ends in FAILURE; never retried
+        ├── Canceled           410 canceled
         ├── InvalidImage       422 invalid_image
         ├── ImageExpired       410 image_expired
         ├── ModelUnavailable   503 model_unavailable
@@ -70,6 +77,42 @@ class UnsupportedImage(RequestError):
     status, code, title = 415, "unsupported_image", "Not a supported image"
 
 
+class TaskRunning(RequestError):
+    """A worker has begun the task: it is too late to cancel it and too early to delete it."""
+
+    status, code, title = 409, "task_running", "The task is running"
+
+
+class ModelNotFound(RequestError):
+    """Triton serves no model of that name."""
+
+    status, code, title = 404, "model_not_found", "Model not found"
+
+
+class NoPicture(RequestError):
+    """The task has no annotated picture: none was asked for, or it has not ended well."""
+
+    status, code, title = 404, "no_picture", "No annotated picture"
+
+
+class BadJSON(RequestError):
+    """The JSON body is malformed or lacks the image."""
+
+    status, code, title = 400, "bad_json", "Bad JSON body"
+
+
+class TooManyImages(RequestError):
+    """More `image` parts in one request than the settings allow."""
+
+    status, code, title = 413, "too_many_images", "Too many images"
+
+
+class IdempotencyConflict(RequestError):
+    """An Idempotency-Key came again with another request."""
+
+    status, code, title = 422, "idempotency_conflict", "Idempotency-Key used for another request"
+
+
 class InvalidParameter(RequestError):
     """A parameter is out of its range; the detail names it and what is allowed."""
 
@@ -86,6 +129,12 @@ class TaskFailed(GatewayError):
     """The task has ended without a result; a retry would end the same way."""
 
     title = "The task failed"
+
+
+class Canceled(TaskFailed):
+    """The client deleted the task before it began."""
+
+    status, code, title = 410, "canceled", "The task was canceled"
 
 
 class InvalidImage(TaskFailed):

@@ -4,10 +4,15 @@ import logging
 import threading
 import time
 
-from gateway.detections import DetectionResult, TaskView
+import numpy as np
+import numpy.typing as npt
+
+from gateway.annotate import annotate, encode
+from gateway.detections import DetectionResult, TaskView, timestamp
 from gateway.errors import GatewayError, ImageExpired, ModelUnavailable
 from gateway.pipeline import Pipeline
 from gateway.queue import Claim, failure
+from gateway.requests import TaskRequest
 from gateway.settings import Settings
 from gateway.triton import TritonUnavailable
 
@@ -28,34 +33,44 @@ class Processor:
         self._patience_seconds = settings.triton_patience
         self.stopping = threading.Event()
 
-    def process(self, claim: Claim) -> TaskView:
-        """Run one task to its end: a result, or a failure with a reason.
+    def process(self, claim: Claim) -> tuple[TaskView, dict[str, bytes]]:
+        """Run one task to its end, a result or a failure with a reason; with the annotated pictures by media type.
 
         Raises GivenBack; any other exception is a defect, and worth another try.
         """
         started_at = time.time()
         request = claim.request
+        pictures: dict[str, bytes] = {}
         try:
             if claim.image is None:
                 raise ImageExpired("the image waited for a worker longer than it is kept; send it again")
-            result = self._detect(claim.image, request.model)
+            result, image = self._detect(claim.image, request)
+            if request.annotate:
+                begun = time.time()
+                pictures = encode(annotate(image, result))
+                result.timings_ms["annotate"] = _milliseconds(begun, time.time())
         except GatewayError as error:
             log.info("task %s failed: %s: %s", claim.task_id, error.code, error)
-            return failure(claim.task_id, error)
-        result.timings_ms = {
-            "queue": _milliseconds(request.accepted_at, started_at),
-            **result.timings_ms,
-            "total": _milliseconds(request.accepted_at, time.time()),
-        }
-        return TaskView(claim.task_id, "SUCCESS", result)
+            view = failure(claim.task_id, error, request)
+        else:
+            result.timings_ms = {
+                "queue": _milliseconds(request.accepted_at, started_at),
+                **result.timings_ms,
+                "total": _milliseconds(request.accepted_at, time.time()),
+            }
+            view = TaskView(task_id=claim.task_id, status="SUCCESS", state="succeeded", result=result)
+        view.created_at, view.started_at = timestamp(request.accepted_at), timestamp(started_at)
+        if request.batch_id:
+            view.batch_id = request.batch_id
+        return view, pictures
 
-    def _detect(self, image: bytes, model: str) -> DetectionResult:
+    def _detect(self, image: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
         """Detect, waiting out an outage of Triton."""
         give_up_at = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             try:
-                return self._pipeline.detect(image, model)
+                return self._pipeline.detect(image, request)
             except TritonUnavailable as error:
                 if time.monotonic() + pause > give_up_at:
                     raise ModelUnavailable(f"{error}; waited {self._patience_seconds:g} s for it") from error

@@ -12,17 +12,20 @@ from gateway.decode import decode
 from gateway.detections import Box, Detection, DetectionResult, ImageSize, ServedModel
 from gateway.images import probe
 from gateway.letterbox import letterbox
+from gateway.modelspec import ModelSpec
 from gateway.nms import nms
+from gateway.requests import TaskRequest
 from gateway.settings import Settings
-from gateway.triton import ModelSpec
 
 
 class Inferer(Protocol):
     """What the pipeline needs of Triton; `gateway.triton.TritonClient` is the real one."""
 
-    def spec(self, model: str) -> ModelSpec: ...
+    def spec(self, model: str, version: str = "") -> ModelSpec: ...
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ModelSpec]: ...
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = ""
+    ) -> tuple[npt.NDArray[np.float32], ModelSpec]: ...
 
 
 class Timings(dict[str, float]):
@@ -44,8 +47,8 @@ class Pipeline:
         self._inferer = inferer
         self._settings = settings
 
-    def detect(self, data: bytes, model: str) -> DetectionResult:
-        """Detect the objects in an encoded image.
+    def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
+        """Detect the objects in an encoded image; returns the result and the decoded image.
 
         `timings_ms` of the result has the steps decode, letterbox, triton and nms; boxes are in pixels of the upright
         source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
@@ -54,21 +57,29 @@ class Pipeline:
         probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
         with timings.step("decode"):
             image = decode(data)
-        spec = self._inferer.spec(model)
+        spec = self._inferer.spec(request.model, request.version)
         with timings.step("letterbox"):
             letterboxed, placement = letterbox(image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square)
         with timings.step("triton"):
-            candidates, spec = self._inferer.infer(spec, letterboxed)
+            candidates, spec = self._inferer.infer(spec, letterboxed, request.version)
         with timings.step("nms"):
-            rows = nms(candidates, confidence=limits.confidence, iou=limits.iou, max_detections=limits.max_detections)
+            rows = nms(
+                candidates,
+                confidence=request.confidence,
+                iou=request.iou,
+                max_detections=request.max_detections,
+                classes=None if request.classes is None else frozenset(request.classes),
+                agnostic=request.agnostic_nms,
+            )
             boxes_xyxy_source = placement.to_source(rows[:, :4])
         height, width = image.shape[:2]
-        return DetectionResult(
+        result = DetectionResult(
             model=ServedModel(spec.name, spec.version),
             image=ImageSize(width, height),
             detections=_detections(boxes_xyxy_source, rows[:, 4], rows[:, 5].astype(int), spec.labels),
             timings_ms=timings,
         )
+        return result, image
 
 
 def _detections(

@@ -1,12 +1,13 @@
-"""The Redis + RQ adapter: accept a task, claim it, keep its end. Every change of a task's state is one transaction.
+"""The Redis + RQ adapter: accept tasks, claim them, keep their end. Every change of a task's state is one transaction.
 
-Keys of one task, beside RQ's own job: `yolo:image:<task_id>` the encoded image, `yolo:result:<task_id>` the ended
-TaskView as JSON. The id of an ended task is also published on the channel `yolo:finished`.
+Keys, beside RQ's own job: `yolo:image:<task_id>` the encoded image, `yolo:result:<task_id>` the ended TaskView as JSON,
+`yolo:picture:<task_id>` the annotated pictures, `yolo:batch:<batch_id>` the parts of a batch,
+`yolo:idempotency:<digest>` what an Idempotency-Key stands for, `yolo:rate:<bucket>` how many tasks ended in those ten
+seconds. Each change of state is published on the channel `yolo:events` as `<task_id>:<state>`.
 """
 
 import time
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -17,12 +18,15 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from gateway.detections import Problem, TaskView
-from gateway.errors import GatewayError, ServiceUnavailable
+from gateway.detections import Problem, State, TaskView, timestamp
+from gateway.errors import Canceled, GatewayError, IdempotencyConflict, ServiceUnavailable, TaskNotFound, TaskRunning
+from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
 
 QUEUE_NAME = "predict"
-FINISHED_CHANNEL = "yolo:finished"
+EVENTS_CHANNEL = "yolo:events"
+RATE_BUCKET_SECONDS = 10
+_RATE_KEPT_SECONDS = 120
 _MAINTENANCE_KEY = "yolo:maintenance"
 _LOST_AFTER_SECONDS = 10
 
@@ -30,11 +34,20 @@ _LOST_AFTER_SECONDS = 10
 _RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then redis.call('lpush', KEYS[2], ARGV[1]) end"
 
 
-class TaskRequest(msgspec.Struct, frozen=True):
-    """What a client asked for. `accepted_at` is in seconds since the epoch."""
+class NewTask(NamedTuple):
+    """A task to accept: its id, the encoded image, what was asked for."""
 
-    model: str
-    accepted_at: float
+    task_id: str
+    image: bytes
+    request: TaskRequest
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """What was accepted: one task, or a batch of them. `fingerprint` tells two requests with one key apart."""
+
+    entries: list[BatchEntry]
+    batch_id: str = ""
+    fingerprint: str = ""
 
 
 class Claim(NamedTuple):
@@ -60,6 +73,18 @@ def result_key(task_id: str) -> str:
     return f"yolo:result:{task_id}"
 
 
+def picture_key(task_id: str) -> str:
+    return f"yolo:picture:{task_id}"
+
+
+def batch_key(batch_id: str) -> str:
+    return f"yolo:batch:{batch_id}"
+
+
+def rate_key(seconds: float) -> str:
+    return f"yolo:rate:{int(seconds // RATE_BUCKET_SECONDS)}"
+
+
 def job_key(task_id: str) -> str:
     return Job.key_for(task_id)
 
@@ -73,16 +98,19 @@ def redis_errors() -> Iterator[None]:
         raise ServiceUnavailable("the queue cannot be reached at the moment; try again in a few seconds") from error
 
 
-def failure(task_id: str, error: GatewayError) -> TaskView:
+def failure(task_id: str, error: GatewayError, request: TaskRequest | None = None) -> TaskView:
     """The end of a task that failed."""
     problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
-    return TaskView(task_id, "FAILURE", result=error.detail, error=problem)
+    if request is not None:
+        problem.request_id = request.request_id
+    state: State = "canceled" if isinstance(error, Canceled) else "failed"
+    return TaskView(task_id=task_id, status="FAILURE", state=state, result=error.detail, error=problem)
 
 
 class TaskQueue:
-    """Blocking calls, thread-safe; one per process. `submit` is the gateway's, the rest the worker's.
+    """Blocking calls, thread-safe; one per process. `accept`, `cancel` are the gateway's, the rest the worker's.
 
-    `submit` raises ServiceUnavailable, the others redis.RedisError.
+    The gateway's raise ServiceUnavailable when Redis is away, the worker's redis.RedisError.
     """
 
     def __init__(self, connection: "redis.Redis", settings: Settings) -> None:
@@ -91,26 +119,63 @@ class TaskQueue:
         self._settings = settings
         self._rescue = connection.register_script(_RESCUE)
 
-    def submit(self, image: bytes, model: str) -> str:
-        """Accept one encoded image for `model`; returns the task id.
+    def accept(
+        self, tasks: Sequence[NewTask], acceptance: Acceptance, *, at_front: bool = False, idempotency_key: str = ""
+    ) -> Acceptance:
+        """Accept tasks, all or none, in one transaction; returns what was accepted.
 
-        Raises ServiceUnavailable; nothing was accepted then, as far as this side can know.
+        With an `idempotency_key` that is known already nothing is accepted again: returns what was accepted then.
+        Raises IdempotencyConflict when that was another request, and ServiceUnavailable; nothing was accepted then, as
+        far as this side can know.
         """
-        settings, task_id = self._settings, uuid.uuid4().hex
-        request = TaskRequest(model, accepted_at=time.time())
+        key = f"yolo:idempotency:{idempotency_key}"
         with redis_errors(), self.connection.pipeline() as pipe:
-            self.rq.enqueue_call(
-                "gateway.predict",  # a name for the books: workers run no function that a job names
-                kwargs=msgspec.to_builtins(request),
-                job_id=task_id,
-                failure_ttl=settings.result_ttl,
-                description=f"predict {model}",
-                retry=Retry(max=settings.task_retries, enqueue_at_front=True),
-                pipeline=pipe,
-            )
-            pipe.set(image_key(task_id), image, ex=settings.image_ttl)
-            pipe.execute()
-        return task_id
+            while True:
+                if idempotency_key:
+                    pipe.watch(key)  # type: ignore[no-untyped-call]
+                    known = pipe.get(key)
+                    if isinstance(known, bytes):
+                        return _same_request(msgspec.json.decode(known, type=Acceptance), acceptance)
+                    pipe.multi()
+                for task in tasks:
+                    self._enqueue(task, pipe, at_front)
+                if acceptance.batch_id:
+                    pipe.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=self._kept_seconds)
+                if idempotency_key:
+                    pipe.set(key, msgspec.json.encode(acceptance), ex=self._kept_seconds)
+                try:
+                    pipe.execute()
+                    return acceptance
+                except redis.WatchError:
+                    continue  # another request with this key came first
+
+    def cancel(self, task_id: str) -> TaskView | None:
+        """Cancel a task that has not begun and return its end; forget one that has ended and return None.
+
+        Raises TaskRunning, TaskNotFound, ServiceUnavailable.
+        """
+        with redis_errors(), self.connection.pipeline() as pipe:
+            while True:
+                pipe.watch(result_key(task_id), job_key(task_id), self.rq.key)  # type: ignore[no-untyped-call]
+                if pipe.exists(result_key(task_id)):
+                    pipe.multi()
+                    pipe.delete(result_key(task_id), picture_key(task_id))
+                    view = None
+                elif not pipe.exists(job_key(task_id)):
+                    raise TaskNotFound(f"no task {task_id}; it was never accepted, or its result has expired")
+                elif pipe.lpos(self.rq.key, task_id) is None:
+                    raise TaskRunning("the task has begun; it can be deleted once it has ended")
+                else:
+                    view = failure(task_id, Canceled("the task was canceled before it began"))
+                    pipe.multi()
+                    pipe.lrem(self.rq.key, 1, task_id)
+                    pipe.delete(job_key(task_id))
+                    self._store_end(view, pipe)
+                try:
+                    pipe.execute()
+                    return view
+                except redis.WatchError:
+                    continue
 
     def claim(self, seconds: float) -> Claim | None:
         """Take the next task, waiting up to `seconds` for one; 0 does not wait."""
@@ -124,18 +189,29 @@ class TaskQueue:
                 job = Job(task_id, connection=self.connection, serializer=JSONSerializer)
                 job.restore(raw_job)
                 return Claim(job, image)
-            self._forget(task_id)  # cancelled, or ended by a worker that was believed dead
+            self._forget(task_id)  # canceled, or ended by a worker that was believed dead
         return None
 
-    def finish(self, view: TaskView, job: Job | None = None, execution: Execution | None = None) -> None:
-        """Keep the end of a task, drop its image and its job, wake whoever waits for it."""
+    def finish(
+        self,
+        view: TaskView,
+        job: Job | None = None,
+        execution: Execution | None = None,
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """Keep the end of a task, drop its image and its job, tell whoever waits for it.
+
+        `pictures` are annotated pictures by media type.
+        """
         with self.connection.pipeline() as pipe:
-            pipe.set(result_key(view.task_id), msgspec.json.encode(view), ex=self._settings.result_ttl)
-            pipe.delete(image_key(view.task_id))
+            if pictures:
+                for media_type, picture in pictures.items():
+                    pipe.hset(picture_key(view.task_id), media_type, picture)
+                pipe.expire(picture_key(view.task_id), self._settings.result_ttl)
             if job is not None and execution is not None:
                 execution.delete(job, pipe)
                 pipe.delete(job.key, ExecutionRegistry(job.id, self.connection).key)
-            pipe.publish(FINISHED_CHANNEL, view.task_id)
+            self._store_end(view, pipe)
             pipe.execute()
 
     def give_back(self, job: Job, execution: Execution) -> None:
@@ -161,6 +237,34 @@ class TaskQueue:
                 self._rescue(keys=[between.key, self.rq.key], args=[task_id])
                 self.connection.delete(between.get_first_seen_key(task_id))
 
+    @property
+    def _kept_seconds(self) -> int:
+        return self._settings.image_ttl + self._settings.result_ttl
+
+    def _enqueue(self, task: NewTask, pipe: "redis.client.Pipeline", at_front: bool) -> None:
+        settings = self._settings
+        self.rq.enqueue_call(
+            "gateway.predict",  # a name for the books: workers run no function that a job names
+            kwargs=msgspec.to_builtins(task.request),
+            job_id=task.task_id,
+            failure_ttl=settings.result_ttl,
+            description=f"predict {task.request.model}",
+            retry=Retry(max=settings.task_retries, enqueue_at_front=True),
+            at_front=at_front,
+            pipeline=pipe,
+        )
+        pipe.set(image_key(task.task_id), task.image, ex=settings.image_ttl)
+
+    def _store_end(self, view: TaskView, pipe: "redis.client.Pipeline") -> None:
+        ended_at = time.time()
+        view.ended_at = timestamp(ended_at)
+        view.expires_at = timestamp(ended_at + self._settings.result_ttl)
+        pipe.set(result_key(view.task_id), msgspec.json.encode(view), ex=self._settings.result_ttl)
+        pipe.delete(image_key(view.task_id))
+        pipe.incr(rate_key(ended_at))
+        pipe.expire(rate_key(ended_at), _RATE_KEPT_SECONDS)
+        pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}")
+
     def _next_id(self, seconds: float) -> str | None:
         source, target = self.rq.key, self.rq.intermediate_queue_key
         if seconds:
@@ -174,3 +278,9 @@ class TaskQueue:
             pipe.lrem(self.rq.intermediate_queue_key, 1, task_id)
             pipe.delete(job_key(task_id))
             pipe.execute()
+
+
+def _same_request(known: Acceptance, new: Acceptance) -> Acceptance:
+    if known.fingerprint != new.fingerprint:
+        raise IdempotencyConflict("this Idempotency-Key was used for another request; choose a new key")
+    return known

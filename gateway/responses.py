@@ -1,4 +1,6 @@
-"""The one error shape and the one task shape."""
+"""The one error shape, the one task shape, and what every handler needs."""
+
+from typing import Protocol, cast
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -7,8 +9,28 @@ from starlette.responses import Response
 
 from gateway.detections import Problem
 from gateway.errors import GatewayError
+from gateway.models import Models
+from gateway.queue import TaskQueue
+from gateway.readiness import Readiness
+from gateway.requestid import HEADER, request_id
+from gateway.results import Results
+from gateway.settings import Settings
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+class Services(Protocol):
+    """What the lifespan puts into `app.state`."""
+
+    settings: Settings
+    queue: TaskQueue
+    results: Results
+    readiness: Readiness
+    models: Models
+
+
+def services_of(request: Request) -> Services:
+    return cast(Services, request.app.state)
 
 
 class JSON(Response):
@@ -24,24 +46,55 @@ class ProblemJSON(JSON):
     media_type = "application/problem+json"
 
 
+class _Timed(msgspec.Struct):
+    timings_ms: dict[str, float]
+
+
+class _TimedTask(msgspec.Struct):
+    result: _Timed | str | None = None
+
+
+def server_timing(view: bytes) -> dict[str, str]:
+    """The Server-Timing header of an ended task, https://www.w3.org/TR/server-timing/."""
+    result = msgspec.json.decode(view, type=_TimedTask).result
+    if not isinstance(result, _Timed):
+        return {}
+    return {"Server-Timing": ", ".join(f"{name};dur={value}" for name, value in result.timings_ms.items())}
+
+
+def problem_of(error: GatewayError) -> Problem:
+    return Problem(
+        title=error.title, status=error.status, detail=error.detail, code=error.code, request_id=request_id.get()
+    )
+
+
 def gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     headers = {"Retry-After": "5"} if error.status == 503 else None
-    problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
-    return ProblemJSON(problem, error.status, headers)
+    return ProblemJSON(problem_of(error), error.status, headers)
 
 
 def http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = _CODES.get(error.status_code, "http_error")
-    detail = f"{request.method} {request.url.path}: {error.detail}"
-    problem = Problem(title=error.detail, status=error.status_code, detail=detail, code=code)
+    problem = Problem(
+        title=error.detail,
+        status=error.status_code,
+        detail=f"{request.method} {request.url.path}: {error.detail}",
+        code=_CODES.get(error.status_code, "http_error"),
+        request_id=request_id.get(),
+    )
     return ProblemJSON(problem, error.status_code, error.headers)
 
 
 def internal_error(request: Request, error: Exception) -> Response:
-    detail = "a defect of this service; its log has the traceback"
-    return ProblemJSON(Problem(title="Internal error", status=500, detail=detail, code="internal_error"), 500)
+    problem = Problem(
+        title="Internal error",
+        status=500,
+        detail="a defect of this service; its log has the traceback",
+        code="internal_error",
+        request_id=request_id.get(),
+    )
+    return ProblemJSON(problem, 500, {HEADER: request_id.get()})  # outside of the middleware that sets it
 
 
 def client_gone(request: Request, error: Exception) -> Response:

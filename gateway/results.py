@@ -2,78 +2,146 @@
 
 import asyncio
 import logging
+import time
 from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 import redis.asyncio as aioredis
 from redis import RedisError
 
-from gateway.detections import TaskView
-from gateway.errors import TaskNotFound, WorkerLost
-from gateway.queue import FINISHED_CHANNEL, failure, job_key, redis_errors, result_key
+from gateway.detections import State, Status, TaskView
+from gateway.errors import NoPicture, TaskNotFound, WorkerLost
+from gateway.queue import (
+    EVENTS_CHANNEL,
+    QUEUE_NAME,
+    RATE_BUCKET_SECONDS,
+    Acceptance,
+    batch_key,
+    failure,
+    job_key,
+    picture_key,
+    rate_key,
+    redis_errors,
+    result_key,
+)
 
 log = logging.getLogger(__name__)
 
-_LOST = {b"failed", b"stopped", b"canceled"}
+_ENDED = frozenset({"succeeded", "failed", "canceled"})
+_LOST = frozenset({b"failed", b"stopped", b"canceled"})
 _RECONNECT_SECONDS = 0.5
+_RATE_BUCKETS = 6
+_QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
+
+
+class _StatusOnly(msgspec.Struct):
+    status: Status
 
 
 class Results:
-    """Reads tasks without polling: `listen` must run as a background task for `wait` to return early."""
+    """Reads tasks without polling: `listen` must run as a background task for the waits to return early."""
 
-    def __init__(self, connection: "aioredis.Redis") -> None:
+    def __init__(self, connection: "aioredis.Redis", task_retries: int) -> None:
         self._redis = connection
-        self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self._task_retries = task_retries
+        self._waiting: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)
 
     async def read(self, task_id: str) -> bytes:
         """The task as JSON of a TaskView. Raises TaskNotFound, ServiceUnavailable."""
-        _, view = await self._read(task_id)
-        return view
+        ended, view = await self._read(task_id)
+        return view if ended else await self._with_outlook(view)
 
-    async def wait(self, task_id: str, seconds: float) -> bytes:
-        """The task as soon as it has ended, at the latest after `seconds`. Raises as `read` does."""
-        woken = asyncio.Event()
-        self._waiting[task_id].add(woken)
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    ended, view = await self._read(task_id)
-                    if ended:
-                        return view
-                    await woken.wait()
-                    woken.clear()
-        except TimeoutError:
-            return await self.read(task_id)
-        finally:
-            self._waiting[task_id].discard(woken)
-            if not self._waiting[task_id]:
-                del self._waiting[task_id]
+    async def wait(self, task_id: str, seconds: float) -> tuple[bool, bytes]:
+        """Whether the task has ended, and the task, at the latest after `seconds`. Raises as `read` does."""
+        with _Watch(self._waiting, task_id) as states:
+            try:
+                async with asyncio.timeout(seconds):
+                    while True:
+                        ended, view = await self._read(task_id)
+                        if ended:
+                            return True, view
+                        while await states.get() not in _ENDED | {""}:
+                            pass
+            except TimeoutError:
+                return await self._read(task_id)
+
+    async def wait_all(self, task_ids: Sequence[str], seconds: float) -> None:
+        """Return when all tasks have ended, at the latest after `seconds`."""
+        await asyncio.gather(*(self.wait(task_id, seconds) for task_id in task_ids))
+
+    async def follow(self, task_id: str) -> AsyncIterator[bytes]:
+        """The task now and at each change of its state, until it has ended. Raises as `read` does."""
+        with _Watch(self._waiting, task_id) as states:
+            last = b""
+            while True:
+                ended, view = await self._read(task_id)
+                if view != last:
+                    last = view
+                    yield view
+                if ended:
+                    return
+                await states.get()
+
+    async def batch(self, batch_id: str) -> Acceptance:
+        """What was accepted as a batch. Raises TaskNotFound, ServiceUnavailable."""
+        with redis_errors():
+            stored = await self._redis.get(batch_key(batch_id))
+        if stored is None:
+            raise TaskNotFound(f"no batch {batch_id}; it was never accepted, or it has expired")
+        return msgspec.json.decode(stored, type=Acceptance)
+
+    async def ends(self, task_ids: Sequence[str]) -> dict[str, Status]:
+        """The status of each task; one that is no longer known counts as failed. Raises ServiceUnavailable."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for task_id in task_ids:
+                    pipe.get(result_key(task_id))
+                    pipe.hget(job_key(task_id), "status")
+                found = await pipe.execute()
+        statuses: dict[str, Status] = {}
+        for task_id, stored, status in zip(task_ids, found[::2], found[1::2], strict=True):
+            if stored is not None:
+                statuses[task_id] = msgspec.json.decode(stored, type=_StatusOnly).status
+            else:
+                statuses[task_id] = "FAILURE" if status is None or status in _LOST else "PENDING"
+        return statuses
+
+    async def picture(self, task_id: str, media_type: str) -> bytes:
+        """The annotated picture. Raises NoPicture, TaskNotFound, ServiceUnavailable."""
+        with redis_errors():
+            picture = await self._redis.hget(picture_key(task_id), media_type)
+        if not isinstance(picture, bytes):
+            await self._read(task_id)
+            raise NoPicture("the task has no picture: ask for one with annotate=true, and read it once it has ended")
+        return picture
 
     async def listen(self) -> None:
-        """Wake those who wait when their task ends; runs until cancelled, through Redis restarts."""
+        """Wake those who wait as their tasks change; runs until cancelled, through Redis restarts."""
         while True:
             try:
                 async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
-                    await subscription.subscribe(FINISHED_CHANNEL)
-                    self._wake(list(self._waiting))  # what ended while nobody listened
+                    await subscription.subscribe(EVENTS_CHANNEL)
+                    for task_id in list(self._waiting):
+                        self._wake(task_id, "")  # it may have ended while nobody listened
                     async for message in subscription.listen():
-                        self._wake([message["data"].decode()])
+                        task_id, _, state = message["data"].decode().partition(":")
+                        self._wake(task_id, state)
             except RedisError as error:
                 log.warning("Redis subscription lost, trying again: %s", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
-    def _wake(self, task_ids: list[str]) -> None:
-        for task_id in task_ids:
-            for event in self._waiting.get(task_id, ()):
-                event.set()
+    def _wake(self, task_id: str, state: str) -> None:
+        for states in self._waiting.get(task_id, ()):
+            states.put_nowait(state)
 
     async def _read(self, task_id: str) -> tuple[bool, bytes]:
         # One transaction: at any instant a task has its result or its job.
         with redis_errors():
             async with self._redis.pipeline(transaction=True) as pipe:
                 pipe.get(result_key(task_id))
-                pipe.hget(job_key(task_id), "status")
-                stored, status = await pipe.execute()
+                pipe.hmget(job_key(task_id), "status", "retries_left", "created_at", "started_at")
+                stored, (status, retries_left, created_at, started_at) = await pipe.execute()
         if stored is not None:
             return True, stored
         if status is None:
@@ -81,4 +149,52 @@ class Results:
         if status in _LOST:
             lost = WorkerLost("the worker died under this task, again after each new try; send the image again")
             return True, msgspec.json.encode(failure(task_id, lost))
-        return False, msgspec.json.encode(TaskView(task_id, "PENDING"))
+        retried = retries_left is not None and int(retries_left) < self._task_retries
+        state: State = "started" if status == b"started" else "retrying" if retried else "queued"
+        view = TaskView(task_id=task_id, status="PENDING", state=state, created_at=_milliseconds(created_at))
+        if state == "started" and started_at:
+            view.started_at = _milliseconds(started_at)
+        return False, msgspec.json.encode(view)
+
+    async def _with_outlook(self, pending: bytes) -> bytes:
+        """Add the place in the queue, and from the rate of the last minute when the task will have ended."""
+        view = msgspec.json.decode(pending, type=TaskView)
+        if view.state == "started":
+            return pending
+        instant = time.time()
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.lpos(_QUEUE_KEY, view.task_id)
+                pipe.mget([rate_key(instant - age * RATE_BUCKET_SECONDS) for age in range(_RATE_BUCKETS)])
+                position, buckets = await pipe.execute()
+        if position is None:
+            return pending
+        view.position = position
+        ended = [int(bucket or 0) for bucket in buckets]
+        if any(ended):
+            oldest = max(age for age, count in enumerate(ended) if count)
+            seconds = oldest * RATE_BUCKET_SECONDS + instant % RATE_BUCKET_SECONDS
+            view.ready_in_seconds = round((position + 1) * max(seconds, 1.0) / sum(ended), 1)
+        return msgspec.json.encode(view)
+
+
+class _Watch:
+    """Registers a queue of a task's states for as long as it is entered."""
+
+    def __init__(self, waiting: defaultdict[str, set[asyncio.Queue[str]]], task_id: str) -> None:
+        self._waiting, self._task_id = waiting, task_id
+        self._states: asyncio.Queue[str] = asyncio.Queue()
+
+    def __enter__(self) -> asyncio.Queue[str]:
+        self._waiting[self._task_id].add(self._states)
+        return self._states
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._waiting[self._task_id].discard(self._states)
+        if not self._waiting[self._task_id]:
+            del self._waiting[self._task_id]
+
+
+def _milliseconds(redis_time: bytes) -> str:
+    """RQ's time, to the millisecond as ours."""
+    return redis_time.decode()[:23] + "Z"

@@ -1,76 +1,134 @@
-"""Request body → encoded image, in memory and bounded."""
+"""Request body → encoded images and form fields, in memory and bounded."""
 
+import base64
+import binascii
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import msgspec
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from gateway.errors import BadMultipart, ImageTooLarge, NoImage
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from gateway.errors import BadJSON, BadMultipart, ImageTooLarge, NoImage, TooManyImages
+from gateway.settings import Settings
 
 FIELD = "image"
-_ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the image
+_ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the images
+_LONGEST_FIELD_BYTES = 4096
 
 
-async def read_image(request: Request, max_bytes: int) -> bytes:
-    """The encoded image of a request: the multipart field `image`, or else the raw body.
+@dataclass
+class UploadedImage:
+    """An encoded image; `data` is empty and `too_large` set when it exceeds the limit."""
 
-    Raises NoImage, BadMultipart, ImageTooLarge, and Starlette's ClientDisconnect.
+    filename: str = ""
+    data: bytes = b""
+    too_large: bool = False
+
+
+@dataclass
+class Upload:
+    """What a request carries: images, parameters by name, or the address of an image."""
+
+    images: list[UploadedImage] = field(default_factory=list)
+    fields: dict[str, str] = field(default_factory=dict)
+    url: str = ""
+
+
+class _JSONBody(msgspec.Struct):
+    image: str = ""
+    url: str = ""
+
+
+async def read_upload(request: Request, settings: Settings) -> Upload:
+    """The images of a request: multipart fields `image`, a JSON body with `image` as base64, or else the raw body.
+
+    Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, TooManyImages, and Starlette's ClientDisconnect.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
-    if content_type != b"multipart/form-data":
-        image = bytes(await _read_body(request, max_bytes, max_bytes))
+    if content_type == b"multipart/form-data":
+        upload = await _read_multipart(request, options.get(b"boundary", b""), settings)
+    elif content_type == b"application/json":
+        most_bytes = settings.max_image_bytes * 4 // 3 + _ENVELOPE_BYTES
+        upload = _from_json(await _read_body(request, most_bytes, settings.max_image_bytes), settings.max_image_bytes)
     else:
-        body = await _read_body(request, max_bytes + _ENVELOPE_BYTES, max_bytes)
-        image = _image_part(bytes(body), options.get(b"boundary", b""))
-    if not image:
-        raise NoImage(f"send the image as the multipart field `{FIELD}`, or as the raw body")
-    if len(image) > max_bytes:
-        raise _too_large(max_bytes)
-    return image
+        body = await _read_body(request, settings.max_image_bytes, settings.max_image_bytes)
+        upload = Upload([UploadedImage(data=body)] if body else [])
+    if not upload.url and not any(image.data or image.too_large for image in upload.images):
+        raise NoImage(f"send the image as the multipart field `{FIELD}`, as base64 in JSON, or as the raw body")
+    return upload
 
 
-async def _read_body(request: Request, most_bytes: int, max_image_bytes: int) -> bytearray:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > most_bytes:
-        raise _too_large(max_image_bytes)
+def too_large(max_image_bytes: int) -> ImageTooLarge:
+    return ImageTooLarge(f"the image is larger than {max_image_bytes} bytes, the most that is accepted")
+
+
+async def _read_body(request: Request, most_bytes: int, max_image_bytes: int) -> bytes:
+    _check_declared(request, most_bytes, max_image_bytes)
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > most_bytes:
-            raise _too_large(max_image_bytes)
-    return body
+            raise too_large(max_image_bytes)
+    return bytes(body)
 
 
-def _too_large(max_image_bytes: int) -> ImageTooLarge:
-    return ImageTooLarge(f"the upload is larger than {max_image_bytes} bytes, the most that is accepted")
+def _check_declared(request: Request, most_bytes: int, max_image_bytes: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > most_bytes:
+        raise too_large(max_image_bytes)
+
+
+def _from_json(body: bytes, max_image_bytes: int) -> Upload:
+    try:
+        parsed = msgspec.json.decode(body, type=_JSONBody)
+        values = msgspec.json.decode(body, type=dict[str, object])
+        image = base64.b64decode(parsed.image.rpartition(",")[2] or parsed.image, validate=True)
+    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError) as error:
+        raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
+    if len(image) > max_image_bytes:
+        raise too_large(max_image_bytes)
+    fields = {name: _as_text(value) for name, value in values.items() if name not in (FIELD, "url")}
+    return Upload([UploadedImage(data=image)] if image else [], fields, parsed.url)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
 
 
 @dataclass
 class _Part:
-    headers: dict[bytes, bytes] = field(default_factory=dict)
+    name: str = ""
+    filename: str = ""
     header_name: bytearray = field(default_factory=bytearray)
     header_value: bytearray = field(default_factory=bytearray)
     data: bytearray = field(default_factory=bytearray)
-
-    @property
-    def name(self) -> bytes:
-        _, options = parse_options_header(self.headers.get(b"content-disposition"))
-        return options.get(b"name", b"")
+    too_large: bool = False
 
 
-class _Parts:
-    """Collects the parts of a multipart body; `complete` once the closing boundary was seen."""
+class _Form:
+    """Collects the parts of a multipart body, image or field; drops what is beyond the limits as it comes."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self.parts: list[_Part] = []
         self.complete = False
+        self._settings = settings
+
+    def upload(self) -> Upload:
+        images = [
+            UploadedImage(part.filename, bytes(part.data), part.too_large) for part in self.parts if part.name == FIELD
+        ]
+        texts = [part for part in self.parts if part.name not in (FIELD, "url") and not part.filename]
+        fields = {part.name: bytes(part.data).decode(errors="replace") for part in texts}
+        urls = [bytes(part.data).decode(errors="replace") for part in self.parts if part.name == "url"]
+        return Upload(images, fields, urls[0] if urls else "")
 
     def on_part_begin(self) -> None:
+        if len(self.parts) >= self._settings.max_images + 32:
+            raise TooManyImages(f"the form has too many parts; at most {self._settings.max_images} images are accepted")
         self.parts.append(_Part())
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -81,35 +139,59 @@ class _Parts:
 
     def on_header_end(self) -> None:
         part = self.parts[-1]
-        part.headers[bytes(part.header_name).lower()] = bytes(part.header_value)
+        if part.header_name.lower() == b"content-disposition":
+            _, options = parse_options_header(bytes(part.header_value))
+            part.name = options.get(b"name", b"").decode(errors="replace")
+            part.filename = options.get(b"filename", b"").decode(errors="replace")
         part.header_name, part.header_value = bytearray(), bytearray()
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].data += memoryview(data)[start:end]
+        part = self.parts[-1]
+        limit = self._settings.max_image_bytes if part.name == FIELD else _LONGEST_FIELD_BYTES
+        if len(part.data) + end - start > limit:
+            part.too_large = True
+            part.data.clear()
+        elif not part.too_large:
+            part.data += memoryview(data)[start:end]
 
     def on_end(self) -> None:
         self.complete = True
 
 
-def _image_part(body: bytes, boundary: bytes) -> bytes:
+async def _read_multipart(request: Request, boundary: bytes, settings: Settings) -> Upload:
     if not boundary:
         raise BadMultipart("the Content-Type header names no boundary; let the HTTP client set that header")
-    found = _Parts()
-    callbacks: MultipartCallbacks = {
-        "on_part_begin": found.on_part_begin,
-        "on_header_field": found.on_header_field,
-        "on_header_value": found.on_header_value,
-        "on_header_end": found.on_header_end,
-        "on_part_data": found.on_part_data,
-        "on_end": found.on_end,
-    }
+    most_bytes = max(settings.max_request_bytes, settings.max_image_bytes) + _ENVELOPE_BYTES
+    _check_declared(request, most_bytes, settings.max_image_bytes)
+    form, received = _Form(settings), 0
     try:
-        parser = MultipartParser(boundary, callbacks)
-        parser.write(body)
+        parser = MultipartParser(boundary, _callbacks(form))
+        async for chunk in request.stream():
+            received += len(chunk)
+            if received > most_bytes:
+                raise ImageTooLarge(f"the request is larger than {most_bytes} bytes, the most that is accepted")
+            parser.write(chunk)
         parser.finalize()
     except MultipartParseError as error:
         raise BadMultipart(f"the multipart body is malformed: {error}") from error
-    if not found.complete:
+    if not form.complete:
         raise BadMultipart("the multipart body ends before its closing boundary; send it whole")
-    images = [part for part in found.parts if part.name == FIELD.encode()]
-    return bytes(images[0].data) if images else b""
+    upload = form.upload()
+    if len(upload.images) > settings.max_images:
+        raise TooManyImages(f"the request has {len(upload.images)} images, at most {settings.max_images} are accepted")
+    return upload
+
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
+
+
+def _callbacks(form: _Form) -> "MultipartCallbacks":
+    return {
+        "on_part_begin": form.on_part_begin,
+        "on_header_field": form.on_header_field,
+        "on_header_value": form.on_header_value,
+        "on_header_end": form.on_header_end,
+        "on_part_data": form.on_part_data,
+        "on_end": form.on_end,
+    }

@@ -34,7 +34,7 @@ from rq.worker_registration import clean_worker_registry, register
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.jobs import GivenBack, Processor
 from gateway.pipeline import Pipeline
-from gateway.queue import Claim, TaskQueue, failure
+from gateway.queue import EVENTS_CHANNEL, Claim, TaskQueue, failure
 from gateway.settings import Settings, SettingsError, load
 from gateway.triton import TritonClient
 
@@ -115,7 +115,8 @@ class TaskWorker(SimpleWorker):
     def _perform(self, claim: Claim) -> None:
         execution = self.begin(claim)
         try:
-            self._tasks.finish(self.processor.process(claim), claim.job, execution)
+            view, pictures = self.processor.process(claim)
+            self._tasks.finish(view, claim.job, execution, pictures)
         except GivenBack:
             self._tasks.give_back(claim.job, execution)
         except redis.RedisError:
@@ -131,6 +132,7 @@ class TaskWorker(SimpleWorker):
             execution = Execution.create(claim.job, EXECUTION_TTL_SECONDS, pipe, worker_name=self.name)
             claim.job.prepare_for_execution(self.name, pipeline=pipe)
             pipe.lrem(self._tasks.rq.intermediate_queue_key, 1, claim.task_id)
+            pipe.publish(EVENTS_CHANNEL, f"{claim.task_id}:started")
             pipe.execute()
         self.executions[execution.id] = execution
         return execution

@@ -3,7 +3,8 @@
 import numpy as np
 import numpy.typing as npt
 
-from gateway.triton import ModelSpec, TritonUnavailable
+from gateway.modelspec import ModelSpec
+from gateway.triton import TritonUnavailable
 
 SPEC = ModelSpec(name="fake", version="1", imgsz=640, stride=32, square=False, labels=("person", "bicycle", "car"))
 
@@ -19,10 +20,12 @@ class FakeTriton:
         self.outages = outages
         self.seen: list[tuple[int, ...]] = []
 
-    def spec(self, model: str) -> ModelSpec:
+    def spec(self, model: str, version: str = "") -> ModelSpec:
         return SPEC
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], ModelSpec]:
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = ""
+    ) -> tuple[npt.NDArray[np.float32], ModelSpec]:
         self.seen.append(image.shape)
         if self.outages:
             self.outages -= 1

@@ -23,7 +23,7 @@ def test_an_uploaded_file_becomes_a_task(client: httpx2.Client, suffix: str) -> 
     answer = client.post("/predict", files={"image": ("a" + suffix, encoded(64, 48, suffix))})
     assert answer.status_code == 202
     body = answer.json()
-    assert body == {"task_id": body["task_id"], "status": "PENDING", "result": None}
+    assert body == {"task_id": body["task_id"], "status": "PENDING", "state": "queued", "result": None}
     assert answer.headers["location"] == f"/result/{body['task_id']}"
 
 
@@ -39,7 +39,13 @@ def test_other_fields_beside_the_image_do_no_harm(client: httpx2.Client) -> None
 
 def test_a_task_ends_in_detections(client: httpx2.Client, work: Callable[[], None]) -> None:
     task_id = client.post("/predict", files={"image": ("a.png", PICTURE)}).json()["task_id"]
-    assert client.get(f"/result/{task_id}").json() == {"task_id": task_id, "status": "PENDING", "result": None}
+    pending = client.get(f"/result/{task_id}").json()
+    assert (pending["status"], pending["state"], pending["result"], pending["position"]) == (
+        "PENDING",
+        "queued",
+        None,
+        0,
+    )
     work()
     body = client.get(f"/result/{task_id}").json()
     assert (body["task_id"], body["status"]) == (task_id, "SUCCESS")

@@ -2,6 +2,7 @@
 
 import threading
 import time
+import uuid
 from collections.abc import Callable
 
 import httpx2
@@ -10,7 +11,8 @@ import redis
 
 from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
-from gateway.queue import TaskQueue, job_key
+from gateway.queue import Acceptance, NewTask, TaskQueue, job_key
+from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
 from tests.fakes import FakeTriton
@@ -27,9 +29,16 @@ def worker(settings: Settings, queue: TaskQueue, triton: FakeTriton) -> TaskWork
     return TaskWorker(queue, Processor(Pipeline(triton, settings), settings), settings)
 
 
+def submit(queue: TaskQueue) -> str:
+    task_id = uuid.uuid4().hex
+    request = TaskRequest(model="fake", accepted_at=time.time())
+    queue.accept([NewTask(task_id, encoded(64, 48), request)], Acceptance([BatchEntry(0, "", task_id)]))
+    return task_id
+
+
 @pytest.fixture
 def task_id(queue: TaskQueue) -> str:
-    return queue.submit(encoded(64, 48), "fake")
+    return submit(queue)
 
 
 def age_executions(connection: "redis.Redis", queue: TaskQueue) -> None:
@@ -45,7 +54,7 @@ def status(client: httpx2.Client, task_id: str) -> str:
 
 
 def test_tasks_are_claimed_in_their_order(queue: TaskQueue) -> None:
-    ids = [queue.submit(encoded(8, 8), "fake") for _ in range(3)]
+    ids = [submit(queue) for _ in range(3)]
     claims = [queue.claim(0) for _ in range(4)]
     assert [claim.task_id for claim in claims if claim] == ids and claims[3] is None
 
@@ -98,7 +107,7 @@ def test_a_task_whose_workers_keep_dying_ends_after_three_tries(
 def test_a_task_taken_up_again_goes_to_the_head_of_the_queue(
     queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
 ) -> None:
-    later = queue.submit(encoded(8, 8), "fake")
+    later = submit(queue)
     claim = queue.claim(0)
     assert claim is not None and claim.task_id == task_id
     worker.begin(claim)
@@ -116,7 +125,8 @@ def test_a_task_that_ended_after_all_is_not_run_again(
     execution = worker.begin(first)
     age_executions(connection, queue)
     worker.clean_registries()  # believed dead, queued again
-    queue.finish(worker.processor.process(first), first.job, execution)  # but it was only slow
+    view, _ = worker.processor.process(first)
+    queue.finish(view, first.job, execution)  # but it was only slow
     assert queue.claim(0) is None
     assert connection.exists(job_key(task_id)) == 0
     assert len(triton.seen) == 1

@@ -10,9 +10,22 @@ import pytest
 GATEWAY = Path(__file__).parents[2] / "gateway"
 
 # Modules of one storey may import those of the storeys below, never above or beside.
-WEB = {"app", "routes", "responses", "readiness", "results", "uploads"}
-WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms"}
-SHARED = {"queue", "detections", "images", "errors", "settings"}
+WEB = {
+    "accept",
+    "app",
+    "batches",
+    "models",
+    "parameters",
+    "readiness",
+    "requestid",
+    "responses",
+    "results",
+    "routes",
+    "tasks",
+    "uploads",
+}
+WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms", "annotate"}
+SHARED = {"queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
 
 
 def imported(module: Path) -> set[str]:

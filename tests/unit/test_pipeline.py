@@ -1,16 +1,20 @@
+import msgspec
 import pytest
 
 from gateway.errors import ImageTooLarge, InvalidImage, UnsupportedImage
 from gateway.pipeline import Pipeline
+from gateway.requests import TaskRequest
 from gateway.settings import Settings
 from gateway.triton import TritonUnavailable
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 
+ASKED = TaskRequest(model="fake", accepted_at=0.0)
+
 
 def test_detect_maps_boxes_to_the_source_image() -> None:
     fake = FakeTriton([[100, 112, 300, 212, 0.87654, 2]])
-    result = Pipeline(fake, Settings()).detect(encoded(1280, 720), "fake")
+    result, _ = Pipeline(fake, Settings()).detect(encoded(1280, 720), ASKED)
     assert fake.seen == [(384, 640, 3)]
     assert (result.image.width, result.image.height) == (1280, 720)
     assert (result.model.name, result.model.version) == ("fake", "1")
@@ -20,14 +24,15 @@ def test_detect_maps_boxes_to_the_source_image() -> None:
 
 
 def test_detect_times_each_step() -> None:
-    result = Pipeline(FakeTriton(), Settings()).detect(encoded(64, 48), "fake")
+    result, _ = Pipeline(FakeTriton(), Settings()).detect(encoded(64, 48), ASKED)
     assert list(result.timings_ms) == ["decode", "letterbox", "triton", "nms"]
     assert all(value >= 0 for value in result.timings_ms.values())
 
 
 def test_detect_finds_nothing_in_an_empty_answer() -> None:
     fake = FakeTriton([[0, 0, 0, 0, 0, 0]])
-    assert Pipeline(fake, Settings()).detect(encoded(64, 48), "fake").detections == []
+    result, _ = Pipeline(fake, Settings()).detect(encoded(64, 48), ASKED)
+    assert result.detections == []
 
 
 @pytest.mark.parametrize(
@@ -42,10 +47,25 @@ def test_detect_finds_nothing_in_an_empty_answer() -> None:
 def test_detect_refuses_bad_images_before_triton(data: bytes, error: type[Exception]) -> None:
     fake = FakeTriton()
     with pytest.raises(error):
-        Pipeline(fake, Settings(max_image_side=64)).detect(data, "fake")
+        Pipeline(fake, Settings(max_image_side=64)).detect(data, ASKED)
     assert fake.seen == []
 
 
 def test_detect_passes_an_outage_on() -> None:
     with pytest.raises(TritonUnavailable):
-        Pipeline(FakeTriton(outages=1), Settings()).detect(encoded(64, 48), "fake")
+        Pipeline(FakeTriton(outages=1), Settings()).detect(encoded(64, 48), ASKED)
+
+
+def test_detect_keeps_to_what_the_request_asks() -> None:
+    fake = FakeTriton([[0, 0, 50, 50, 0.9, 0], [5, 5, 55, 55, 0.8, 1], [100, 100, 150, 150, 0.4, 2]])
+
+    def labels(**choices: object) -> list[str]:
+        asked = msgspec.convert({"model": "fake", "accepted_at": 0.0, **choices}, TaskRequest)
+        result, _ = Pipeline(fake, Settings()).detect(encoded(640, 640), asked)
+        return [found.label for found in result.detections]
+
+    assert labels() == ["person", "bicycle", "car"]
+    assert labels(confidence=0.5) == ["person", "bicycle"]
+    assert labels(max_detections=1) == ["person"]
+    assert labels(classes=[2]) == ["car"]
+    assert labels(agnostic_nms=True) == ["person", "car"]

@@ -1,0 +1,134 @@
+"""`POST /predict`: upload → checked choices → queue → answer."""
+
+import hashlib
+import time
+import uuid
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.batches import batch_view
+from gateway.detections import Problem, TaskView
+from gateway.errors import GatewayError, InvalidParameter
+from gateway.images import probe
+from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, parse, with_defaults
+from gateway.queue import Acceptance, NewTask
+from gateway.requestid import request_id
+from gateway.requests import BatchEntry, TaskRequest
+from gateway.responses import JSON, server_timing, services_of
+from gateway.settings import Settings
+from gateway.uploads import Upload, UploadedImage, read_upload, too_large
+
+_LONGEST_KEY = 255
+
+
+async def predict(request: Request) -> Response:
+    """Accept one image or several; 202 with where to read, or 200 with the end when it was waited for."""
+    services = services_of(request)
+    upload = await read_upload(request, services.settings)
+    choices = parse({**upload.fields, **request.query_params})
+    wait, preferred = wait_seconds(request, choices)
+    key = _idempotency_key(request)
+    wanted = await _task_request(request, choices)
+    accepted = await run_in_threadpool(_accept, request, upload, wanted, choices, key)
+    headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
+    if accepted.batch_id:
+        return await _batch_answer(request, accepted, wait, headers)
+    return await _task_answer(request, accepted.entries[0].task_id, wait, headers)
+
+
+def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
+    """How long to wait, and whether a Prefer header (RFC 7240) said so. Raises InvalidParameter."""
+    for preference in request.headers.get("prefer", "").split(","):
+        name, _, value = preference.strip().partition("=")
+        if name.lower() == "wait" and value.strip('" ').isdecimal() and "wait" not in request.query_params:
+            return min(float(value.strip('" ')), LONGEST_WAIT_SECONDS), True
+    return min(choices.wait, LONGEST_WAIT_SECONDS), False
+
+
+async def _task_request(request: Request, choices: Choices) -> TaskRequest:
+    services = services_of(request)
+    if choices.callback_url:
+        raise InvalidParameter("callback_url: callbacks are switched off on this server")
+    model, confidence, iou, max_detections = with_defaults(choices, services.settings)
+    classes = None
+    if choices.model or choices.version or choices.classes:
+        spec = await services.models.spec(model, choices.version)
+        classes = class_ids(choices, spec)
+    return TaskRequest(
+        model=model,
+        version=choices.version,
+        accepted_at=time.time(),
+        confidence=confidence,
+        iou=iou,
+        max_detections=max_detections,
+        classes=classes,
+        agnostic_nms=choices.agnostic_nms,
+        annotate=choices.annotate,
+        request_id=request_id.get(),
+    )
+
+
+def _accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str) -> Acceptance:
+    services = services_of(request)
+    batch_id = uuid.uuid4().hex if len(upload.images) > 1 else ""
+    wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
+    entries, tasks, errors = [], [], []
+    for index, image in enumerate(upload.images):
+        try:
+            _check(image, services.settings)
+        except GatewayError as error:
+            errors.append(error)
+            problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
+            entries.append(BatchEntry(index, image.filename, error=problem))
+            continue
+        task = NewTask(uuid.uuid4().hex, image.data, wanted)
+        tasks.append(task)
+        entries.append(BatchEntry(index, image.filename, task.task_id))
+    if not tasks:
+        raise errors[0]
+    acceptance = Acceptance(entries, batch_id, _fingerprint(upload, wanted) if key else "")
+    return services.queue.accept(tasks, acceptance, at_front=choices.priority == "high", idempotency_key=key)
+
+
+def _check(image: UploadedImage, settings: Settings) -> None:
+    if image.too_large:
+        raise too_large(settings.max_image_bytes)
+    probe(image.data, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.headers.get("idempotency-key", "")
+    if len(key) > _LONGEST_KEY:
+        raise InvalidParameter(f"Idempotency-Key: give at most {_LONGEST_KEY} characters")
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
+    """Equal for two requests that ask for the same of the same images."""
+    same = msgspec.structs.replace(wanted, accepted_at=0.0, request_id="", batch_id="")
+    digest = hashlib.sha256(msgspec.json.encode(same))
+    for image in upload.images:
+        digest.update(hashlib.sha256(image.data).digest())
+    return digest.hexdigest()
+
+
+async def _task_answer(request: Request, task_id: str, wait: float, headers: dict[str, str]) -> Response:
+    place = f"/result/{task_id}"
+    if wait:
+        ended, view = await services_of(request).results.wait(task_id, wait)
+        if ended:
+            return JSON(view, 200, {**headers, **server_timing(view), "Content-Location": place})
+    pending = TaskView(task_id=task_id, status="PENDING", state="queued")
+    return JSON(pending, 202, {**headers, "Location": place})
+
+
+async def _batch_answer(request: Request, accepted: Acceptance, wait: float, headers: dict[str, str]) -> Response:
+    results = services_of(request).results
+    if wait:
+        await results.wait_all([entry.task_id for entry in accepted.entries if entry.task_id], wait)
+    view = batch_view(accepted, await results.ends([entry.task_id for entry in accepted.entries if entry.task_id]))
+    status = 202 if view.pending else 200
+    return JSON(view, status, {**headers, "Location": f"/batches/{accepted.batch_id}"})

@@ -1,0 +1,121 @@
+"""The gateway's view of Triton: which models it serves, and what they are."""
+
+import time
+from typing import Any
+
+import msgspec
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
+from gateway.modelspec import ModelSpec, image_size, label_question, read_spec
+
+_ASK_SECONDS = 5.0
+_FRESH_SECONDS = 10.0
+
+
+class ModelInput(msgspec.Struct):
+    """What the model takes; `imgsz` is the longer side in pixels, `letterbox` square or rectangular."""
+
+    imgsz: int
+    stride: int
+    letterbox: str
+
+
+class ModelVersion(msgspec.Struct):
+    """One version in Triton's repository, with Triton's own word for its state."""
+
+    version: str
+    state: str
+    reason: str = ""
+
+
+class ModelView(msgspec.Struct):
+    """A model as `GET /models/<name>` shows it, straight from Triton."""
+
+    name: str
+    versions: list[ModelVersion]
+    labels: list[str]
+    input: ModelInput
+    max_batch_size: int
+
+
+class ModelList(msgspec.Struct):
+    """What `GET /models` shows; `default` answers when no model is asked for."""
+
+    default: str
+    models: list[ModelView]
+
+
+class Models:
+    """Asks Triton, and remembers a spec for ten seconds; in an outage an older one is good enough."""
+
+    def __init__(self, triton: InferenceServerClient) -> None:
+        self._triton = triton
+        self._specs: dict[tuple[str, str], tuple[float, ModelSpec]] = {}
+
+    async def spec(self, model: str, version: str = "") -> ModelSpec:
+        """The spec of a model. Raises InvalidParameter when Triton has no such model or version, ServiceUnavailable."""
+        asked_at, known = self._specs.get((model, version), (float("-inf"), None))
+        if known is not None and time.monotonic() - asked_at < _FRESH_SECONDS:
+            return known
+        try:
+            found = await self._ask_spec(model, version)
+        except InferenceServerException as error:
+            if error.status() not in ("StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"):
+                if known is not None:
+                    return known
+                raise _unavailable(error) from error
+            raise await self._unknown(model, version) from error
+        self._specs[model, version] = time.monotonic(), found
+        return found
+
+    async def view(self, model: str) -> ModelView:
+        """One model. Raises ModelNotFound, ServiceUnavailable, ModelMismatch."""
+        versions = (await self._index()).get(model)
+        if not versions:
+            raise ModelNotFound(f"Triton serves no model {model}; see GET /models")
+        return await self._view(model, versions)
+
+    async def listing(self, default: str) -> ModelList:
+        """All models that are ready and that `export` wrote. Raises ServiceUnavailable."""
+        views = []
+        for name, versions in sorted((await self._index()).items()):
+            try:
+                views.append(await self._view(name, versions))
+            except GatewayError:
+                continue  # not ready, or of another make: no model of this service
+        return ModelList(default, views)
+
+    async def _view(self, model: str, versions: list[ModelVersion]) -> ModelView:
+        spec = await self.spec(model)
+        shape = ModelInput(spec.imgsz, spec.stride, "square" if spec.square else "rectangular")
+        return ModelView(model, versions, list(spec.labels), shape, spec.max_batch_size)
+
+    async def _index(self) -> dict[str, list[ModelVersion]]:
+        try:
+            index = await self._triton.get_model_repository_index(client_timeout=_ASK_SECONDS)
+        except InferenceServerException as error:
+            raise _unavailable(error) from error
+        models: dict[str, list[ModelVersion]] = {}
+        for entry in index.models:
+            if entry.version:
+                models.setdefault(entry.name, []).append(ModelVersion(entry.version, entry.state, entry.reason))
+        return models
+
+    async def _ask_spec(self, model: str, version: str) -> ModelSpec:
+        config: Any = (await self._triton.get_model_config(model, version, client_timeout=_ASK_SECONDS)).config
+        inputs, outputs = label_question(image_size(model, config))
+        answer = await self._triton.infer(model, inputs, version, outputs=outputs, client_timeout=_ASK_SECONDS)
+        return read_spec(model, config, answer)
+
+    async def _unknown(self, model: str, version: str) -> InvalidParameter:
+        index = await self._index()
+        if model not in index:
+            return InvalidParameter(f"model={model}: Triton serves {', '.join(sorted(index)) or 'no model'}")
+        there = ", ".join(entry.version for entry in index[model] if entry.state == "READY")
+        return InvalidParameter(f"version={version}: of {model} Triton serves the versions {there or 'none'}")
+
+
+def _unavailable(error: InferenceServerException) -> ServiceUnavailable:
+    return ServiceUnavailable(f"Triton cannot be asked at the moment, try again in a few seconds: {error.message()}")

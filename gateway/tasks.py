@@ -1,0 +1,66 @@
+"""A task after it was accepted: read it, wait for it, follow it, see its picture, delete it."""
+
+from collections.abc import AsyncIterator
+
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.accept import wait_seconds
+from gateway.parameters import parse
+from gateway.responses import JSON, server_timing, services_of
+
+_PRIVATE = {"Cache-Control": "no-store"}
+_PING_SECONDS = 15
+
+
+async def result(request: Request) -> Response:
+    """The task as it stands; with `wait` as it stands once it has ended."""
+    results = services_of(request).results
+    task_id = request.path_params["task_id"]
+    seconds, preferred = wait_seconds(request, parse({"wait": request.query_params.get("wait", "")}))
+    headers = {**_PRIVATE, **({"Preference-Applied": f"wait={seconds:g}"} if preferred else {})}
+    if not seconds:
+        return JSON(await results.read(task_id), headers=headers)
+    ended, view = await results.wait(task_id, seconds)
+    return JSON(view, headers={**headers, **(server_timing(view) if ended else {})})
+
+
+async def events(request: Request) -> Response:
+    """Server-sent events: the task now and at each change of its state; the stream ends with the task."""
+    following = services_of(request).results.follow(request.path_params["task_id"])
+    first = await anext(following)  # an unknown task is a 404, not an empty stream
+
+    async def stream() -> AsyncIterator[ServerSentEvent]:
+        yield ServerSentEvent(first.decode(), event="state")
+        async for view in following:
+            yield ServerSentEvent(view.decode(), event="state")
+
+    return EventSourceResponse(stream(), headers=_PRIVATE, ping=_PING_SECONDS)
+
+
+async def picture(request: Request) -> Response:
+    """The annotated picture, JPEG or PNG by the Accept header."""
+    media_type = "image/png" if _prefers_png(request.headers.get("accept", "")) else "image/jpeg"
+    data = await services_of(request).results.picture(request.path_params["task_id"], media_type)
+    return Response(data, media_type=media_type, headers={**_PRIVATE, "Vary": "Accept"})
+
+
+async def delete(request: Request) -> Response:
+    """Cancel what has not begun (200 with its end), forget what has ended (204)."""
+    view = await run_in_threadpool(services_of(request).queue.cancel, request.path_params["task_id"])
+    return JSON(view) if view else Response(status_code=204)
+
+
+def _prefers_png(accept: str) -> bool:
+    """Whether PNG ranks above JPEG; JPEG when the header leaves it open."""
+    ranks = {"image/png": 0.0, "image/jpeg": 0.0}
+    for entry in accept.split(","):
+        media_type, _, parameters = entry.strip().partition(";")
+        quality = parameters.strip().removeprefix("q=")
+        try:
+            ranks[media_type.strip().lower()] = float(quality) if quality else 1.0
+        except ValueError:
+            continue
+    return ranks["image/png"] > ranks["image/jpeg"]

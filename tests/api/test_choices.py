@@ -1,0 +1,165 @@
+"""The parameters of a request, and the other ways to send an image."""
+
+import base64
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import httpx2
+import pytest
+import redis
+
+from gateway.parameters import LONGEST_WAIT_SECONDS
+from tests.fakes import FakeTriton
+from tests.pictures import encoded
+
+PICTURE = encoded(64, 48)
+
+
+@contextmanager
+def soon(action: Callable[[], None], seconds: float = 0.3) -> Iterator[None]:
+    """Run `action` in a thread a moment after the block has begun."""
+    timer = threading.Timer(seconds, action)
+    timer.start()
+    yield
+    timer.join()
+
+
+def result_of(client: httpx2.Client, answer: httpx2.Response, work: Callable[[], None]) -> dict[str, object]:
+    assert answer.status_code == 202, answer.text
+    work()
+    body = client.get(answer.headers["location"]).json()
+    assert body["status"] == "SUCCESS", body
+    result: dict[str, object] = body["result"]
+    return result
+
+
+@pytest.fixture
+def triton() -> FakeTriton:
+    return FakeTriton([[0, 0, 300, 300, 0.9, 0], [10, 10, 310, 310, 0.8, 1], [400, 0, 500, 100, 0.4, 2]])
+
+
+@pytest.mark.parametrize(
+    ("choices", "count"),
+    [({}, 3), ({"conf": "0.5"}, 2), ({"max_det": "1"}, 1), ({"agnostic_nms": "true"}, 2), ({"conf": "1"}, 0)],
+    ids=["none", "conf", "max_det", "agnostic", "nothing above"],
+)
+def test_choices_reach_the_worker(
+    client: httpx2.Client, work: Callable[[], None], choices: dict[str, str], count: int
+) -> None:
+    in_query = client.post("/predict", params=choices, content=PICTURE)
+    in_form = client.post("/predict", data=choices, files={"image": ("a.png", PICTURE)})
+    in_json = client.post("/predict", json={"image": base64.b64encode(PICTURE).decode(), **choices})
+    for answer in (in_query, in_form, in_json):
+        assert len(result_of(client, answer, work)["detections"]) == count  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("conf", "1.1", "from 0 to 1"),
+        ("conf", "high", "from 0 to 1"),
+        ("conf", "nan", "from 0 to 1"),
+        ("iou", "-0.1", "from 0 to 1"),
+        ("max_det", "0", "from 1 to 1000"),
+        ("max_det", "1.5", "from 1 to 1000"),
+        ("agnostic_nms", "maybe", "true or false"),
+        ("annotate", "2", "true or false"),
+        ("priority", "urgent", "normal, or high"),
+        ("version", "latest", "a version of the model"),
+        ("wait", "-1", "at most 60"),
+    ],
+)
+def test_a_bad_choice_is_named_with_what_is_allowed(
+    client: httpx2.Client, connection: "redis.Redis", name: str, value: str, allowed: str
+) -> None:
+    answer = client.post("/predict", params={name: value}, content=PICTURE)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert answer.json()["detail"].startswith(f"{name}={value}") and allowed in answer.json()["detail"]
+    assert connection.dbsize() == 0
+
+
+def test_json_takes_a_data_url_and_typed_values(client: httpx2.Client, work: Callable[[], None]) -> None:
+    image = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+    answer = client.post("/predict", json={"image": image, "conf": 0.5, "agnostic_nms": True})
+    assert len(result_of(client, answer, work)["detections"]) == 1  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (b"{", "bad_json"),
+        (b"[]", "bad_json"),
+        (b'{"image": 5}', "bad_json"),
+        (b'{"image": "not base64!"}', "bad_json"),
+        (b'{"image": "aGVsbG8="}', "unsupported_image"),
+        (b"{}", "no_image"),
+        (b"\xff\xfe", "bad_json"),
+    ],
+)
+def test_bad_json_is_told(client: httpx2.Client, body: bytes, code: str) -> None:
+    answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 415) and answer.json()["code"] == code
+
+
+def test_high_priority_goes_to_the_front(client: httpx2.Client) -> None:
+    first = client.post("/predict", content=PICTURE)
+    urgent = client.post("/predict", params={"priority": "high"}, content=PICTURE)
+    assert client.get(urgent.headers["location"]).json()["position"] == 0
+    assert client.get(first.headers["location"]).json()["position"] == 1
+
+
+@pytest.mark.parametrize(
+    ("params", "headers"),
+    [({"wait": "20"}, {}), ({}, {"Prefer": "wait=20"}), ({}, {"Prefer": 'respond-async, wait="20"'})],
+    ids=["query", "Prefer", "Prefer among others"],
+)
+def test_a_waited_for_task_is_answered_at_once(
+    client: httpx2.Client, work: Callable[[], None], params: dict[str, str], headers: dict[str, str]
+) -> None:
+    with soon(work):
+        answer = client.post("/predict", params=params, headers=headers, content=PICTURE)
+    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS")
+    assert answer.headers["content-location"] == f"/result/{answer.json()['task_id']}"
+    assert answer.headers.get("preference-applied") == ("wait=20" if headers else None)
+    assert [entry.partition(";")[0] for entry in answer.headers["server-timing"].split(", ")] == [
+        *["queue", "decode", "letterbox", "triton", "nms", "total"]
+    ]
+
+
+def test_a_wait_that_is_too_short_is_answered_with_202(client: httpx2.Client) -> None:
+    begun = time.monotonic()
+    answer = client.post("/predict", params={"wait": "0.3"}, content=PICTURE)
+    assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
+    assert 0.3 <= time.monotonic() - begun < LONGEST_WAIT_SECONDS / 10
+
+
+def test_the_annotated_picture_is_there_when_asked_for(client: httpx2.Client, work: Callable[[], None]) -> None:
+    asked = client.post("/predict", params={"annotate": "true"}, content=encoded(320, 240))
+    plain = client.post("/predict", content=PICTURE)
+    early = client.get(asked.headers["location"] + "/image")
+    assert (early.status_code, early.json()["code"]) == (404, "no_picture")
+    work()
+    for accept, media_type, magic in [
+        ("*/*", "image/jpeg", b"\xff\xd8"),
+        ("image/png", "image/png", b"\x89PNG"),
+        ("image/jpeg;q=0.5, image/png", "image/png", b"\x89PNG"),
+        ("image/jpeg, image/png;q=0.9", "image/jpeg", b"\xff\xd8"),
+    ]:
+        picture = client.get(asked.headers["location"] + "/image", headers={"Accept": accept})
+        assert (picture.headers["content-type"], picture.content[: len(magic)]) == (media_type, magic)
+    assert client.get(plain.headers["location"] + "/image").json()["code"] == "no_picture"
+    assert client.get(f"/result/{'0' * 32}/image").json()["code"] == "task_not_found"
+
+
+def test_every_answer_has_a_request_id(client: httpx2.Client, work: Callable[[], None]) -> None:
+    accepted = client.post("/predict", content=PICTURE[:100], headers={"X-Request-ID": "mine-42"})
+    assert accepted.headers["x-request-id"] == "mine-42"
+    work()
+    failed = client.get(accepted.headers["location"])
+    assert failed.json()["error"]["request_id"] == "mine-42", "the failure tells the request that it came from"
+    made = failed.headers["x-request-id"]
+    assert len(made) == 32 and made != client.get("/livez").headers["x-request-id"]
+    refused = client.post("/predict", headers={"X-Request-ID": "bad id\t<script>"})
+    assert refused.json()["request_id"] == refused.headers["x-request-id"] != "bad id\t<script>"
