@@ -1,5 +1,6 @@
 """The running service: real Redis, real Triton, workers and gateway in processes of their own."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,8 +16,9 @@ from tests.shared import photograph, reference
 
 
 @pytest.fixture(scope="module")
-def http(stack: Stack) -> httpx2.Client:
-    return httpx2.Client(base_url=stack.base_url, timeout=90)
+def http(stack: Stack) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=stack.base_url, timeout=90) as client:
+        yield client
 
 
 def answered(http: httpx2.Client, image: bytes) -> dict[str, Any]:
@@ -42,7 +44,7 @@ def test_predict_no_file(http: httpx2.Client) -> None:
 def test_predict_valid_file(http: httpx2.Client) -> None:
     result = answered(http, photograph("bus.jpg"))
     assert result["image"] == {"width": 810, "height": 1080}
-    assert labels(result) == ["bus", "person", "person", "person"]
+    assert (labels(result).count("bus"), labels(result).count("person")) == (1, 4)
     assert result["model"] == {"name": "yolov5n", "version": "1"}
 
 
