@@ -1,0 +1,1 @@
+"""`make doctor`: whether what people believe of a running Triton is true. Works without torch."""

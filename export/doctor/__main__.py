@@ -1,0 +1,139 @@
+"""`make doctor`: look at a running Triton and say in plain words whether what people believe of it is true."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from export.doctor import report
+from export.doctor.checks import examine
+from export.doctor.findings import Finding, plural
+from export.doctor.model import Host, Model, Trial
+from export.doctor.place import AddressError, Place, find, look_at
+from export.doctor.triton import Listed, Refused, Triton, Unreachable
+
+NOTHING_WRONG, WRONG, NOT_EXAMINED = 0, 1, 2
+
+
+class UsageError(Exception):
+    """The command line has no meaning; the message is one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command. Returns 0 when nothing is wrong, 1 when something is, 2 when Triton could not be looked at."""
+    try:
+        options = parser().parse_args(arguments)
+        place = find(options.url, options.metrics_url, os.environ)
+        triton = Triton(place.url)
+        try:
+            return doctor(triton, place, options.model)
+        finally:
+            triton.close()
+    except Unreachable as error:
+        what_to_do = "start it with `make run`, or give its gRPC endpoint with TRITON_URL=host:port"
+        print(f"doctor: no Triton answers at {place.url} ({error}); {what_to_do}", file=sys.stderr)
+    except (AddressError, Refused, UsageError) as error:
+        print(f"doctor: {error}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("doctor: interrupted", file=sys.stderr)
+        return 130
+    return NOT_EXAMINED
+
+
+def doctor(triton: Triton, place: Place, name: str) -> int:
+    """Examine one model, or all that Triton has when `name` is empty, and print the report."""
+    width = min(shutil.get_terminal_size().columns, 110)
+    version, models = triton.version(), chosen(triton.models(), name)
+    host, metrics = look_at(place)
+    where = f"this machine, {plural(host.cores, 'core')}" if host.cores else "another machine"
+    print(f"Triton {version} at {place.url} ({where})")
+    findings = [served(models), metrics_answer(place, metrics)]
+    print(*report.lines([finding for finding in findings if finding.level != "ok"], width), sep="\n", end="")
+    for listed in models:
+        findings += examined(triton, listed, host, width)
+    print(f"\n{report.verdict(findings)}")
+    return WRONG if any(finding.level == "wrong" for finding in findings) else NOTHING_WRONG
+
+
+def examined(triton: Triton, listed: Listed, host: Host, width: int) -> list[Finding]:
+    """Examine one model and print what was found."""
+    if not listed.ready:
+        findings = [not_loaded(listed)]
+        print(f"\n{listed.name}", *report.lines(findings, width), sep="\n")
+        return findings
+    model = triton.model(listed.name)
+    trial = tried(triton, model)
+    findings = examine(model, trial, host)
+    version = f", version {trial.version}" if trial.version else ""
+    print(f"\n{model.name}{version} ({model.engine})", *report.lines(findings, width), sep="\n", flush=True)
+    return findings
+
+
+def tried(triton: Triton, model: Model) -> Trial:
+    """The trial, with a line at a terminal that goes away when it ends."""
+    if not sys.stderr.isatty():
+        return triton.trial(model)
+    print(f"asking {model.name} for a few seconds ...", end="", file=sys.stderr, flush=True)
+    try:
+        return triton.trial(model)
+    finally:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)
+
+
+def chosen(models: list[Listed], name: str) -> list[Listed]:
+    found = [listed for listed in models if name in ("", listed.name)]
+    if name and not found:
+        there = f"it has {', '.join(listed.name for listed in models)}" if models else "it has none"
+        raise UsageError(f"Triton has no model {name}: {there}")
+    return found
+
+
+def served(models: list[Listed]) -> Finding:
+    if models:
+        return Finding(level="ok", title="models", what=str(len(models)))
+    return Finding(
+        level="wrong",
+        title="models",
+        what="none is loaded",
+        why="There is nothing that could answer.",
+        change="`make export-model`, and load it: --model-control-mode=poll, or --load-model=NAME.",
+    )
+
+
+def not_loaded(listed: Listed) -> Finding:
+    return Finding(
+        level="wrong",
+        title="not loaded",
+        what=" ".join(listed.reason.split()) or "Triton gives no reason",
+        why="Every request for this model is refused.",
+        change="Mend the model or its config.pbtxt; `make export-model` writes both.",
+    )
+
+
+def metrics_answer(place: Place, answered: bool) -> Finding:
+    if answered:
+        return Finding(level="ok", title="metrics", what=place.metrics_url)
+    return Finding(level="info", title="metrics", what=f"do not answer at {place.metrics_url} (--metrics-url)")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `python -m export.doctor --help` lists the options")
+
+
+def parser() -> argparse.ArgumentParser:
+    """An empty value means "not given", so that make can pass every option."""
+    made = Parser("python -m export.doctor", description=__doc__, allow_abbrev=False)
+    add = made.add_argument
+    add("--url", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: TRITON_URL, else make run's)")
+    add("--metrics-url", default="", metavar="URL", help="its metrics (default: port 8002 of the same host, /metrics)")
+    add("--model", default="", metavar="NAME", help="look at this model only (default: all that are loaded)")
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Where the Triton to look at is, and what its machine has."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from export.doctor.model import Host
+
+ROOT = Path(__file__).resolve().parents[2]
+GRPC_PORT, METRICS_PORT = 8001, 8002
+GPU_METRIC = re.compile(r'^nv_gpu_utilization\{gpu_uuid="([^"]+)"', re.MULTILINE)
+STARTED = re.compile(r"Started (GRPCInferenceService|Metrics Service) at (\S+):(\d+)")
+
+
+class AddressError(Exception):
+    """An address that cannot be one; the message says what to give."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Triton's gRPC endpoint, host:port, and the address of its metrics."""
+
+    url: str
+    metrics_url: str
+
+    @property
+    def host(self) -> str:
+        return self.url.rpartition(":")[0].strip("[]")
+
+
+def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
+    """What was given, else TRITON_URL, else the Triton that `make run` started here, else Triton's usual ports.
+
+    Raises AddressError for an endpoint that is not host:port.
+    """
+    given = url or environment.get("TRITON_URL", "")
+    if not given and (ports := running_here(Path(environment.get("RUN_DIR") or ROOT / ".run") / "triton.log")):
+        grpc, metrics = ports
+        return Place(f"127.0.0.1:{grpc}", metrics_url or f"http://127.0.0.1:{metrics}/metrics")
+    given = given or f"127.0.0.1:{GRPC_PORT}"
+    host, _, port = given.rpartition(":")
+    if not host or "/" in given or not port.isdecimal():
+        raise AddressError(f"{given} is no host:port; give Triton's gRPC endpoint, such as 127.0.0.1:{GRPC_PORT}")
+    return Place(given, metrics_url or f"http://{host}:{METRICS_PORT}/metrics")
+
+
+def running_here(log: Path) -> tuple[int, int] | None:
+    """The gRPC and metrics ports in the log of a Triton that still listens."""
+    try:
+        with log.open(errors="replace") as lines:
+            ports = {found[1]: int(found[3]) for line in lines if (found := STARTED.search(line))}
+        grpc = ports["GRPCInferenceService"]
+        socket.create_connection(("127.0.0.1", grpc), timeout=1).close()
+    except (OSError, KeyError):
+        return None
+    return grpc, ports.get("Metrics Service", METRICS_PORT)
+
+
+def look_at(place: Place) -> tuple[Host, bool]:
+    """The machine, and whether its metrics answer."""
+    try:
+        # No proxy: Triton's metrics are next door, and a proxy's error page is not Triton's.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(place.metrics_url, timeout=5) as answer:
+            metrics = answer.read().decode(errors="replace")
+    except (OSError, ValueError):
+        metrics = ""
+    answered = "nv_inference" in metrics
+    gpus = len(set(GPU_METRIC.findall(metrics))) if answered else None
+    return Host(cores=cores() if is_here(place.host) else None, gpus=gpus), answered
+
+
+def is_here(host: str) -> bool:
+    """Whether the name is one of this machine: only its own addresses can be listened on."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
