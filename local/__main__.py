@@ -73,6 +73,7 @@ def supervise(settings: Settings, environment: dict[str, str], workers: int) -> 
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     print(f"Starting Redis, Triton, {workers} workers and the gateway ...", flush=True)
     supervisor.loop()
+    triton.clear(int(environment["LOCAL_TRITON_GRPC_PORT"]))
     if supervisor.ended:
         failures.append(cause(supervisor, Path(environment["RUN_DIR"])))
     if failures:

@@ -51,8 +51,7 @@ def server_command(repository: Path, http_port: int, grpc_port: int, metrics_por
         str(package() / "tritonserver" / "bin" / "tritonserver"),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
-        # Its own prefix: shared memory that a killed server leaves behind can be told apart.
-        f"--backend-config=python,shm-region-prefix-name=yolo_triton_{grpc_port}_",
+        f"--backend-config=python,shm-region-prefix-name={shared_memory(grpc_port)}",
         "--model-control-mode=explicit",
         *(f"--load-model={name}" for name in names),
         "--disable-auto-complete-config",
@@ -67,6 +66,16 @@ def server_command(repository: Path, http_port: int, grpc_port: int, metrics_por
         "--grpc-address=127.0.0.1",
         "--metrics-address=127.0.0.1",
     ]
+
+
+def shared_memory(grpc_port: int) -> str:
+    return f"yolo_triton_{grpc_port}_"
+
+
+def clear(grpc_port: int) -> None:
+    """Remove the shared memory of a server that has ended; a killed one leaves it."""
+    for region in Path("/dev/shm").glob(f"{shared_memory(grpc_port)}*"):
+        region.unlink(missing_ok=True)
 
 
 def models(repository: Path) -> list[str]:

@@ -76,9 +76,12 @@ def running_triton(repository: Path, folder: Path) -> Iterator[Triton]:
     log = folder / "triton.log"
     process = triton.start(repository, http_port, grpc_port, metrics_port, log)
     url = f"127.0.0.1:{grpc_port}"
-    with stopping(process), InferenceServerClient(url) as client:
-        wait_until(lambda: triton_is_ready(client), process, log)
-        yield Triton(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", log)
+    try:
+        with stopping(process), InferenceServerClient(url) as client:
+            wait_until(lambda: triton_is_ready(client), process, log)
+            yield Triton(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", log)
+    finally:
+        triton.clear(grpc_port)
 
 
 @contextmanager
