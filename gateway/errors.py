@@ -4,6 +4,7 @@
     ├── RequestError           the request is wrong: 4xx, told at once
     │   ├── BadMultipart       400 bad_multipart
     │   ├── NoImage            400 no_image
+    │   ├── SwitchedOff        403 switched_off
     │   ├── TaskNotFound       404 task_not_found
     │   ├── ImageTooLarge      413 image_too_large
     │   ├── UnsupportedImage   415 unsupported_image
@@ -13,6 +14,8 @@
     │   ├── BadJSON            400 bad_json
     │   ├── TooManyImages      413 too_many_images
     │   ├── IdempotencyConflict 422 idempotency_conflict
+    │   ├── UrlNotAllowed      422 url_not_allowed
+    │   ├── FetchFailed        422 fetch_failed
     │   └── InvalidParameter   422 invalid_parameter
     ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
     └── TaskFailed             the task ends in FAILURE; never retried
@@ -57,6 +60,12 @@ class NoImage(RequestError):
     """Neither a multipart field `image` nor a raw body was sent."""
 
     status, code, title = 400, "no_image", "No image"
+
+
+class SwitchedOff(RequestError):
+    """The operator of this service has not switched the feature on; the detail names the setting."""
+
+    status, code, title = 403, "switched_off", "Switched off"
 
 
 class TaskNotFound(RequestError):
@@ -111,6 +120,18 @@ class IdempotencyConflict(RequestError):
     """An Idempotency-Key came again with another request."""
 
     status, code, title = 422, "idempotency_conflict", "Idempotency-Key used for another request"
+
+
+class UrlNotAllowed(RequestError):
+    """The URL is not https, has a user name or a port that is not allowed, or its host is not in public."""
+
+    status, code, title = 422, "url_not_allowed", "URL not allowed"
+
+
+class FetchFailed(RequestError):
+    """The host of the URL does not answer, not in time, or not with an image."""
+
+    status, code, title = 422, "fetch_failed", "The image cannot be fetched"
 
 
 class InvalidParameter(RequestError):

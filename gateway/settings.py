@@ -7,6 +7,11 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+_PORTS = r"^[0-9]{1,5}(,[0-9]{1,5})*$"
+_SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
+_SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
+_SECRETS = f"^{_SECRET}( {_SECRET})*$"
+
 
 class SettingsError(ValueError):
     """A setting has no meaning; the message names the variable and what is allowed."""
@@ -35,6 +40,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     task_retries: Annotated[int, Meta(ge=1, le=10, description="new tries of a task whose worker died")] = 2
     triton_timeout: Annotated[float, Meta(gt=0, description="longest wait for one inference, seconds")] = 30.0
     triton_patience: Annotated[float, Meta(ge=0, description="longest wait for Triton to return, seconds")] = 600.0
+    fetch_urls: Annotated[bool, Meta(description="whether images are fetched by URL")] = False
+    fetch_timeout: Annotated[float, Meta(gt=0, description="longest fetch of an image by URL, seconds")] = 10.0
+    callbacks: Annotated[bool, Meta(description="whether a task may have a callback_url; needs WEBHOOK_SECRET")] = False
+    webhook_secret: Annotated[
+        Annotated[str, Meta(pattern=_SECRETS)] | None,
+        Meta(description="signs webhooks: whsec_ and at least 24 bytes in base64; several with spaces between"),
+    ] = None
+    webhook_timeout: Annotated[float, Meta(gt=0, description="longest try to deliver a webhook, seconds")] = 10.0
+    webhook_delays: Annotated[
+        str, Meta(pattern=_SECONDS, description="pauses before each new try of a webhook, seconds")
+    ] = "5,30,120,600,3600"
+    outbound_ports: Annotated[
+        str, Meta(pattern=_PORTS, description="ports that the URL of an image or a callback may have")
+    ] = "443"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
 
 
@@ -44,10 +63,14 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     names = [field.name for field in msgspec.structs.fields(Settings)]
     given = {name: source[name.upper()] for name in names if source.get(name.upper())}
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         field = str(error).rpartition("$.")[2].rstrip("`")
-        raise SettingsError(f"{field.upper()}={given.get(field)}: {error}") from error
+        value = "..." if field == "webhook_secret" else given.get(field)
+        raise SettingsError(f"{field.upper()}={value}: {error}") from error
+    if settings.callbacks and settings.webhook_secret is None:
+        raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")
+    return settings
 
 
 def rows() -> list[tuple[str, Any, str]]:
