@@ -14,6 +14,7 @@ WEB = {
     "accept",
     "app",
     "batches",
+    "formats",
     "models",
     "parameters",
     "readiness",
