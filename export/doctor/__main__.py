@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             triton.close()
     except Unreachable as error:
         what_to_do = "start it with `make run`, or give its gRPC endpoint with TRITON_URL=host:port"
-        print(f"doctor: no Triton answers at {place.url} ({error}); {what_to_do}", file=sys.stderr)
+        reason = str(error).rpartition(": ")[2]
+        print(f"doctor: no Triton answers at {place.url} ({reason}); {what_to_do}", file=sys.stderr)
     except (AddressError, Refused, UsageError) as error:
         print(f"doctor: {error}", file=sys.stderr)
     except KeyboardInterrupt:
@@ -50,9 +51,9 @@ def doctor(triton: Triton, place: Place, name: str) -> int:
     version, models = triton.version(), chosen(triton.models(), name)
     host, metrics = look_at(place)
     where = f"this machine, {plural(host.cores, 'core')}" if host.cores else "another machine"
-    print(f"Triton {version} at {place.url} ({where})")
     findings = [served(models), metrics_answer(place, metrics)]
-    print(*report.lines([finding for finding in findings if finding.level != "ok"], width), sep="\n", end="")
+    told = [finding for finding in findings if finding.level != "ok"]
+    print(f"Triton {version} at {place.url} ({where})", *report.lines(told, width), sep="\n")
     for listed in models:
         findings += examined(triton, listed, host, width)
     print(f"\n{report.verdict(findings)}")
@@ -117,7 +118,9 @@ def not_loaded(listed: Listed) -> Finding:
 def metrics_answer(place: Place, answered: bool) -> Finding:
     if answered:
         return Finding(level="ok", title="metrics", what=place.metrics_url)
-    return Finding(level="info", title="metrics", what=f"do not answer at {place.metrics_url} (--metrics-url)")
+    return Finding(
+        level="info", title="metrics", what=f"do not answer at {place.metrics_url} (METRICS_URL= names another)"
+    )
 
 
 class Parser(argparse.ArgumentParser):
@@ -130,7 +133,7 @@ def parser() -> argparse.ArgumentParser:
     made = Parser("python -m export.doctor", description=__doc__, allow_abbrev=False)
     add = made.add_argument
     add("--url", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: TRITON_URL, else make run's)")
-    add("--metrics-url", default="", metavar="URL", help="its metrics (default: port 8002 of the same host, /metrics)")
+    add("--metrics-url", default="", metavar="URL", help="its metrics (default: METRICS_URL, else port 8002)")
     add("--model", default="", metavar="NAME", help="look at this model only (default: all that are loaded)")
     return made
 

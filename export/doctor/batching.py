@@ -9,15 +9,15 @@ NEVER_TOGETHER = 1.2
 
 def batch_dimension(model: Model, trial: Trial, host: Host) -> Finding | None:
     title, shape = "batch dimension", (model.image or model.inputs[0]).shape if model.inputs else ()
-    why = "Requests can only be put together when the graph takes any number of images."
-    export = f"Export the model again (`{EXPORT} WEIGHTS=...`; with yolov5's own export.py add --dynamic)"
+    why = "Only a graph that takes any number of images can run requests together."
+    export = f"`{EXPORT} WEIGHTS=...` frees it (in yolov5's own export.py: --dynamic)"
     if trial.pair_refused:
         return Finding(
             level="wrong",
             title=title,
-            what=f"fixed: {text(shape)} admits two images, the model refuses them ({shortened(trial.pair_refused)})",
-            why=f"{why} The configuration promises batches of {model.max_batch_size or 'any size'}.",
-            change=f"{export}, or write max_batch_size: 1 into config.pbtxt.",
+            what=f"fixed: {text(shape)} admits two images, yet the model refuses them",
+            why=f"{why} It says: {shortened(trial.pair_refused)}",
+            change=f"{export}; or max_batch_size: 1 in config.pbtxt.",
         )
     if trial.pair_tried:
         return Finding(level="ok", title=title, what="free: two images in one request were answered")
@@ -30,7 +30,7 @@ def batch_dimension(model: Model, trial: Trial, host: Host) -> Finding | None:
             title=title,
             what=f"{held}: the input is {text(shape)}",
             why=why,
-            change=f"{export} and give config.pbtxt max_batch_size: 4 and dims without the batch.",
+            change=f"{export}; then dims without the batch in config.pbtxt.",
         )
     said = "the configuration admits one image" if model.max_batch_size == 1 else "the model did not answer"
     return Finding(level="info", title=title, what=f"not tried: {said}")
@@ -44,11 +44,11 @@ def batching(model: Model, trial: Trial, host: Host) -> Finding | None:
         return Finding(level="info", title=title, what=f"left to {model.scheduler}")
     if most == 0:
         return Finding(
-            level="wrong",
+            level="wrong" if model.image else "note",
             title=title,
             what="off: max_batch_size: 0",
-            why="Triton never puts requests together, and clients must not send several images in one.",
-            change=f"max_batch_size: 4 in config.pbtxt, dims without the batch; `{EXPORT} BATCH=4` writes both.",
+            why="Triton never runs requests together.",
+            change=f"max_batch_size: 4 in config.pbtxt; `{EXPORT} BATCH=4` writes it.",
         )
     if most == 1:
         return Finding(
@@ -63,8 +63,8 @@ def batching(model: Model, trial: Trial, host: Host) -> Finding | None:
             level="wrong",
             title=title,
             what=f"off: max_batch_size: {most}, but no dynamic_batching",
-            why="Images sent in separate requests, as the gateway sends them, are never run together.",
-            change="Add dynamic_batching { } to config.pbtxt; if one by one is what you want, max_batch_size: 1.",
+            why="Images that come in separate requests, as the gateway sends them, never run together.",
+            change="dynamic_batching { } in config.pbtxt; or max_batch_size: 1, if one by one is wanted.",
         )
     return delay(model, trial) or preferred(model) or mixed_shapes(model) or batching_on(model)
 
@@ -80,8 +80,8 @@ def delay(model: Model, trial: Trial) -> Finding | None:
         level="wrong" if wait_ms >= LONG_DELAY_MS else "note",
         title="batching",
         what=f"on, but a lone request waits {wait_ms:.0f} ms for others{compared}",
-        why="Whoever sends one image at a time pays this delay on each. The unit is microseconds.",
-        change="max_queue_delay_microseconds: 1000 or less in config.pbtxt (0 on a CPU); `DELAY_US=` of the export.",
+        why="Whoever sends one image at a time waits that long for nothing.",
+        change="max_queue_delay_microseconds in config.pbtxt (`DELAY_US=`): 1000, on a CPU 0.",
     )
 
 

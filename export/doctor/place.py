@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import socket
-import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -36,11 +35,12 @@ class Place:
 
 
 def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
-    """What was given, else TRITON_URL, else the Triton that `make run` started here, else Triton's usual ports.
+    """What was given, else TRITON_URL and METRICS_URL, else what `make run` started here, else Triton's usual ports.
 
     Raises AddressError for an endpoint that is not host:port.
     """
     given = url or environment.get("TRITON_URL", "")
+    metrics_url = metrics_url or environment.get("METRICS_URL", "")
     if not given and (ports := running_here(Path(environment.get("RUN_DIR") or ROOT / ".run") / "triton.log")):
         grpc, metrics = ports
         return Place(f"127.0.0.1:{grpc}", metrics_url or f"http://127.0.0.1:{metrics}/metrics")

@@ -19,7 +19,7 @@ def lines(findings: Sequence[Finding], width: int) -> list[str]:
         shown += wrapped(head, finding.what, width)
         for said, words in (("why", finding.why), ("change", finding.change)):
             if words:
-                shown += wrapped(" " * (2 + MARK + TITLE) + f"{said:<8}", words, width)
+                shown += wrapped(" " * (2 + MARK) + f"{said:>{TITLE - 2}}  ", words, width)
     return shown
 
 

@@ -1,46 +1,52 @@
 """What a request costs: first answers, bytes, instances; and whether labels are there. Pure functions."""
 
-from export.doctor.findings import EXPORT, Finding, amount, plural, text
+from export.doctor.findings import EXPORT, Finding, Level, amount, plural, shortened, text
 from export.doctor.model import CPU, GPU, Host, Model, Tensor, Trial
 
-SLOW_START_FACTOR, SLOW_START_MS = 3.0, 100.0
+NOTED_START_MS, SLOW_START_MS = 100.0, 500.0
 MUCH_OUT, SOME_OUT = 1_000_000, 200_000
 
 
 def answers(model: Model, trial: Trial, host: Host) -> Finding | None:
     if not trial.refused:
         return None
+    if model.image is None:
+        return Finding(level="info", title="answers", what=f"not measured: {shortened(trial.refused)}")
     shapes = ", ".join(f"{each.name} {each.datatype} {text(model.trial_shape(each, 1))}" for each in model.inputs)
     return Finding(
-        level="info" if any(tensor.dtype is None for tensor in model.inputs) else "wrong",
+        level="wrong",
         title="answers",
-        what=f"no: {trial.refused}",
-        why="Nothing could be measured; below is only what the configuration says.",
-        change=f"It was asked with {shapes}. If that is no right input, ignore this; otherwise mend the model.",
+        what=f"no: {shortened(trial.refused)}",
+        why="A plain request is refused; nothing below could be measured.",
+        change=f"It was asked with {shapes}. If that is right, export the model again; Triton's log says more.",
     )
 
 
 def cold_start(model: Model, trial: Trial, host: Host) -> Finding | None:
     if trial.refused:
         return None
-    title, warmed = "cold start", "warmed up" if model.warm_up else "no model_warmup"
+    warmed = "warmed up" if model.warm_up else "no model_warmup"
     if trial.first_ms is None:
-        served = f"not timed: it has answered before; {warmed}"
-        if model.warm_up or not model.on_gpu:
-            return Finding(level="ok" if model.warm_up else "info", title=title, what=served)
-    elif trial.first_ms < max(SLOW_START_FACTOR * trial.later_ms, trial.later_ms + SLOW_START_MS):
-        said = f"none: the first request took {trial.first_ms:.0f} ms, later ones {trial.later_ms:.0f} ms; {warmed}"
-        return Finding(level="ok", title=title, what=said)
-    else:
-        served = f"the first request took {trial.first_ms:.0f} ms, later ones {trial.later_ms:.0f} ms; {warmed}"
+        untimed = f"not timed: it has answered before; {warmed}"
+        if model.on_gpu and not model.warm_up:
+            return cold(model, "note", untimed)
+        return Finding(level="ok" if model.warm_up else "info", title="cold start", what=untimed)
+    measured = f"the first request took {trial.first_ms:.0f} ms, later ones {trial.later_ms:.0f} ms; {warmed}"
+    lost_ms = trial.first_ms - trial.later_ms
+    if lost_ms > max(NOTED_START_MS, 2 * trial.later_ms):
+        return cold(model, "wrong" if lost_ms > SLOW_START_MS else "note", measured)
+    return Finding(level="ok", title="cold start", what=f"none: {measured}")
+
+
+def cold(model: Model, level: Level, what: str) -> Finding:
     return Finding(
-        level="note" if trial.first_ms is None else "wrong",
-        title=title,
-        what=served,
-        why="After each start or new version, the first clients wait, or give up.",
-        change="The warm-up has another shape or batch size than requests have: mend model_warmup in config.pbtxt."
+        level=level,
+        title="cold start",
+        what=what,
+        why="After each start and each new version the first clients wait, or give up.",
+        change="model_warmup in config.pbtxt: give it the shape and the batch sizes that requests have."
         if model.warm_up
-        else f"A model_warmup block in config.pbtxt, for batch 1 and the largest; `{EXPORT} DEVICE=gpu` writes it.",
+        else f"model_warmup in config.pbtxt, for batch 1 and the largest; `{EXPORT} DEVICE=gpu` writes it.",
     )
 
 
@@ -57,9 +63,8 @@ def bytes_in(model: Model, trial: Trial, host: Host) -> Finding | None:
         level="wrong",
         title="bytes in",
         what=what,
-        why=f"Pixels are bytes: as UINT8 the same image is {amount(size // image.dtype.itemsize)}. float32 in and raw "
-        "rows out halved the images/s that were measured.",
-        change=f"`{EXPORT}` puts the normalisation into the graph: data_type: TYPE_UINT8 in config.pbtxt.",
+        why=f"Pixels are bytes: as UINT8 the same image is {amount(size // image.dtype.itemsize)}.",
+        change=f"data_type: TYPE_UINT8 in config.pbtxt, normalised in the graph: `{EXPORT}` does both.",
     )
 
 
@@ -75,8 +80,8 @@ def bytes_out(model: Model, trial: Trial, host: Host) -> Finding | None:
         level="wrong" if size > MUCH_OUT else "note",
         title="bytes out",
         what=what,
-        why="Nearly all of these rows are background; each client receives and sorts them.",
-        change=f"`{EXPORT}` lets the graph keep the best 1000 rows, 24 kB: dims: [ 1000, 6 ] in config.pbtxt.",
+        why="Nearly all of it is background, which each client receives and sorts.",
+        change=f"dims: [ 1000, 6 ], 24 kB: the graph of `{EXPORT}` keeps the best 1000 rows.",
     )
 
 
@@ -106,23 +111,21 @@ def instances(model: Model, trial: Trial, host: Host) -> Finding | None:
         there = f"{what}; Triton runs on another machine: it should have {plural(busy, 'core')} or more"
         return Finding(level="info", title="instances", what=there)
     what = f"{what} on {plural(host.cores, 'core')}"
-    fastest = f'count: {host.cores} in instance_group (`INSTANCES={host.cores}`), intra_op_thread_count "1"'
+    fastest = f'count: {host.cores} (`INSTANCES={host.cores}`), intra_op_thread_count "1": the fastest measured.'
     if busy > host.cores:
         return Finding(
             level="wrong" if model.threads > host.cores or busy >= 2 * host.cores else "note",
             title="instances",
             what=f"{what}: too many",
-            why="Threads take the cores from each other, and from workers and gateway; each image takes longer.",
-            change=f"In config.pbtxt {fastest}: the fastest measured.",
+            why="Threads take the cores from each other, and from workers and gateway.",
+            change=fastest,
         )
-    if (count == 1 and model.threads > 1) or 2 * busy <= host.cores:
-        return Finding(
-            level="note",
-            title="instances",
-            what=f"{what}: fewer images than the machine could answer",
-            why="One instance a core with one thread each answered a fifth more images than one with all the threads.",
-            change=f"In config.pbtxt {fastest}. A single image at a time is a little slower so.",
-        )
+    if 2 * busy <= host.cores:
+        why = "Half of the cores or more never run the model."
+        return Finding(level="note", title="instances", what=f"{what}: few", why=why, change=fastest)
+    if count == 1 and model.threads > 1:
+        why = "Two instances of one thread answered a fifth more images than one of two."
+        return Finding(level="note", title="instances", what=what, why=why, change=fastest)
     return Finding(level="ok", title="instances", what=what)
 
 
@@ -150,8 +153,8 @@ def labels(model: Model, trial: Trial, host: Host) -> Finding | None:
         level="wrong" if ours or file else "note",
         title="labels",
         what=f"{file} is empty" if file else "none: no output has a label_filename",
-        why="Clients must bring the class names themselves; the gateway refuses such a model.",
-        change='label_filename: "labels.txt" on the output in config.pbtxt, one name a line beside it.',
+        why="The gateway refuses a model without class names.",
+        change='label_filename: "labels.txt" on the output in config.pbtxt; the file has one name a line.',
     )
 
 

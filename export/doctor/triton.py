@@ -47,8 +47,11 @@ class Triton:
         self._client.close()
 
     def version(self) -> str:
-        told = self._ask(self._client.get_server_metadata, client_timeout=CONNECT_S)
-        return str(told.version)
+        """The first question: any refusal of it says that this is no Triton."""
+        try:
+            return str(self._ask(self._client.get_server_metadata, client_timeout=CONNECT_S).version)
+        except Refused as error:
+            raise Unreachable(str(error)) from error
 
     def models(self) -> list[Listed]:
         """The models that are served or did not load, by name; those that nobody asked for are left out."""
