@@ -26,7 +26,7 @@ WEB = {
     "uploads",
 }
 WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms", "annotate"}
-SHARED = {"queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
+SHARED = {"addresses", "queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
 
 
 def imported(module: Path) -> set[str]:
