@@ -1,0 +1,277 @@
+"""What doctor says of models and trials that no Triton on this machine can be made to have."""
+
+import socket
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from google.protobuf import text_format  # type: ignore[import-untyped]
+from tritonclient.grpc import model_config_pb2, service_pb2
+
+from export.doctor import report
+from export.doctor.__main__ import main
+from export.doctor.checks import examine
+from export.doctor.findings import Finding, amount
+from export.doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
+from export.doctor.place import AddressError, Place, find, is_here, running_here
+from export.doctor.triton import described
+
+ROOT = Path(__file__).parents[2]
+IMAGES = Tensor(name="images", datatype="UINT8", shape=(-1, 640, 640, 3))
+DETECTIONS = Tensor(name="detections", datatype="FP32", shape=(-1, 1000, 6), label_file="labels.txt")
+ON_CPU = Model(
+    name="yolov5n",
+    engine="onnxruntime",
+    max_batch_size=4,
+    inputs=(IMAGES,),
+    outputs=(DETECTIONS,),
+    batching=Batching(),
+    instances={"KIND_CPU": 2},
+    threads=1,
+)
+ON_GPU = replace(ON_CPU, instances={"KIND_GPU": 2}, threads=None, warm_up=True, batching=Batching(delay_us=1000))
+BUSY = Load(
+    sent=100, at_once=16, seconds=2, counts=Counts(images=100, executions=30, requests=100, queue_ms=5000), failed=0
+)
+WELL = Trial(version="1", first_ms=50, later_ms=40, pair_tried=True, bytes_out=24_000, labels=80, load=BUSY)
+HERE = Host(cores=2, gpus=0)
+
+
+def found(title: str, model: Model = ON_CPU, trial: Trial = WELL, host: Host = HERE) -> Finding:
+    return next(finding for finding in examine(model, trial, host) if finding.title == title)
+
+
+@pytest.mark.parametrize("model", [ON_CPU, ON_GPU], ids=["cpu", "gpu"])
+def test_of_a_well_served_model_everything_is_ok(model: Model) -> None:
+    assert {finding.level for finding in examine(model, WELL, HERE)} == {"ok"}
+
+
+@pytest.mark.parametrize(
+    ("instances", "threads", "cores", "level"),
+    [
+        (2, 1, 2, "ok"),
+        (1, 8, 2, "wrong"),
+        (1, 4, 2, "wrong"),
+        (4, 1, 2, "wrong"),
+        (3, 1, 2, "note"),
+        (1, 2, 2, "note"),
+        (1, 1, 4, "note"),
+        (3, 1, 4, "ok"),
+        (2, 1, None, "info"),
+        (2, None, 2, "note"),
+        (2, 0, 2, "note"),
+    ],
+    ids=lambda value: str(value),
+)
+def test_instances_times_threads_fit_the_cores(
+    instances: int, threads: int | None, cores: int | None, level: str
+) -> None:
+    model = replace(ON_CPU, instances={"KIND_CPU": instances}, threads=threads)
+    assert found("instances", model, host=Host(cores=cores)).level == level
+
+
+@pytest.mark.parametrize(
+    ("together", "queue_ms", "level"), [(3.3, 90, "ok"), (1.0, 90, "wrong"), (1.0, 3, "info")], ids=str
+)
+def test_batches_must_form_only_where_requests_wait(together: float, queue_ms: float, level: str) -> None:
+    counts = Counts(images=330, executions=round(330 / together), requests=330, queue_ms=330 * queue_ms)
+    trial = replace(WELL, load=replace(BUSY, sent=330, counts=counts))
+    assert found("batches form", trial=trial).level == level
+
+
+def test_requests_of_others_are_told_apart() -> None:
+    trial = replace(WELL, load=replace(BUSY, counts=Counts(images=120, executions=30, requests=120)))
+    assert "20 requests of others among them" in found("batches form", trial=trial).what
+
+
+def test_requests_that_fail_under_load_are_wrong() -> None:
+    finding = found("batches form", trial=replace(WELL, load=replace(BUSY, failed=7)))
+    assert finding.level == "wrong" and finding.what.startswith("7 of 100 requests failed")
+
+
+@pytest.mark.parametrize(
+    ("model", "first_ms", "level"),
+    [
+        (ON_CPU, 60, "ok"),
+        (ON_CPU, 300, "note"),
+        (ON_GPU, 4000, "wrong"),
+        (replace(ON_GPU, warm_up=False), None, "note"),
+        (ON_GPU, None, "ok"),
+        (ON_CPU, None, "info"),
+    ],
+    ids=["quick", "slow", "slow in spite of warm-up", "gpu unwarmed", "gpu warmed", "cpu untimed"],
+)
+def test_cold_starts(model: Model, first_ms: float | None, level: str) -> None:
+    assert found("cold start", model, replace(WELL, first_ms=first_ms)).level == level
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "said"),
+    [
+        ({"max_batch_size": 1}, "note", "max_batch_size: 1"),
+        ({"batching": None}, "wrong", "no dynamic_batching"),
+        ({"batching": Batching(delay_us=30_000)}, "note", "waits 30 ms"),
+        ({"batching": Batching(delay_us=100_000)}, "wrong", "waits 100 ms"),
+        ({"batching": Batching(preferred=(2,))}, "note", "preferred_batch_size is [2]"),
+        ({"batching": Batching(preferred=(2, 4))}, "ok", "on: up to 4 images"),
+        ({"batching": None, "scheduler": "ensemble_scheduling"}, "info", "an ensemble"),
+        ({"batching": None, "scheduler": "sequence_batching"}, "info", "sequence_batching"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_batching(changes: dict[str, object], level: str, said: str) -> None:
+    finding = found("batching", replace(ON_CPU, **changes), replace(WELL, later_ms=50))  # type: ignore[arg-type]
+    assert (finding.level, said in finding.what) == (level, True)
+
+
+def test_free_sides_on_a_gpu_spoil_batches() -> None:
+    free = replace(IMAGES, shape=(-1, -1, -1, 3))
+    assert "one shape" in found("batching", replace(ON_GPU, inputs=(free,))).what
+    assert found("batching", replace(ON_CPU, inputs=(free,))).level == "ok"
+
+
+def test_a_cpu_beside_an_idle_gpu_is_wrong() -> None:
+    assert found("device", host=Host(cores=2, gpus=1)).level == "wrong"
+
+
+@pytest.mark.parametrize(
+    ("tensor", "level", "said"),
+    [
+        (IMAGES, "ok", "1.2 MB an image: UINT8, height, width, channels"),
+        (Tensor(name="x", datatype="FP16", shape=(-1, 3, 640, 640)), "wrong", "2.5 MB an image: FP16, channels"),
+        (Tensor(name="x", datatype="FP32", shape=(-1, 3, -1, -1)), "wrong", "4.9 MB an image: FP32"),
+        (Tensor(name="x", datatype="INT64", shape=(-1, 128)), "info", "no input looks like an image"),
+    ],
+    ids=["bytes", "half", "free sides", "tokens"],
+)
+def test_bytes_in(tensor: Tensor, level: str, said: str) -> None:
+    finding = found("bytes in", replace(ON_CPU, inputs=(tensor,)))
+    assert finding.level == level and finding.what.startswith(said)
+
+
+def test_a_configuration_is_read() -> None:
+    config = text_format.Parse(
+        """
+        name: "gpu" platform: "tensorrt_plan" max_batch_size: 16
+        input [ { name: "images" data_type: TYPE_UINT8 dims: [ 320, 320, 3 ] } ]
+        output [ { name: "detections" data_type: TYPE_FP32 dims: [ 1000, 6 ] label_filename: "labels.txt" } ]
+        dynamic_batching { max_queue_delay_microseconds: 1000 preferred_batch_size: [ 8, 16 ] }
+        instance_group [ { kind: KIND_GPU count: 2 gpus: [ 0, 1 ] }, { kind: KIND_CPU count: 1 } ]
+        parameters { key: "imgsz" value: { string_value: "320" } }
+        model_warmup [ { name: "one" batch_size: 1 } ]
+        """,
+        model_config_pb2.ModelConfig(),
+    )
+    metadata = text_format.Parse(
+        """
+        inputs { name: "images" datatype: "UINT8" shape: [ -1, 320, 320, 3 ] }
+        outputs { name: "detections" datatype: "FP32" shape: [ -1, 1000, 6 ] }
+        """,
+        service_pb2.ModelMetadataResponse(),
+    )
+    assert described(config, metadata) == Model(
+        name="gpu",
+        engine="tensorrt_plan",
+        max_batch_size=16,
+        inputs=(replace(IMAGES, shape=(-1, 320, 320, 3)),),
+        outputs=(DETECTIONS,),
+        batching=Batching(delay_us=1000, preferred=(8, 16)),
+        instances={"KIND_GPU": 4, "KIND_CPU": 1},
+        threads=None,
+        side=320,
+        warm_up=True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("most", "shape", "two"),
+    [
+        (4, (-1, -1, -1, 3), (2, 640, 640, 3)),
+        (0, (-1, 3, 320, 320), (2, 3, 320, 320)),
+        (0, (1, 3, 320, 320), (1, 3, 320, 320)),
+        (0, (320, -1, 3), (320, 640, 3)),
+        (0, (-1,), (1,)),
+        (8, (-1, -1), (2, 1)),
+    ],
+    ids=str,
+)
+def test_trial_shapes(most: int, shape: tuple[int, ...], two: tuple[int, ...]) -> None:
+    tensor = Tensor(name="x", datatype="UINT8", shape=shape)
+    assert replace(ON_CPU, max_batch_size=most, inputs=(tensor,)).trial_shape(tensor, 2) == two
+
+
+def test_every_line_of_the_report_fits_the_terminal_and_aligns() -> None:
+    findings = examine(replace(ON_CPU, batching=None, threads=8), WELL, HERE)
+    shown = report.lines(findings, 80)
+    assert max(map(len, shown)) <= 80
+    assert all(line[24:26].strip() == "" and line[26] != " " for line in shown)
+    assert report.verdict(findings) == "2 things are wrong."
+    assert report.verdict([]) == "Nothing is wrong."
+
+
+@pytest.mark.parametrize(
+    ("size", "said"), [(999, "999 B"), (24_000, "24 kB"), (999_600, "1.0 MB"), (8_568_000, "8.6 MB")]
+)
+def test_amounts(size: int, said: str) -> None:
+    assert amount(size) == said
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "place"),
+    [
+        (("", ""), {}, Place("127.0.0.1:8001", "http://127.0.0.1:8002/metrics")),
+        (("triton:9001", ""), {"TRITON_URL": "a:1"}, Place("triton:9001", "http://triton:8002/metrics")),
+        (("", ""), {"TRITON_URL": "[::1]:8001"}, Place("[::1]:8001", "http://[::1]:8002/metrics")),
+        (("", "http://m/x"), {"TRITON_URL": "a:1", "METRICS_URL": "http://n"}, Place("a:1", "http://m/x")),
+    ],
+    ids=["nothing", "option", "environment", "metrics"],
+)
+def test_where_triton_is(given: tuple[str, str], environment: dict[str, str], place: Place, tmp_path: Path) -> None:
+    assert find(*given, environment | {"RUN_DIR": str(tmp_path)}) == place
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8001", "127.0.0.1", "host:grpc"])
+def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
+    with pytest.raises(AddressError, match=r"give Triton's gRPC endpoint, such as 127\.0\.0\.1:8001"):
+        find(url, "", {})
+
+
+def test_the_log_of_a_triton_that_has_ended_is_ignored(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound and not listening: connections are refused
+        taken.bind(("127.0.0.1", 0))
+        port = taken.getsockname()[1]
+        (tmp_path / "triton.log").write_text(f'"Started GRPCInferenceService at 127.0.0.1:{port}"\n')
+        assert running_here(tmp_path / "triton.log") is None
+
+
+def test_whether_triton_is_on_this_machine() -> None:
+    assert is_here("127.0.0.1") and is_here("localhost")
+    assert not is_here("192.0.2.1")  # kept free for documentation
+
+
+def test_without_triton_there_is_one_line_and_status_2(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        url = f"127.0.0.1:{taken.getsockname()[1]}"
+        assert main(["--url", url]) == 2
+    said = capsys.readouterr()
+    assert said.err == (
+        f"doctor: no Triton answers at {url} (Connection refused); "
+        "start it with `make run`, or give its gRPC endpoint with TRITON_URL=host:port\n"
+    )
+    assert not said.out
+
+
+@pytest.mark.parametrize("arguments", [["--speed", "9"], ["--url", "here"]], ids=["unknown option", "bad address"])
+def test_a_wrong_command_line_is_told_in_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("doctor: ") and said.count("\n") == 1
+
+
+def test_doctor_needs_no_torch() -> None:
+    code = "import sys, export.doctor.__main__; print(sorted({'torch', 'onnxruntime', 'cv2'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
