@@ -14,6 +14,7 @@ WEB = {
     "accept",
     "app",
     "batches",
+    "fetch",
     "formats",
     "models",
     "parameters",
@@ -26,7 +27,7 @@ WEB = {
     "uploads",
 }
 WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms", "annotate"}
-SHARED = {"addresses", "queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
+SHARED = {"addresses", "outbound", "queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
 
 
 def imported(module: Path) -> set[str]:
