@@ -1,13 +1,14 @@
 """From a checkpoint to a published version."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export import onnx, onnxruntime, reference, repository, verify, weights
+from export import onnx, onnxruntime, reference, repository, triton, verify, weights
 from export.config import Serving, config_pbtxt
 from export.errors import ExportError
 from export.graph import Deployed
@@ -35,27 +36,47 @@ def export(options: Options, report: Report) -> int:
         onnx.write(deployed, file, size_hw=(serving.imgsz, serving.imgsz), square=serving.square)
         (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving))
         (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in checkpoint.labels))
-        findings = verified(partial(reference.candidates, checkpoint.network), file, serving, report)
+        findings = verified(partial(reference.candidates, checkpoint.network), staged, serving, report)
         findings["export"] = told(serving, path)
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish()
     report(f"published {options.repository / options.name} version {number}")
+    take_up(options.name, number, report)
     for removed in repository.prune(options.repository / options.name, options.keep):
         report(f"removed version {removed}; the last {options.keep} are kept")
     return number
 
 
-def verified(expected: verify.Answer, file: Path, serving: Serving, report: Report) -> dict[str, Any]:
-    """Compare the written file with its source; the findings for verify.json. Raises VerificationError."""
+def verified(expected: verify.Answer, staged: repository.Staged, serving: Serving, report: Report) -> dict[str, Any]:
+    """Compare what is staged with its source; the findings for verify.json. Raises VerificationError."""
     inputs = verify.inputs(serving.imgsz, serving.stride, serving.square)
     report(f"verifying on {len(inputs)} images")
-    written = onnxruntime.Deployed(file)
+    check = verify.Check(expected, inputs, verify.TOLERANCES[serving.format, serving.precision])
+    written = onnxruntime.Deployed(staged.version / "model.onnx")
     verify.check_batches(written.batch, inputs, serving.max_batch)
-    tolerance = verify.TOLERANCES["onnx", serving.precision]
-    findings = verify.verify(expected, {"ONNX Runtime": written}, inputs, tolerance)
-    for runtime, found in findings["answers"].items():
-        report(f"{runtime}: {verify.Comparison(**found).told()}")
-    return findings
+    report(f"ONNX Runtime: {check('ONNX Runtime', written).told()}")
+    with triton.running() as server:
+        if server is None:
+            report(f"Triton: none answers at {triton.address()}, not asked")
+        else:
+            try:
+                with server.candidate(serving.name, staged.folder) as candidate:
+                    report(f"Triton: {check('Triton', candidate).told()}")
+            except triton.Refused as refusal:
+                if serving.device == "cpu" or "TRITON_URL" in os.environ:
+                    raise
+                report(f"Triton: not asked, it is no server for this model ({refusal})")
+    return check.findings()
+
+
+def take_up(name: str, version: int, report: Report) -> None:
+    """Let a running Triton serve the new version; without one there is nothing to do."""
+    with triton.running() as server:
+        if server is not None:
+            wrong = server.take_up(name, version)
+            report(
+                f"Triton at {server.url} " + (f"did not take it up: {wrong}" if wrong else f"serves version {version}")
+            )
 
 
 def told(serving: Serving, source: Path) -> dict[str, str]:

@@ -1,0 +1,126 @@
+"""A running Triton, as far as an export needs it: try a candidate, take a new version up.
+
+Triton must run with explicit model control. A candidate is loaded from memory under a name of its own, so that what is
+being served is not touched before the candidate has proven itself.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
+from tritonclient.grpc.model_config_pb2 import ModelConfig
+from tritonclient.utils import InferenceServerException
+
+from export.doctor.place import AddressError, find
+from export.errors import ExportError
+
+Image = npt.NDArray[np.uint8]
+Rows = npt.NDArray[np.float32]
+
+LOAD_S = 300.0  # a GPU builds an engine or warms up while it loads
+CALL_S = 60.0
+
+
+class Refused(ExportError):
+    """Triton does not load the model; the message has Triton's reason."""
+
+
+class Triton:
+    """A Triton that answers at `url` and lets models be loaded."""
+
+    def __init__(self, url: str, client: InferenceServerClient) -> None:
+        self.url = url
+        self._client = client
+
+    @contextlib.contextmanager
+    def candidate(self, name: str, staged: Path) -> Iterator["Candidate"]:
+        """Serve what is staged, one instance of it, until the block ends.
+
+        Raises Refused when Triton does not load it.
+        """
+        trial = f"{name}.candidate-{os.getpid()}"
+        config = parse((staged / "config.pbtxt").read_text())
+        config.name = trial
+        for group in config.instance_group:
+            group.count = 1
+        files = {f"file:1/{file.name}": file.read_bytes() for file in (staged / "version").glob("model.*")}
+        files["file:labels.txt"] = (staged / "labels.txt").read_bytes()
+        try:
+            self._client.load_model(trial, config=json_format.MessageToJson(config), files=files, client_timeout=LOAD_S)
+        except InferenceServerException as error:
+            raise Refused(f"Triton at {self.url} refuses the model: {_line(error)}") from error
+        try:
+            yield Candidate(self._client, trial)
+        finally:
+            with contextlib.suppress(InferenceServerException):
+                self._client.unload_model(trial, client_timeout=CALL_S)
+
+    def take_up(self, name: str, version: int) -> str | None:
+        """Load the newest version; requests that are under way end on the old one. Returns what went wrong, or None."""
+        try:
+            self._client.load_model(name, client_timeout=LOAD_S)
+            if self._client.is_model_ready(name, str(version), client_timeout=CALL_S):
+                return None
+            return f"it serves {name} from another repository"
+        except InferenceServerException as error:
+            return _line(error)
+
+
+class Candidate:
+    """A loaded model as a function: RGB uint8 (H, W, 3) → candidate rows, float32 (1000, 6)."""
+
+    def __init__(self, client: InferenceServerClient, name: str) -> None:
+        self._client = client
+        self._name = name
+
+    def __call__(self, image: Image) -> Rows:
+        tensor = InferInput("images", [1, *image.shape], "UINT8")
+        tensor.set_data_from_numpy(image[np.newaxis])
+        try:
+            answer = self._client.infer(
+                self._name, [tensor], outputs=[InferRequestedOutput("detections")], client_timeout=CALL_S
+            )
+        except InferenceServerException as error:
+            raise ExportError(f"Triton fails to run the model: {_line(error)}; nothing was published") from error
+        rows: Rows = answer.as_numpy("detections")[0]
+        return rows
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Triton | None]:
+    """The Triton at `address()`, or None when none answers there."""
+    url = address()
+    client = InferenceServerClient(url)
+    try:
+        yield Triton(url, client) if _alive(client) else None
+    finally:
+        client.close()
+
+
+def address() -> str:
+    """TRITON_URL, else what `make run` started here, else Triton's usual port. Raises ExportError for no host:port."""
+    try:
+        return find("", "", os.environ).url
+    except AddressError as error:
+        raise ExportError(f"TRITON_URL: {error}") from error
+
+
+def parse(config_pbtxt: str) -> ModelConfig:
+    """The config as Triton reads it; raises google.protobuf.text_format.ParseError."""
+    return text_format.Parse(config_pbtxt, ModelConfig())
+
+
+def _alive(client: InferenceServerClient) -> bool:
+    try:
+        return bool(client.is_server_live(client_timeout=2.0))
+    except InferenceServerException:
+        return False
+
+
+def _line(error: InferenceServerException) -> str:
+    return " ".join((error.message() or str(error)).split())
