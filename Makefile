@@ -27,7 +27,7 @@ SAID := || { echo "make: installing did not succeed (see above); check the netwo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
-	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=4 and REDIS_URL=redis://... go with make run"
+	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=2 and REDIS_URL=redis://... go with make run"
 
 run: setup $(ONNX) ## set up if needed, start the whole stack, stop with Ctrl-C
 	@exec $(PY) -m local

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.batches import batch_view
-from gateway.detections import Problem, TaskView
+from gateway.detections import TaskView, problem_of
 from gateway.errors import GatewayError, InvalidParameter
 from gateway.images import probe
 from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, parse, with_defaults
@@ -81,8 +81,7 @@ def _accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choi
             _check(image, services.settings)
         except GatewayError as error:
             errors.append(error)
-            problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
-            entries.append(BatchEntry(index, image.filename, error=problem))
+            entries.append(BatchEntry(index, image.filename, error=problem_of(error, wanted.request_id)))
             continue
         task = NewTask(uuid.uuid4().hex, image.data, wanted)
         tasks.append(task)

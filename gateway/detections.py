@@ -6,19 +6,26 @@ from typing import Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from gateway.errors import GatewayError
+
 Status = Literal["PENDING", "SUCCESS", "FAILURE"]
 State = Literal["queued", "started", "retrying", "succeeded", "failed", "canceled"]
 
 
-class Problem(msgspec.Struct, omit_defaults=True):
-    """RFC 9457 problem details, with a machine-readable `code`."""
+class Problem(msgspec.Struct, kw_only=True):
+    """RFC 9457 problem details, with a machine-readable `code` and the id of the request that caused it."""
 
+    type: str = "about:blank"
     title: str
     status: int
     detail: str
     code: str
     request_id: str = ""
-    type: str = "about:blank"
+
+
+def problem_of(error: GatewayError, request_id: str = "") -> Problem:
+    """The problem object of an error."""
+    return Problem(title=error.title, status=error.status, detail=error.detail, code=error.code, request_id=request_id)
 
 
 class Box(msgspec.Struct):

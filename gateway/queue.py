@@ -18,7 +18,7 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from gateway.detections import Problem, State, TaskView, timestamp
+from gateway.detections import State, TaskView, problem_of, timestamp
 from gateway.errors import Canceled, GatewayError, IdempotencyConflict, ServiceUnavailable, TaskNotFound, TaskRunning
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
@@ -100,9 +100,7 @@ def redis_errors() -> Iterator[None]:
 
 def failure(task_id: str, error: GatewayError, request: TaskRequest | None = None) -> TaskView:
     """The end of a task that failed."""
-    problem = Problem(title=error.title, status=error.status, detail=error.detail, code=error.code)
-    if request is not None:
-        problem.request_id = request.request_id
+    problem = problem_of(error, request.request_id if request else "")
     state: State = "canceled" if isinstance(error, Canceled) else "failed"
     return TaskView(task_id=task_id, status="FAILURE", state=state, result=error.detail, error=problem)
 

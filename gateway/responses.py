@@ -7,7 +7,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from gateway.detections import Problem
+from gateway.detections import Problem, problem_of
 from gateway.errors import GatewayError
 from gateway.models import Models
 from gateway.queue import TaskQueue
@@ -62,16 +62,10 @@ def server_timing(view: bytes) -> dict[str, str]:
     return {"Server-Timing": ", ".join(f"{name};dur={value}" for name, value in result.timings_ms.items())}
 
 
-def problem_of(error: GatewayError) -> Problem:
-    return Problem(
-        title=error.title, status=error.status, detail=error.detail, code=error.code, request_id=request_id.get()
-    )
-
-
 def gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     headers = {"Retry-After": "5"} if error.status == 503 else None
-    return ProblemJSON(problem_of(error), error.status, headers)
+    return ProblemJSON(problem_of(error, request_id.get()), error.status, headers)
 
 
 def http_error(request: Request, error: Exception) -> Response:

@@ -2,12 +2,15 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.accept import wait_seconds
+from gateway.detections import TaskView
+from gateway.formats import document, parse_format
 from gateway.parameters import parse
 from gateway.responses import JSON, server_timing, services_of
 
@@ -16,15 +19,23 @@ _PING_SECONDS = 15
 
 
 async def result(request: Request) -> Response:
-    """The task as it stands; with `wait` as it stands once it has ended."""
+    """The task as it stands, or with `wait` once it has ended; its result in the asked-for `format`."""
     results = services_of(request).results
     task_id = request.path_params["task_id"]
     seconds, preferred = wait_seconds(request, parse({"wait": request.query_params.get("wait", "")}))
+    form = parse_format(request.query_params.get("format", "json"))
     headers = {**_PRIVATE, **({"Preference-Applied": f"wait={seconds:g}"} if preferred else {})}
-    if not seconds:
-        return JSON(await results.read(task_id), headers=headers)
-    ended, view = await results.wait(task_id, seconds)
-    return JSON(view, headers={**headers, **(server_timing(view) if ended else {})})
+    if seconds:
+        ended, view = await results.wait(task_id, seconds)
+        headers |= server_timing(view) if ended else {}
+    else:
+        view = await results.read(task_id)
+    if form != "json":
+        shown = document(msgspec.json.decode(view, type=TaskView), form)
+        if shown is not None:
+            headers["Content-Disposition"] = f'inline; filename="{shown.filename}"'
+            return Response(shown.content, media_type=shown.media_type, headers=headers)
+    return JSON(view, headers=headers)
 
 
 async def events(request: Request) -> Response:

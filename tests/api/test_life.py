@@ -139,3 +139,28 @@ def test_the_estimate_comes_from_the_measured_rate(client: httpx2.Client, work: 
     places = [client.post("/predict", content=PICTURE).headers["location"] for _ in range(3)]
     estimates = [client.get(place).json()["ready_in_seconds"] for place in places]
     assert 0 < estimates[0] < estimates[1] < estimates[2] <= 60 * 3
+
+
+@pytest.mark.parametrize(
+    ("form", "media_type", "inside"),
+    [
+        ("coco", "application/json", '"annotations"'),
+        ("yolo", "text/plain; charset=utf-8", "0 "),
+        ("csv", "text/csv; charset=utf-8; header=present", "person"),
+        ("json", "application/json", '"status":"SUCCESS"'),
+    ],
+)
+def test_a_result_comes_in_the_asked_for_form(
+    client: httpx2.Client, work: Callable[[], None], form: str, media_type: str, inside: str
+) -> None:
+    place = client.post("/predict", content=encoded(640, 480)).headers["location"]
+    assert client.get(place, params={"format": form}).json()["status"] == "PENDING"
+    work()
+    answer = client.get(place, params={"format": form})
+    assert answer.headers["content-type"] == media_type
+    assert inside in answer.text
+
+
+def test_an_unknown_form_is_refused(client: httpx2.Client) -> None:
+    answer = client.get(f"/result/{'0' * 32}", params={"format": "xml"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
