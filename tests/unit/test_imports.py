@@ -26,7 +26,7 @@ WEB = {
     "tasks",
     "uploads",
 }
-WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms", "annotate"}
+WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms", "annotate", "colours"}
 SHARED = {"addresses", "outbound", "queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
 
 
