@@ -1,0 +1,76 @@
+"""What `python -m local` reads and prints."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings
+from local.__main__ import addresses, check_model, lock, read_settings, ready_line, worker_count
+from local.errors import LocalError
+from local.ports import check_free, free_ports
+
+
+def test_free_ports_are_different_and_free() -> None:
+    ports = free_ports(5)
+    assert len(set(ports)) == 5
+    for port in ports:
+        check_free("127.0.0.1", port)
+
+
+def test_taken_port_is_refused() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(LocalError, match=f"{port}: address already in use"):
+            check_free("127.0.0.1", port)
+
+
+def test_workers_have_a_default_and_bounds() -> None:
+    assert worker_count({"WORKERS": ""}) == worker_count({}) > 0
+    assert worker_count({"WORKERS": "2"}) == 2
+    for wrong in ("0", "-1", "many", "1000"):
+        with pytest.raises(LocalError, match=f"WORKERS={wrong}"):
+            worker_count({"WORKERS": wrong})
+
+
+def test_wrong_setting_is_told_in_one_line() -> None:
+    with pytest.raises(LocalError, match="PORT=http"):
+        read_settings({"PORT": "http"})
+
+
+def test_own_redis_unless_one_is_named() -> None:
+    found = addresses({})
+    assert found["REDIS_URL"].endswith(f":{found['LOCAL_REDIS_PORT']}/0")
+    assert found["TRITON_URL"].endswith(f":{found['LOCAL_TRITON_GRPC_PORT']}")
+
+
+def test_named_redis_must_answer() -> None:
+    with pytest.raises(LocalError, match="REDIS_URL"):
+        addresses({"REDIS_URL": "redis://127.0.0.1:1/0"})
+
+
+def test_missing_model_names_those_there_are(tmp_path: Path) -> None:
+    (tmp_path / "yolov5n" / "1").mkdir(parents=True)
+    (tmp_path / "yolov5n" / "1" / "model.onnx").touch()
+    (tmp_path / "yolov5n" / "config.pbtxt").touch()
+    check_model(tmp_path, "yolov5n")
+    with pytest.raises(
+        LocalError, match=r"no model yolov5s .* there are: yolov5n; run `make export-model MODEL=yolov5s`"
+    ):
+        check_model(tmp_path, "yolov5s")
+
+
+def test_one_stack_per_folder(tmp_path: Path) -> None:
+    with lock(tmp_path), pytest.raises(LocalError, match="another stack"):
+        lock(tmp_path)
+    lock(tmp_path).close()
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")],
+    ids=["IPv4", "any", "IPv6"],
+)
+def test_ready_line_has_an_address_that_can_be_reached(host: str, address: str) -> None:
+    line = ready_line(Settings(host=host, port=5001))
+    assert line.startswith(f"Ready: http://{address}:5001 ") and "\n" not in line and "curl" in line

@@ -1,0 +1,66 @@
+"""Starting Triton from its wheel: what is decided before the server runs."""
+
+from pathlib import Path
+
+import pytest
+
+from local import triton
+from local.errors import LocalError
+
+
+def model(repository: Path, name: str, file: str = "1/model.onnx") -> None:
+    path = repository / name / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (repository / name / "config.pbtxt").touch()
+
+
+def test_models_are_those_with_a_config_and_a_file(tmp_path: Path) -> None:
+    model(tmp_path, "served")
+    model(tmp_path, "renamed", "12/best.onnx")
+    model(tmp_path, "engine", "1/model.plan")
+    model(tmp_path, "no-version", "latest/model.onnx")
+    (tmp_path / "only-config").mkdir()
+    (tmp_path / "only-config" / "config.pbtxt").touch()
+    assert triton.models(tmp_path) == ["renamed", "served"]
+
+
+def test_repository_without_models_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(LocalError, match="make export-model"):
+        triton.server_command(tmp_path, 1, 2, 3, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("log", "reason"),
+    [
+        (
+            'I1 x] fine\nE1 2 a.cc:3] "first"\nerror: creating server: Internal - broken;\n',
+            "creating server: Internal - broken",
+        ),
+        ('E1 2 a.cc:3] "first"\nE1 2 a.cc:4] "second"\nI1 x] bye\n', "second"),
+        ("tritonserver: cannot open shared object\n", "tritonserver: cannot open shared object"),
+        ("", "it said nothing"),
+    ],
+    ids=["fatal line", "error lines", "loader", "empty"],
+)
+def test_failure_is_the_line_that_tells_most(tmp_path: Path, log: str, reason: str) -> None:
+    path = tmp_path / "triton.log"
+    path.write_text(log)
+    assert triton.failure(path) == reason
+
+
+def test_failure_without_a_log(tmp_path: Path) -> None:
+    assert triton.failure(tmp_path / "none.log") == "it said nothing"
+
+
+def test_copy_renews_what_changed_and_nothing_else(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "folder" / "target"
+    source.write_text("one")
+    triton.copy(source, target)
+    first = target.stat().st_ino
+    triton.copy(source, target)
+    assert target.stat().st_ino == first
+    source.write_text("three")
+    triton.copy(source, target)
+    assert target.read_text() == "three"
+    assert sorted(path.name for path in target.parent.iterdir()) == ["target"]
