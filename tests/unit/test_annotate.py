@@ -110,7 +110,7 @@ def test_labels_of_objects_in_one_place_are_all_shown() -> None:
     for detection in found:
         alone = annotate(grey(640, 480), result(640, 480, detection))
         colour = class_colour(detection.class_id)
-        assert (together == colour).all(axis=2).sum() > 0.9 * (alone == colour).all(axis=2).sum()
+        assert (together == colour).all(axis=2).sum() > 0.7 * (alone == colour).all(axis=2).sum()
 
 
 def test_the_best_of_a_crowd_keeps_its_label() -> None:
