@@ -56,6 +56,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = "443"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
 
+    @property
+    def url_ports(self) -> frozenset[int]:
+        return frozenset(int(port) for port in self.outbound_ports.split(","))
+
+    @property
+    def webhook_pauses(self) -> tuple[float, ...]:
+        return tuple(float(seconds) for seconds in self.webhook_delays.split(","))
+
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment` (the process's own when None). Empty values count as not given."""

@@ -26,8 +26,30 @@ WEB = {
     "tasks",
     "uploads",
 }
-WORKER = {"worker", "jobs", "pipeline", "triton", "decode", "letterbox", "nms", "annotate", "colours"}
-SHARED = {"addresses", "outbound", "queue", "detections", "images", "errors", "modelspec", "requests", "settings"}
+WORKER = {
+    "worker",
+    "jobs",
+    "pipeline",
+    "triton",
+    "decode",
+    "letterbox",
+    "nms",
+    "annotate",
+    "webhooks_worker",
+    "colours",
+}
+SHARED = {
+    "addresses",
+    "outbound",
+    "queue",
+    "detections",
+    "images",
+    "errors",
+    "modelspec",
+    "requests",
+    "settings",
+    "webhooks",
+}
 
 
 def imported(module: Path) -> set[str]:
