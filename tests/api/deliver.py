@@ -1,0 +1,30 @@
+"""A deliverer as a process of its own, for tests that kill it: `python -m tests.api.deliver` with four arguments.
+
+They are the URL of Redis, the port of the receiver, the file of its authority and the secret.
+"""
+
+import asyncio
+import ssl
+import sys
+
+import redis.asyncio as aioredis
+
+from gateway.outbound import Outbound
+from gateway.webhooks import WebhookQueue
+from gateway.webhooks_worker import Deliverer, Signer
+from tests.internet import PUBLIC_ADDRESS, Internet
+
+NAME = "receiver.example"
+LEASE_SECONDS = 1.0
+
+
+async def main(redis_url: str, port: str, authority: str, secret: str) -> None:
+    internet = Internet({NAME: [[PUBLIC_ADDRESS]]}, {PUBLIC_ADDRESS: int(port)})
+    outbound = Outbound([443], internet, ssl.create_default_context(cafile=authority))
+    async with aioredis.Redis.from_url(redis_url) as connection:
+        queue = WebhookQueue(connection, LEASE_SECONDS)
+        await Deliverer(queue, outbound, Signer(secret), timeout_seconds=30, pauses_seconds=[0.1]).run()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,380 @@
+"""Webhooks over a real Redis to real TLS receivers; names and addresses are the test's own."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+import redis.asyncio as aioredis
+from standardwebhooks import Webhook, WebhookVerificationError
+
+from gateway.outbound import Outbound
+from gateway.settings import Settings, SettingsError, load
+from gateway.webhooks import DUE_KEY, WebhookQueue, delivery_key, schedule
+from gateway.webhooks_worker import Deliverer, Signer
+from tests.api.deliver import NAME
+from tests.internet import PUBLIC_ADDRESS, Answer, Internet, Site, reachable, reply
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+URL = f"https://{NAME}/ended?token=1"
+BODY = b'{"task_id":"t1","status":"SUCCESS","result":{"detections":[{"label":"caf\xc3\xa9"}]}}'
+ROOT = Path(__file__).parents[2]
+
+
+def headers_of(request: bytes) -> dict[str, str]:
+    lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
+    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+
+
+def body_of(request: bytes) -> bytes:
+    return request.partition(b"\r\n\r\n")[2]
+
+
+def answers(*statuses: int) -> Answer:
+    """Answers with these statuses, one after the other; the last one stays."""
+    left = list(statuses)
+
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await reply(left.pop(0) if len(left) > 1 else left[0])(request, writer)
+
+    return answer
+
+
+def put(connection: "redis.Redis", *task_ids: str, url: str = URL) -> None:
+    with connection.pipeline() as pipe:
+        for task_id in task_ids:
+            schedule(pipe, task_id, url, BODY)
+        pipe.execute()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come to pass in time"
+        await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def delivering(
+    redis_url: str,
+    outbound: Outbound,
+    *,
+    secrets: str = SECRET,
+    timeout: float = 5,
+    pauses: tuple[float, ...] = (0.05, 0.05),
+) -> AsyncIterator[None]:
+    """A deliverer at work."""
+    async with aioredis.Redis.from_url(redis_url) as connection:
+        queue = WebhookQueue(connection, lease_seconds=timeout + 5)
+        deliverer = Deliverer(queue, outbound, Signer(secrets), timeout_seconds=timeout, pauses_seconds=pauses)
+        running = asyncio.create_task(deliverer.run())
+        try:
+            yield
+        finally:
+            deliverer.stopping.set()
+            await running
+
+
+@pytest.fixture
+def until_empty(connection: "redis.Redis") -> Callable[[], Coroutine[Any, Any, None]]:
+    """Waits until nothing is left to deliver."""
+    return lambda: until(lambda: not connection.exists(DUE_KEY))
+
+
+def run_delivery(
+    redis_url: str, site: Site, until_empty: Callable[[], Coroutine[Any, Any, None]], **knobs: Any
+) -> Internet:
+    """Deliver to `site` until nothing is left."""
+
+    async def run() -> Internet:
+        async with reachable(site, NAME) as (internet, outbound), delivering(redis_url, outbound, **knobs):
+            await until_empty()
+            return internet
+
+    return asyncio.run(run())
+
+
+Empty = Callable[[], Coroutine[Any, Any, None]]
+
+
+def test_a_delivery_is_scheduled_with_its_transaction_or_not_at_all(connection: "redis.Redis") -> None:
+    with connection.pipeline() as pipe:
+        schedule(pipe, "t1", URL, BODY)
+    assert connection.keys() == []
+    put(connection, "t1")
+    assert connection.zcard(DUE_KEY) == 1
+    assert 0 < connection.ttl(delivery_key("t1")) <= 86_400
+
+
+def test_a_delivery_is_signed_so_that_the_library_of_the_standard_accepts_it(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    site = Site(reply(204), NAME)
+    put(connection, "t1")
+    internet = run_delivery(redis_url, site, until_empty)
+    (request,) = site.requests
+    headers = headers_of(request)
+    assert request.startswith(b"POST /ended?token=1 HTTP/1.1\r\n")
+    assert (headers["webhook-id"], headers["content-type"], body_of(request)) == ("t1", "application/json", BODY)
+    assert Webhook(SECRET).verify(BODY, headers)["status"] == "SUCCESS"
+    with pytest.raises(WebhookVerificationError):
+        Webhook(SECRET).verify(BODY.replace(b"SUCCESS", b"FAILURE"), headers)
+    assert internet.connected == [(PUBLIC_ADDRESS, 443)]
+    assert connection.keys() == []
+
+
+def test_while_secrets_change_a_receiver_may_hold_either(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    site = Site(reply(200), NAME)
+    put(connection, "t1")
+    run_delivery(redis_url, site, until_empty, secrets=f"{OTHER_SECRET} {SECRET}")
+    headers = headers_of(site.requests[0])
+    for secret in (SECRET, OTHER_SECRET):
+        Webhook(secret).verify(BODY, headers)
+
+
+def test_the_signature_is_that_of_the_standards_own_example() -> None:
+    headers = Signer(SECRET).headers("msg_p5jXN8AQM9LWM0D4loKWxJek", b'{"test": 2432232314}', 1614265330)
+    assert headers["webhook-signature"] == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 429, 500, 503])
+def test_any_other_answer_than_2xx_is_tried_again(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty, status: int
+) -> None:
+    site = Site(answers(status, 200), NAME)
+    put(connection, "t1")
+    run_delivery(redis_url, site, until_empty)
+    first, second = map(headers_of, site.requests)
+    assert first["webhook-id"] == second["webhook-id"] == "t1"
+    Webhook(SECRET).verify(BODY, second)
+
+
+def test_a_receiver_that_is_gone_gets_no_second_delivery(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    site = Site(answers(410, 200), NAME)
+    put(connection, "t1")
+    run_delivery(redis_url, site, until_empty)
+    assert len(site.requests) == 1
+    assert connection.keys() == []
+
+
+def test_after_the_last_pause_a_delivery_is_given_up(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = Site(reply(500), NAME)
+    put(connection, "t1")
+    run_delivery(redis_url, site, until_empty)
+    assert len(site.requests) == 3
+    assert connection.keys() == []
+    assert "webhook t1 given up after 3 tries: the receiver answers with status 500" in caplog.text
+    assert "token" not in caplog.text
+
+
+def test_the_pauses_are_kept_give_or_take_a_fifth(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    at: list[float] = []
+
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        at.append(time.monotonic())
+        await reply(500)(request, writer)
+
+    put(connection, "t1")
+    run_delivery(redis_url, Site(answer, NAME), until_empty, pauses=(1.0, 2.0))
+    first, second = at[1] - at[0], at[2] - at[1]
+    poll = 0.7
+    assert 0.8 <= first <= 1.2 + poll
+    assert 1.6 <= second <= 2.4 + poll
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "10.0.0.1", "::1", "64:ff9b::7f00:1", "169.254.169.254"])
+def test_a_private_receiver_is_never_connected_to(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty, address: str
+) -> None:
+    async def run() -> None:
+        internet = Internet({NAME: [[address]]})
+        async with delivering(redis_url, Outbound([443], internet)):
+            await until_empty()
+        assert internet.connected == []
+
+    put(connection, "t1")
+    asyncio.run(run())
+
+
+def test_a_receiver_that_turns_private_after_its_first_answer_is_not_connected_to_again(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    async def run() -> None:
+        site = Site(reply(500), NAME)
+        async with reachable(site, NAME) as (internet, outbound), delivering(redis_url, outbound):
+            internet.names[NAME].append(["127.0.0.1"])
+            await until_empty()
+        assert internet.connected == [(PUBLIC_ADDRESS, 443)]
+
+    put(connection, "t1")
+    asyncio.run(run())
+
+
+def test_a_slow_receiver_holds_up_no_other(redis_url: str, connection: "redis.Redis", until_empty: Empty) -> None:
+    async def hang(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(3)
+
+    async def run() -> None:
+        slow, quick = Site(hang, "slow.example"), Site(reply(200), NAME)
+        async with slow.open() as slow_port, reachable(quick, NAME) as (internet, outbound):
+            internet.names["slow.example"] = [["93.184.215.99"]]
+            internet.ports["93.184.215.99"] = slow_port
+            started = time.monotonic()
+            async with delivering(redis_url, outbound, timeout=1.0, pauses=(0.05,)):
+                await until(lambda: len(quick.requests) == 20)
+                assert time.monotonic() - started < 1.0
+                await until_empty()
+
+    put(connection, *(f"slow{number}" for number in range(20)), url="https://slow.example/")
+    put(connection, *(f"quick{number}" for number in range(20)))
+    asyncio.run(run())
+
+
+def test_two_processes_share_the_deliveries(redis_url: str, connection: "redis.Redis", until_empty: Empty) -> None:
+    async def run() -> None:
+        site = Site(reply(200), NAME)
+        async with reachable(site, NAME) as (_, outbound):
+            async with delivering(redis_url, outbound), delivering(redis_url, outbound):
+                await until_empty()
+        assert sorted(headers_of(request)["webhook-id"] for request in site.requests) == sorted(task_ids)
+
+    task_ids = [f"t{number}" for number in range(60)]
+    put(connection, *task_ids)
+    asyncio.run(run())
+
+
+def test_a_lost_connection_to_redis_loses_no_delivery(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    async def run() -> None:
+        site = Site(reply(200), NAME)
+        async with reachable(site, NAME) as (_, outbound), delivering(redis_url, outbound):
+            await asyncio.sleep(0.1)
+            connection.client_kill_filter(_type="normal", skipme=True)
+            put(connection, "t1")
+            await until_empty()
+        assert len(site.requests) == 1
+
+    asyncio.run(run())
+
+
+def test_a_delivery_whose_body_expired_is_forgotten(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    site = Site(reply(200), NAME)
+    put(connection, "t1", "t2")
+    connection.delete(delivery_key("t1"))
+    run_delivery(redis_url, site, until_empty)
+    assert [headers_of(request)["webhook-id"] for request in site.requests] == ["t2"]
+
+
+def test_a_process_that_is_killed_in_the_middle_is_followed_by_one_that_sends_again(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty, tmp_path: Path
+) -> None:
+    hanging = True
+
+    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
+        if hanging:
+            await asyncio.sleep(60)
+        await reply(200)(request, writer)
+
+    async def run() -> list[bytes]:
+        nonlocal hanging
+        site = Site(answer, NAME)
+        site.authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+        async with site.open() as port:
+            arguments = [
+                sys.executable,
+                "-m",
+                "tests.api.deliver",
+                redis_url,
+                str(port),
+                str(tmp_path / "authority.pem"),
+            ]
+            for last in (False, True):
+                process = await asyncio.create_subprocess_exec(*arguments, SECRET, cwd=ROOT)
+                try:
+                    await (until_empty() if last else until(lambda: len(site.requests) == 1, 20))
+                finally:
+                    hanging = False
+                    process.kill()
+                    await process.wait()
+        return site.requests
+
+    put(connection, "t1")
+    first, second = asyncio.run(run())
+    assert headers_of(first)["webhook-id"] == headers_of(second)["webhook-id"] == "t1"
+    assert body_of(first) == body_of(second) == BODY
+    Webhook(SECRET).verify(BODY, headers_of(second))
+    assert connection.keys() == []
+
+
+@pytest.fixture
+def deliverer(redis_url: str) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    """Starts the real process."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**environment: str) -> "subprocess.Popen[str]":
+        command = [sys.executable, "-m", "gateway.webhooks_worker"]
+        full = {**os.environ, "REDIS_URL": redis_url, **environment}
+        started.append(subprocess.Popen(command, env=full, cwd=ROOT, stderr=subprocess.PIPE, text=True))
+        return started[-1]
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def test_the_process_refuses_this_machine_and_ends_when_told(
+    deliverer: Callable[..., "subprocess.Popen[str]"], connection: "redis.Redis", until_empty: Empty
+) -> None:
+    put(connection, "t1", url="https://localhost/")
+    process = deliverer(CALLBACKS="true", WEBHOOK_SECRET=SECRET, WEBHOOK_DELAYS="0.1")
+    asyncio.run(until_empty())
+    process.send_signal(signal.SIGTERM)
+    _, log = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert "webhook t1 given up after 2 tries: localhost does not resolve to public addresses" in log
+
+
+def test_the_process_waits_for_its_end_when_webhooks_are_switched_off(
+    deliverer: Callable[..., "subprocess.Popen[str]"],
+) -> None:
+    process = deliverer()
+    assert process.stderr is not None
+    assert "switched off" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    "secret", ["hunter2", "whsec_", "whsec_c2hvcnQ=", SECRET[6:], SECRET[:-1], f"{SECRET} hunter2"]
+)
+def test_a_bad_secret_is_refused_and_not_printed(secret: str) -> None:
+    with pytest.raises(SettingsError, match=r"^WEBHOOK_SECRET=\.\.\.: ") as caught:
+        load({"WEBHOOK_SECRET": secret})
+    assert secret == "whsec_" or secret not in str(caught.value)
+
+
+def test_callbacks_need_a_secret() -> None:
+    with pytest.raises(SettingsError, match="WEBHOOK_SECRET"):
+        load({"CALLBACKS": "true"})
+    assert load({"CALLBACKS": "true", "WEBHOOK_SECRET": SECRET}) == Settings(callbacks=True, webhook_secret=SECRET)
