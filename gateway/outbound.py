@@ -21,6 +21,7 @@ from gateway.addresses import is_public, parse_url
 from gateway.errors import UrlNotAllowed
 
 _RESOLVING_THREADS = 16  # their own: a slow name server must not hold up the rest of the process
+_RESOLVE_SECONDS = 5.0
 _MOST_ADDRESSES = 4
 _CONNECT_SECONDS = 5.0  # for one address; the whole request is the caller's to bound
 _BROKEN = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError, ssl.SSLError, ConnectionError)
@@ -109,7 +110,11 @@ class Outbound:
 
     async def _resolve(self, url: httpx.URL) -> list[str]:
         host = url.raw_host.decode("ascii")
-        addresses = await self._network.resolve(host, url.port or 443)
+        try:
+            async with asyncio.timeout(_RESOLVE_SECONDS):
+                addresses = await self._network.resolve(host, url.port or 443)
+        except TimeoutError:
+            addresses = []
         # One message for both: whether a name exists inside a private network is nobody's business.
         if not addresses or not all(is_public(ip_address(address)) for address in addresses):
             raise UrlNotAllowed(f"{host} does not resolve to public addresses")

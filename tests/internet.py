@@ -39,11 +39,12 @@ class Internet:
 
 
 class Site:
-    """A TLS server's authority, certificate and answer."""
+    """A TLS server: its authority, certificate and answer, and what it was asked."""
 
     def __init__(self, answer: Answer, *names: str) -> None:
         self.authority = trustme.CA()
         self.requests: list[bytes] = []
+        self.server_names: list[str | None] = []
         self._answer = answer
         self._certificate = self.authority.issue_cert(*names)
 
@@ -57,6 +58,7 @@ class Site:
         """Serve on a free port of this machine."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._certificate.configure_cert(context)
+        context.sni_callback = lambda _, name, __: self.server_names.append(name)
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
         async with server:
             yield server.sockets[0].getsockname()[1]

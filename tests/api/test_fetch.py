@@ -66,6 +66,7 @@ def test_an_image_is_fetched() -> None:
         async with reachable(site, NAME) as (internet, outbound):
             assert await Fetcher(SETTINGS, outbound).fetch(f"{URL}?size=1#top") == b"picture"
         assert internet.connected == [(PUBLIC_ADDRESS, 443)]
+        assert site.server_names == [NAME]
         head = site.requests[0].split(b"\r\n")
         assert head[0] == b"GET /bus.jpg?size=1 HTTP/1.1"
         assert {b"Host: pictures.example", b"Accept-Encoding: identity"} <= set(head)
