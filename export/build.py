@@ -4,15 +4,14 @@ import json
 import os
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from export import onnx, onnxruntime, reference, repository, triton, verify, weights
+from export import onnxruntime, repository, triton, verify, weights
 from export.config import Serving, config_pbtxt
 from export.errors import ExportError
-from export.graph import Deployed
 from export.options import Options
+from export.source import Source, open_source
 
 Report = Callable[[str], None]
 
@@ -25,18 +24,14 @@ def export(options: Options, report: Report) -> int:
     repository.check_name(options.name)
     path = weights.find(options.model, options.weights, report)
     report(f"loading {path}")
-    checkpoint = weights.load(path)
-    serving = serving_of(options, checkpoint.stride)
+    source = open_source(path)
+    serving = serving_of(options, source, report)
     with repository.staging(options.repository, options.name) as staged:
-        report(
-            f"writing {serving.file_name}: {len(checkpoint.labels)} classes, {shape_of(serving)}, {serving.precision}"
-        )
-        deployed = Deployed(checkpoint.network, half=serving.precision == "fp16")
-        file = staged.version / "model.onnx"
-        onnx.write(deployed, file, size_hw=(serving.imgsz, serving.imgsz), square=serving.square)
+        report(f"writing {serving.file_name}: {len(source.labels)} classes, {shape_of(serving)}, {serving.precision}")
+        source.write(staged.version / "model.onnx", serving)
         (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving))
-        (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in checkpoint.labels))
-        findings = verified(partial(reference.candidates, checkpoint.network), staged, serving, report)
+        (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in source.labels))
+        findings = verified(source.candidates, staged, serving, report)
         findings["export"] = told(serving, path)
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish()
@@ -91,22 +86,31 @@ def told(serving: Serving, source: Path) -> dict[str, str]:
     }
 
 
-def serving_of(options: Options, stride: int) -> Serving:
-    """The settings of config.pbtxt; raises ExportError when the image size does not fit the stride."""
-    imgsz = options.imgsz or (1280 if stride == 64 else 640)
-    if imgsz % stride:
-        below, above = imgsz // stride * stride, -(-imgsz // stride) * stride
+def serving_of(options: Options, source: Source, report: Report) -> Serving:
+    """The settings of config.pbtxt; raises ExportError when what was asked for does not fit the source."""
+    imgsz = options.imgsz or source.fixed_size or (1280 if source.stride == 64 else 640)
+    if imgsz % source.stride:
+        below, above = imgsz // source.stride * source.stride, -(-imgsz // source.stride) * source.stride
         fitting = f"{below} or {above}" if below else str(above)
-        raise ExportError(f"IMGSZ={imgsz} is no multiple of the model's stride {stride}; use {fitting}")
+        raise ExportError(f"IMGSZ={imgsz} is no multiple of the model's stride {source.stride}; use {fitting}")
+    if source.fixed_size not in (None, imgsz):
+        raise ExportError(f"IMGSZ={imgsz}, but {source.path} was written for {source.fixed_size}; leave IMGSZ away")
+    precision = source.fixed_precision or options.precision
+    if options.precision == "fp16" != precision:
+        raise ExportError(f"{source.path} is float32; for PRECISION=fp16 give the .pt, or an .onnx written with --half")
+    if source.fixed_batch and (options.batch or 2) > source.fixed_batch:
+        report(f"{source.path} takes one image at a time: no batches; an .onnx written with --dynamic has them")
     return Serving(
         name=options.name,
         imgsz=imgsz,
-        stride=stride,
-        square=options.square or options.device == "gpu",  # requests of different shapes cannot share a batch
+        stride=source.stride,
+        square=options.square
+        or options.device == "gpu"
+        or source.fixed_size is not None,  # requests of different shapes cannot share a batch
         device=options.device,
         format=options.format,
-        precision=options.precision,
-        batch=options.batch,
+        precision=precision,
+        batch=source.fixed_batch or options.batch,
         instances=options.instances,
         delay_us=options.delay_us,
         optimize_tensorrt=options.optimize == "tensorrt",

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from export.graph import CANDIDATES
+CANDIDATES = 1000  # rows an image; NMS keeps 300 of them at most. TensorRT's TopK takes 3840.
 
 Device = Literal["cpu", "gpu"]
 Format = Literal["onnx", "tensorrt"]
@@ -188,7 +188,7 @@ optimization {{
         parameters {{ key: "precision_mode" value: "{mode}" }}
         # The built engine is kept for the next start.
         parameters {{ key: "trt_engine_cache_enable" value: "true" }}
-        parameters {{ key: "trt_engine_cache_path" value: "/tmp/trt-cache/{serving.name}" }}
+        parameters {{ key: "trt_engine_cache_path" value: "/tmp/tensorrt-cache" }}
       }}
     ]
   }}

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.config import CANDIDATES
 from export.layers import AnchorFreeHead, AnchorHead, Conv, Network, fuse
-
-CANDIDATES = 1000  # rows an image; NMS keeps 300 of them at most. TensorRT's TopK takes 3840.
 
 
 class Deployed(nn.Module):

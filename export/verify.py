@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from export.config import Format, Precision
+from export.config import CANDIDATES, Format, Precision
 from export.errors import VerificationError
 from gateway.letterbox import letterbox
 from gateway.nms import nms
@@ -25,7 +25,6 @@ Rows = npt.NDArray[np.float32]
 Answer = Callable[[Image], Rows]  # RGB uint8 (H, W, 3), letterboxed → candidates float32 (N, 6) in any order
 
 CONFIDENCE = 0.25
-CANDIDATES = 1000
 ENOUGH = 10  # boxes; where a model sees fewer, weaker candidates are compared
 MOST_IMAGES = 10
 

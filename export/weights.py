@@ -112,7 +112,8 @@ def load(path: Path) -> Checkpoint:
         if isinstance(module, nn.Upsample):
             module.recompute_scale_factor = None  # absent in old checkpoints
     network.float().eval().requires_grad_(False)
-    labels = _labels(network.names, network.head.nc, path)
+    names = getattr(network, "names", None)
+    labels = label_names(names, network.head.nc, path, "set model.names of the checkpoint to one name a class")
     return Checkpoint(path, network, labels, int(network.head.stride.max()))
 
 
@@ -157,14 +158,14 @@ def _not_a_checkpoint(path: Path) -> str:
     return f"{path} is no PyTorch checkpoint, or a damaged one; give the .pt that training wrote, whole"
 
 
-def _labels(names: object, count: int, path: Path) -> tuple[str, ...]:
-    found = [str(names[key]) for key in sorted(names)] if isinstance(names, dict) else names
-    if not isinstance(found, list | tuple) or len(found) != count or not all(str(name).strip() for name in found):
-        told = len(found) if isinstance(found, list | tuple) else 0
-        raise ExportError(
-            f"{path} has {count} classes and names for {told}; set model.names of the checkpoint to one name a class"
-        )
-    return tuple(" ".join(str(name).split()) for name in found)
+def label_names(names: object, count: int, path: Path, otherwise: str) -> tuple[str, ...]:
+    """One label a class, on one line each. Raises ExportError, ending in `otherwise`, when `names` has not `count`."""
+    found = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    labels = [" ".join(str(name).split()) for name in found] if isinstance(found, list | tuple) else []
+    if not labels or len(labels) != count or not all(labels):
+        told = sum(bool(label) for label in labels)
+        raise ExportError(f"{path} has names for {told} of {count} classes: {otherwise}")
+    return tuple(labels)
 
 
 def allow_list() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
