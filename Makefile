@@ -23,7 +23,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test check bench export-model setup lock clean
+.PHONY: help run test check bench export-model doctor evaluate setup lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -52,6 +52,12 @@ EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights)
 
 export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
 	@$(EXPORT)
+
+doctor: .venv/.ready ## say whether what is believed of the running Triton is true
+	@$(PY) -m export.doctor $(call given,MODEL,model)
+
+evaluate: .venv/.ready ## mAP of the served model over DATA=dir, beside PyTorch's
+	@$(PY) -m export.evaluate --data '$(DATA)' $(call given,MODEL,model) $(call given,WEIGHTS,weights)
 
 $(ONNX): $(WEIGHTS) | .venv/.ready
 	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')

@@ -23,9 +23,9 @@ from export.scoring import Scores, Truth, score
 from gateway.decode import decode
 from gateway.errors import GatewayError, InvalidImage
 from gateway.letterbox import letterbox
+from gateway.modelspec import ModelSpec
 from gateway.nms import nms
 from gateway.settings import SettingsError, load
-from gateway.modelspec import ModelSpec
 from gateway.triton import TritonClient, TritonUnavailable
 
 CONFIDENCE, IOU, MAX_DETECTIONS = 0.001, 0.6, 300

@@ -1,5 +1,6 @@
 """The one error shape, the one task shape, and what every handler needs."""
 
+from http import HTTPStatus
 from typing import Protocol, cast
 
 import msgspec
@@ -16,7 +17,7 @@ from gateway.requestid import HEADER, request_id
 from gateway.results import Results
 from gateway.settings import Settings
 
-_CODES = {404: "not_found", 405: "method_not_allowed"}
+_CODES = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable"}
 
 
 class Services(Protocol):
@@ -71,7 +72,7 @@ def gateway_error(request: Request, error: Exception) -> Response:
 def http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     problem = Problem(
-        title=error.detail,
+        title=HTTPStatus(error.status_code).phrase,
         status=error.status_code,
         detail=f"{request.method} {request.url.path}: {error.detail}",
         code=_CODES.get(error.status_code, "http_error"),

@@ -5,12 +5,13 @@ from collections.abc import AsyncIterator
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.accept import wait_seconds
 from gateway.detections import TaskView
-from gateway.formats import document, parse_format
+from gateway.formats import document, parse_format, picture_type
 from gateway.parameters import parse
 from gateway.responses import JSON, server_timing, services_of
 
@@ -53,7 +54,9 @@ async def events(request: Request) -> Response:
 
 async def picture(request: Request) -> Response:
     """The annotated picture, JPEG or PNG by the Accept header."""
-    media_type = "image/png" if _prefers_png(request.headers.get("accept", "")) else "image/jpeg"
+    media_type = picture_type(request.headers.get("accept"))
+    if media_type is None:
+        raise HTTPException(406, "the picture comes as image/jpeg or image/png")
     data = await services_of(request).results.picture(request.path_params["task_id"], media_type)
     return Response(data, media_type=media_type, headers={**_PRIVATE, "Vary": "Accept"})
 
@@ -62,16 +65,3 @@ async def delete(request: Request) -> Response:
     """Cancel what has not begun (200 with its end), forget what has ended (204)."""
     view = await run_in_threadpool(services_of(request).queue.cancel, request.path_params["task_id"])
     return JSON(view) if view else Response(status_code=204)
-
-
-def _prefers_png(accept: str) -> bool:
-    """Whether PNG ranks above JPEG; JPEG when the header leaves it open."""
-    ranks = {"image/png": 0.0, "image/jpeg": 0.0}
-    for entry in accept.split(","):
-        media_type, _, parameters = entry.strip().partition(";")
-        quality = parameters.strip().removeprefix("q=")
-        try:
-            ranks[media_type.strip().lower()] = float(quality) if quality else 1.0
-        except ValueError:
-            continue
-    return ranks["image/png"] > ranks["image/jpeg"]
