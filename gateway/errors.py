@@ -2,6 +2,11 @@
 
     GatewayError
     ├── RequestError           the request is wrong: 4xx, told at once
+    │   ├── MalformedRequest   400 malformed_request
+    │   ├── PathNotFound       404 not_found
+    │   ├── MethodNotAllowed   405 method_not_allowed
+    │   ├── NotAcceptable      406 not_acceptable
+    │   ├── HeadersTooLarge    431 headers_too_large
     │   ├── BadMultipart       400 bad_multipart
     │   ├── NoImage            400 no_image
     │   ├── SwitchedOff        403 switched_off
@@ -48,6 +53,36 @@ class GatewayError(Exception):
 
 class RequestError(GatewayError):
     """The client can mend the request."""
+
+
+class MalformedRequest(RequestError):
+    """The bytes on the connection are not HTTP/1.1."""
+
+    status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class PathNotFound(RequestError):
+    """This service has no such path."""
+
+    status, code, title = 404, "not_found", "Not Found"
+
+
+class MethodNotAllowed(RequestError):
+    """The path takes other methods; the header Allow lists them."""
+
+    status, code, title = 405, "method_not_allowed", "Method Not Allowed"
+
+
+class NotAcceptable(RequestError):
+    """The Accept header allows none of the media types there are."""
+
+    status, code, title = 406, "not_acceptable", "Not acceptable"
+
+
+class HeadersTooLarge(RequestError):
+    """The address and the headers of the request are longer than this service reads."""
+
+    status, code, title = 431, "headers_too_large", "Request headers too large"
 
 
 class BadMultipart(RequestError):

@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.detections import Problem, problem_of
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gateway.models import Models
 from gateway.queue import TaskQueue
 from gateway.readiness import Readiness
@@ -17,7 +17,7 @@ from gateway.requestid import HEADER, request_id
 from gateway.results import Results
 from gateway.settings import Settings
 
-_CODES = {404: "not_found", 405: "method_not_allowed", 406: "not_acceptable"}
+_OF_STARLETTE = {each.status: each for each in (PathNotFound, MethodNotAllowed)}
 
 
 class Services(Protocol):
@@ -71,11 +71,12 @@ def gateway_error(request: Request, error: Exception) -> Response:
 
 def http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
+    known = _OF_STARLETTE.get(error.status_code)
     problem = Problem(
-        title=HTTPStatus(error.status_code).phrase,
+        title=known.title if known else HTTPStatus(error.status_code).phrase,
         status=error.status_code,
         detail=f"{request.method} {request.url.path}: {error.detail}",
-        code=_CODES.get(error.status_code, "http_error"),
+        code=known.code if known else "http_error",
         request_id=request_id.get(),
     )
     return ProblemJSON(problem, error.status_code, error.headers)

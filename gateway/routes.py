@@ -1,15 +1,48 @@
-"""The table of endpoints, and the small ones."""
+"""The table of operations: routes and /openapi.json are made from it, and the small handlers."""
 
-from collections.abc import Awaitable, Callable
+import functools
+from typing import Annotated, Literal
 
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway import accept, batches, tasks
+from gateway import accept, batches, errors, openapi, tasks
+from gateway.detections import BatchView, TaskView
+from gateway.formats import CocoDataset, Format
+from gateway.models import ModelList, ModelView
+from gateway.operations import (
+    BATCH_ID,
+    BINARY,
+    IDEMPOTENCY_KEY,
+    IMAGE_TYPES,
+    MODEL,
+    PREFER,
+    TASK_ID,
+    TEXT,
+    Answer,
+    Handler,
+    Operation,
+    Parameter,
+    as_json,
+    choices,
+)
 from gateway.responses import JSON, services_of
 
-Handler = Callable[[Request], Awaitable[Response]]
+
+class Alive(msgspec.Struct):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(msgspec.Struct):
+    """Whether requests can be served; `missing` names what cannot be reached, with the reason."""
+
+    status: Literal["ready", "not ready"]
+    missing: dict[str, str] | UnsetType = UNSET
 
 
 async def models(request: Request) -> Response:
@@ -24,37 +57,186 @@ async def model(request: Request) -> Response:
 
 
 async def livez(request: Request) -> Response:
-    """The process runs."""
-    return JSON({"status": "alive"})
+    """Whether the process runs."""
+    return JSON(Alive())
 
 
 async def readyz(request: Request) -> Response:
-    """Redis answers, the model is ready in Triton, a worker is alive; otherwise 503 with what is missing."""
+    """Whether Redis answers, the model is ready in Triton, and a worker is alive."""
     missing = await services_of(request).readiness.missing()
-    if missing:
-        return JSON({"status": "not ready", "missing": missing}, 503)
-    return JSON({"status": "ready"})
+    return JSON(Ready("not ready", missing), 503) if missing else JSON(Ready("ready"))
 
+
+async def description(request: Request) -> Response:
+    """This description of the API."""
+    return JSON(_described())
+
+
+@functools.cache
+def _described() -> bytes:
+    return msgspec.json.encode(openapi.document(operations))
+
+
+_FORMAT = Parameter(
+    "format", Annotated[Format, Meta(description="the form of a result; what has none stays JSON")], "query", "json"
+)
+_IMAGES = {"type": "array", "minItems": 1, "items": BINARY, "description": "one image, or several for a batch"}
+_BASE64 = Annotated[str, Meta(description="the image in base64, as it is or as a data: URL")]
+_URL = Annotated[str, Meta(description="https address of the image, where the operator has switched that on")]
+_UNSEEN = (errors.TaskNotFound, errors.ServiceUnavailable)
 
 operations = [
-    ("POST", "/predict", accept.predict),
-    ("GET", "/result/{task_id}", tasks.result),
-    ("DELETE", "/result/{task_id}", tasks.delete),
-    ("GET", "/result/{task_id}/events", tasks.events),
-    ("GET", "/result/{task_id}/image", tasks.picture),
-    ("GET", "/batches/{batch_id}", batches.batch),
-    ("GET", "/models", models),
-    ("GET", "/models/{name}", model),
-    ("GET", "/livez", livez),
-    ("GET", "/readyz", readyz),
+    Operation(
+        method="POST",
+        path="/predict",
+        handler=accept.predict,
+        tag="Tasks",
+        parameters=(*choices(), PREFER, IDEMPOTENCY_KEY),
+        body={
+            "multipart/form-data": (
+                Parameter("image", _IMAGES, "body"),
+                Parameter("url", _URL, "body"),
+                *choices(where="body"),
+            ),
+            "application/json": (
+                Parameter("image", _BASE64, "body"),
+                Parameter("url", _URL, "body"),
+                *choices(where="body"),
+            ),
+            **dict.fromkeys(IMAGE_TYPES),
+        },
+        answers=(
+            Answer(
+                200,
+                "Waited for, and ended: the task, or the batch when several images were sent.",
+                as_json((TaskView, BatchView)),
+                ("Content-Location?", "Location?", "Preference-Applied?", "Server-Timing?"),
+            ),
+            Answer(
+                202,
+                "Accepted: the task, or the batch when several images were sent.",
+                as_json((TaskView, BatchView)),
+                ("Location", "Preference-Applied?"),
+            ),
+        ),
+        errors=(
+            *(errors.BadMultipart, errors.NoImage, errors.BadJSON, errors.SwitchedOff, errors.TaskNotFound),
+            *(errors.ImageTooLarge, errors.TooManyImages, errors.UnsupportedImage, errors.InvalidParameter),
+            *(errors.IdempotencyConflict, errors.UrlNotAllowed, errors.FetchFailed),
+            *(errors.ModelMismatch, errors.ServiceUnavailable),
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/result/{task_id}",
+        handler=tasks.result,
+        tag="Tasks",
+        parameters=(TASK_ID, *choices("wait"), _FORMAT, PREFER),
+        answers=(
+            Answer(
+                200,
+                "The task; once it has succeeded, its result in the asked-for form.",
+                {"application/json": (TaskView, CocoDataset), "text/plain": TEXT, "text/csv": TEXT},
+                ("Cache-Control", "Preference-Applied?", "Server-Timing?", "Content-Disposition?"),
+            ),
+        ),
+        errors=(*_UNSEEN, errors.InvalidParameter),
+    ),
+    Operation(
+        method="DELETE",
+        path="/result/{task_id}",
+        handler=tasks.delete,
+        tag="Tasks",
+        parameters=(TASK_ID,),
+        answers=(
+            Answer(200, "Canceled before it began: its end.", as_json(TaskView)),
+            Answer(204, "It had ended, and is forgotten."),
+        ),
+        errors=(*_UNSEEN, errors.TaskRunning),
+    ),
+    Operation(
+        method="GET",
+        path="/result/{task_id}/events",
+        handler=tasks.events,
+        tag="Tasks",
+        parameters=(TASK_ID,),
+        answers=(
+            Answer(
+                200,
+                "Events named `state`, each with a TaskView as data.",
+                {"text/event-stream": TEXT},
+                ("Cache-Control", "X-Accel-Buffering"),
+            ),
+        ),
+        errors=_UNSEEN,
+    ),
+    Operation(
+        method="GET",
+        path="/result/{task_id}/image",
+        handler=tasks.picture,
+        tag="Tasks",
+        parameters=(TASK_ID,),
+        answers=(Answer(200, "The picture.", {"image/jpeg": BINARY, "image/png": BINARY}, ("Cache-Control", "Vary")),),
+        errors=(*_UNSEEN, errors.NoPicture, errors.NotAcceptable),
+    ),
+    Operation(
+        method="GET",
+        path="/batches/{batch_id}",
+        handler=batches.batch,
+        tag="Tasks",
+        parameters=(BATCH_ID,),
+        answers=(Answer(200, "The batch.", as_json(BatchView), ("Cache-Control",)),),
+        errors=_UNSEEN,
+    ),
+    Operation(
+        method="GET",
+        path="/models",
+        handler=models,
+        tag="Models",
+        answers=(Answer(200, "Those that are ready.", as_json(ModelList)),),
+        errors=(errors.ServiceUnavailable,),
+    ),
+    Operation(
+        method="GET",
+        path="/models/{name}",
+        handler=model,
+        tag="Models",
+        parameters=(MODEL,),
+        answers=(Answer(200, "The model.", as_json(ModelView)),),
+        errors=(errors.ModelNotFound, errors.InvalidParameter, errors.ModelMismatch, errors.ServiceUnavailable),
+    ),
+    Operation(
+        method="GET",
+        path="/livez",
+        handler=livez,
+        tag="Service",
+        answers=(Answer(200, "It runs.", as_json(Alive)),),
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        handler=readyz,
+        tag="Service",
+        answers=(
+            Answer(200, "All is ready.", as_json(Ready)),
+            Answer(503, "Something is missing.", as_json(Ready)),
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        handler=description,
+        tag="Service",
+        answers=(Answer(200, "OpenAPI 3.1.", as_json({"type": "object"})),),
+    ),
 ]
 
 
 def routes() -> list[Route]:
     """One route for each path, so that a wrong method is told all the right ones."""
     by_path: dict[str, dict[str, Handler]] = {}
-    for method, path, handler in operations:
-        by_path.setdefault(path, {})[method] = handler
+    for operation in operations:
+        by_path.setdefault(operation.path, {})[operation.method] = operation.handler
     return [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
 
 

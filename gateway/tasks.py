@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.concurrency import run_in_threadpool
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.accept import wait_seconds
 from gateway.detections import TaskView
+from gateway.errors import NotAcceptable
 from gateway.formats import document, parse_format, picture_type
 from gateway.parameters import parse
 from gateway.responses import JSON, server_timing, services_of
@@ -56,7 +56,7 @@ async def picture(request: Request) -> Response:
     """The annotated picture, JPEG or PNG by the Accept header."""
     media_type = picture_type(request.headers.get("accept"))
     if media_type is None:
-        raise HTTPException(406, "the picture comes as image/jpeg or image/png")
+        raise NotAcceptable("the picture comes as image/jpeg or image/png; the Accept header allows neither")
     data = await services_of(request).results.picture(request.path_params["task_id"], media_type)
     return Response(data, media_type=media_type, headers={**_PRIVATE, "Vary": "Accept"})
 

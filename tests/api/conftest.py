@@ -13,6 +13,7 @@ from gateway.pipeline import Pipeline
 from gateway.queue import TaskQueue
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
+from tests.contract import Contract
 from tests.fakes import FakeTriton
 
 NO_TRITON = "127.0.0.1:1"
@@ -25,7 +26,9 @@ def settings(redis_url: str) -> Settings:
 
 @pytest.fixture
 def client(settings: Settings) -> Iterator[httpx2.Client]:
+    """Holds every answer against /openapi.json."""
     with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        client.event_hooks["response"] = [Contract(client.get("/openapi.json").json()).check]
         yield client
 
 

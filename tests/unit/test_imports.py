@@ -17,6 +17,8 @@ WEB = {
     "fetch",
     "formats",
     "models",
+    "openapi",
+    "operations",
     "parameters",
     "readiness",
     "requestid",

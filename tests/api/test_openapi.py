@@ -1,0 +1,125 @@
+"""The document agrees with the code; that the answers agree with it, every test in this folder checks by the way."""
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+from starlette.routing import Route
+
+import gateway
+from gateway import openapi, routes
+from gateway.app import create_app
+from gateway.errors import GatewayError
+from gateway.settings import Settings
+
+GATEWAY = Path(gateway.__file__).parent
+DOCUMENT = openapi.document(routes.operations)
+OPERATIONS = [(path, method) for path, item in DOCUMENT["paths"].items() for method in item]
+
+
+def operation(path: str, method: str) -> dict[str, Any]:
+    found: dict[str, Any] = DOCUMENT["paths"][path][method]
+    return found
+
+
+def test_the_document_is_openapi_3_1(client: httpx2.Client) -> None:
+    answer = client.get("/openapi.json")
+    assert answer.json() == DOCUMENT
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(DOCUMENT).validate()
+
+
+def test_routes_and_document_are_the_same() -> None:
+    served = set()
+    for route in create_app(Settings()).routes:
+        assert isinstance(route, Route), f"{route} is not made from the table of operations"
+        served |= {(route.path, method) for method in route.methods or () if method != "HEAD"}
+    assert served == {(path, method.upper()) for path, item in DOCUMENT["paths"].items() for method in item}
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=[f"{method} {path}" for path, method in OPERATIONS])
+def test_an_operation_is_described_whole(path: str, method: str) -> None:
+    described = operation(path, method)
+    assert described["summary"] and described["tags"]
+    in_path = {each["name"] for each in described["parameters"] if each["in"] == "path"}
+    assert in_path == {part.strip("{}") for part in path.split("/") if part.startswith("{")}
+    assert all(each["description"] for each in described["parameters"])
+    assert all(response["description"] for response in described["responses"].values())
+
+
+def test_operation_ids_are_unique() -> None:
+    identities = [each["operationId"] for item in DOCUMENT["paths"].values() for each in item.values()]
+    assert len(identities) == len(set(identities))
+
+
+def test_every_error_is_in_the_document() -> None:
+    codes = [error.code for error in openapi.error_classes()]
+    assert len(codes) == len(set(codes)), "a code means one thing"
+    assert DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == sorted(codes)
+    told = {code for path, method in OPERATIONS for code in codes_of(operation(path, method))}
+    ends = DOCUMENT["components"]["schemas"]["TaskView"]["properties"]["error"]["allOf"][1]["properties"]["code"][
+        "enum"
+    ]
+    assert told | set(ends) | {"method_not_allowed"} == set(codes)
+
+
+def codes_of(described: dict[str, Any]) -> set[str]:
+    codes: set[str] = set()
+    for response in described["responses"].values():
+        content = response.get("content", {}).get("application/problem+json")
+        if content:
+            codes |= set(content["schema"]["allOf"][1]["properties"]["code"]["enum"])
+    return codes
+
+
+def test_an_error_stands_under_its_own_status() -> None:
+    status_of = {error.code: error.status for error in openapi.error_classes()}
+    for path, method in OPERATIONS:
+        for status, response in operation(path, method)["responses"].items():
+            for code in codes_of({"responses": {status: response}}):
+                assert status_of[code] == int(status)
+
+
+def asked_for(kind: str) -> set[str]:
+    """Names that the code reads as `request.<kind>.get(name)`, `request.<kind>[name]` or `name in request.<kind>`."""
+    names = set()
+    for module in GATEWAY.glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
+                names |= read_from(kind, node.func.value, node.args[0])
+            elif isinstance(node, ast.Subscript):
+                names |= read_from(kind, node.value, node.slice)
+            elif isinstance(node, ast.Compare):
+                names |= read_from(kind, node.comparators[0], node.left)
+    return names
+
+
+def read_from(kind: str, source: ast.expr, name: ast.expr) -> set[str]:
+    if isinstance(source, ast.Attribute) and source.attr == kind and isinstance(name, ast.Constant):
+        return {str(name.value).lower()}
+    return set()
+
+
+@pytest.mark.parametrize(
+    ("kind", "where", "implied"),
+    # A document names these three in other ways: requestBody, and the media types of the responses.
+    [("headers", "header", {"content-type", "content-length", "accept"}), ("query_params", "query", set())],
+)
+def test_what_the_code_reads_is_documented(kind: str, where: str, implied: set[str]) -> None:
+    documented = {
+        each["name"].lower()
+        for item in DOCUMENT["paths"].values()
+        for described in item.values()
+        for each in described["parameters"]
+        if each["in"] == where
+    }
+    assert asked_for(kind), "the search finds nothing: the code reads them in another way now"
+    assert asked_for(kind) - implied <= documented
+
+
+def test_error_classes_are_found_below_a_base() -> None:
+    assert all(issubclass(each, GatewayError) for each in openapi.error_classes())
+    assert [each.status for each in openapi.error_classes()] == sorted(each.status for each in openapi.error_classes())
