@@ -229,7 +229,7 @@ def test_a_receiver_that_turns_private_after_its_first_answer_is_not_connected_t
 
 def test_a_slow_receiver_holds_up_no_other(redis_url: str, connection: "redis.Redis", until_empty: Empty) -> None:
     async def hang(request: bytes, writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(3)
+        await asyncio.sleep(30)
 
     async def run() -> None:
         slow, quick = Site(hang, "slow.example"), Site(reply(200), NAME)
@@ -237,9 +237,9 @@ def test_a_slow_receiver_holds_up_no_other(redis_url: str, connection: "redis.Re
             internet.names["slow.example"] = [["93.184.215.99"]]
             internet.ports["93.184.215.99"] = slow_port
             started = time.monotonic()
-            async with delivering(redis_url, outbound, timeout=1.0, pauses=(0.05,)):
+            async with delivering(redis_url, outbound, timeout=3.0, pauses=(0.05,)):
                 await until(lambda: len(quick.requests) == 20)
-                assert time.monotonic() - started < 1.0
+                assert time.monotonic() - started < 3.0
                 await until_empty()
 
     put(connection, *(f"slow{number}" for number in range(20)), url="https://slow.example/")
