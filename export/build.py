@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export import onnxruntime, repository, triton, verify, weights
+from export import onnxruntime, repository, tensorrt, triton, verify, weights
 from export.config import Serving, config_pbtxt
 from export.errors import ExportError
 from export.options import Options
@@ -24,7 +24,11 @@ def export(options: Options, report: Report) -> int:
     repository.check_name(options.name)
     path = weights.find(options.model, options.weights, report)
     report(f"loading {path}")
-    source = open_source(path)
+    return publish(open_source(path), options, report)
+
+
+def publish(source: Source, options: Options, report: Report) -> int:
+    """Write, verify and publish `source`; as `export`."""
     serving = serving_of(options, source, report)
     with repository.staging(options.repository, options.name) as staged:
         report(f"writing {serving.file_name}: {len(source.labels)} classes, {shape_of(serving)}, {serving.precision}")
@@ -32,7 +36,7 @@ def export(options: Options, report: Report) -> int:
         (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving))
         (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in source.labels))
         findings = verified(source.candidates, staged, serving, report)
-        findings["export"] = told(serving, path)
+        findings["export"] = told(serving, source.path)
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish()
     report(f"published {options.repository / options.name} version {number}")
@@ -43,25 +47,40 @@ def export(options: Options, report: Report) -> int:
 
 
 def verified(expected: verify.Answer, staged: repository.Staged, serving: Serving, report: Report) -> dict[str, Any]:
-    """Compare what is staged with its source; the findings for verify.json. Raises VerificationError."""
+    """Compare what is staged with its source, in each runtime; the findings for verify.json.
+
+    An engine is built in between: it takes minutes, and comes from an ONNX file that is known to be right.
+    Raises VerificationError.
+    """
     inputs = verify.inputs(serving.imgsz, serving.stride, serving.square)
     report(f"verifying on {len(inputs)} images")
-    check = verify.Check(expected, inputs, verify.TOLERANCES[serving.format, serving.precision])
-    written = onnxruntime.Deployed(staged.version / "model.onnx")
+    check = verify.Check(expected, inputs)
+    file = staged.version / "model.onnx"
+    written = onnxruntime.Deployed(file)
     verify.check_batches(written.batch, inputs, serving.max_batch)
-    report(f"ONNX Runtime: {check('ONNX Runtime', written).told()}")
+    found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
+    report(f"ONNX Runtime: {found.told()}")
+    if serving.format == "tensorrt":
+        tensorrt.build(staged.version, serving, report)
+        file.unlink()  # the engine is served, not what it was built from
+    ask_triton(check, staged, serving, report)
+    return check.findings()
+
+
+def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving, report: Report) -> None:
+    """Let a running Triton answer too. One that was not named and has no GPU is no judge of a model for a GPU."""
     with triton.running() as server:
         if server is None:
             report(f"Triton: none answers at {triton.address()}, not asked")
-        else:
-            try:
-                with server.candidate(serving.name, staged.folder) as candidate:
-                    report(f"Triton: {check('Triton', candidate).told()}")
-            except triton.Refused as refusal:
-                if serving.device == "cpu" or "TRITON_URL" in os.environ:
-                    raise
-                report(f"Triton: not asked, it is no server for this model ({refusal})")
-    return check.findings()
+            return
+        try:
+            with server.candidate(serving.name, staged.folder) as candidate:
+                found = check("Triton", candidate, verify.TOLERANCES[serving.format, serving.precision])
+                report(f"Triton: {found.told()}")
+        except triton.Refused as refusal:
+            if serving.device == "cpu" or "TRITON_URL" in os.environ:
+                raise
+            report(f"Triton: not asked, it is no server for this model ({refusal})")
 
 
 def take_up(name: str, version: int, report: Report) -> None:

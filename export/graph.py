@@ -17,8 +17,9 @@ from export.layers import AnchorFreeHead, AnchorHead, Conv, Network, fuse
 class Deployed(nn.Module):
     """What Triton serves: a copy of `network`, fused. With `half` its weights are float16; decoding stays float32."""
 
-    def __init__(self, network: Network, *, half: bool = False) -> None:
+    def __init__(self, network: Network, *, half: bool = False, gpu: bool = False) -> None:
         super().__init__()
+        self.gpu = gpu
         network = copy.deepcopy(network)
         fuse(network)
         self.head = _AnchorBoxes(network.head) if isinstance(network.head, AnchorHead) else _FreeBoxes(network.head)
@@ -36,13 +37,14 @@ class Deployed(nn.Module):
 
         H and W must be multiples of the stride. Rows beyond the available ones are zero.
         """
-        pixels = images.permute(0, 3, 1, 2).to(self.dtype)
+        # TensorRT takes uint8 into nothing but a cast; a CPU moves bytes faster than floats.
+        pixels = images.to(self.dtype).permute(0, 3, 1, 2) if self.gpu else images.permute(0, 3, 1, 2).to(self.dtype)
         features = self.network.features(pixels if self.scale is None else pixels * self.scale)
         boxes, classes = self.head.logits(features)
         scores = torch.cat([self.head.scores(*level).flatten(1) for level in zip(boxes, classes, strict=True)], 1)
         total = scores.shape[1]
         best = functional.pad(scores, (0, CANDIDATES)).topk(CANDIDATES)
-        order = best.indices.clamp(max=total - 1)
+        order = at_most(best.indices, total - 1)
         priors = torch.cat([self.head.priors(level, x.shape[3], x.shape[4]) for level, x in enumerate(boxes)], 2)
         logits = torch.cat([columns(x) for x in boxes], 2)
         corners = self.head.corners(
@@ -149,6 +151,11 @@ def gather(values: Tensor, order: Tensor) -> Tensor:
     return values.gather(2, order.unsqueeze(1).expand(-1, values.shape[1], -1))
 
 
+def at_most(index: Tensor, limit: int) -> Tensor:
+    """`clamp` would become a Clip of integers, which TensorRT has not."""
+    return torch.where(index < limit, index, limit)
+
+
 def best_class(classes: list[Tensor], order: Tensor) -> Tensor:
     """Class ids, float32 (B, 1, K), of the candidates `order`, counted through the levels' logits (B, na, nc, H, W).
 
@@ -160,8 +167,8 @@ def best_class(classes: list[Tensor], order: Tensor) -> Tensor:
         count = level.shape[2]
         area = level.shape[3] * level.shape[4]
         candidates = level.shape[1] * area
-        local = (order - start).clamp(0, candidates - 1)
-        anchor = torch.div(local, area, rounding_mode="floor")
+        local = at_most(torch.where(order >= start, order - start, 0), candidates - 1)
+        anchor = torch.div(local, area, rounding_mode="trunc")
         first = local + anchor * (area * (count - 1))
         index = first.unsqueeze(1) + (torch.arange(count) * area).view(1, -1, 1)
         logits = level.flatten(1).gather(1, index.flatten(1)).view(-1, count, CANDIDATES)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from export.config import CANDIDATES, Serving
 from export.errors import ExportError
-from export.graph import gather
+from export.graph import at_most, gather
 from export.onnx import trace
 
 Layout = Literal["original", "ultralytics"]  # (B, N, 5 + classes) with objectness; (B, 4 + classes, N) without
@@ -39,7 +39,7 @@ class Normalise(nn.Module):
         self.dtype = dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        return images.permute(0, 3, 1, 2).to(self.dtype) / 255
+        return images.to(self.dtype).permute(0, 3, 1, 2) / 255
 
 
 class BestRows(nn.Module):
@@ -57,7 +57,7 @@ class BestRows(nn.Module):
             scores = table[:, 4:].amax(1)
         total = scores.shape[1]
         best = functional.pad(scores.float(), (0, CANDIDATES)).topk(CANDIDATES)
-        chosen = gather(table, best.indices.clamp(max=total - 1)).float()
+        chosen = gather(table, at_most(best.indices, total - 1)).float()
         first = 5 if self.layout == "original" else 4
         centre, half = chosen[:, :2], chosen[:, 2:4] / 2
         index = chosen[:, first:].argmax(1, keepdim=True).float()

@@ -37,7 +37,7 @@ def open_source(path: Path) -> Source:
     checkpoint = weights.load(path)
 
     def write(target: Path, serving: Serving) -> None:
-        deployed = Deployed(checkpoint.network, half=serving.precision == "fp16")
+        deployed = Deployed(checkpoint.network, half=serving.precision == "fp16", gpu=serving.device == "gpu")
         onnx.write(deployed, target, imgsz=serving.imgsz, square=serving.square)
 
     return Source(

@@ -65,23 +65,22 @@ class Comparison:
 class Check:
     """Compares runtimes with the source's answers to `inputs`, letterboxed images by name."""
 
-    def __init__(self, expected: Answer, inputs: Mapping[str, Image], tolerance: Tolerance) -> None:
+    def __init__(self, expected: Answer, inputs: Mapping[str, Image]) -> None:
         self._inputs = inputs
-        self._tolerance = tolerance
         self._truth = [expected(image) for image in inputs.values()]
         self._confidence = threshold(self._truth)
-        self._found: dict[str, Comparison] = {}
+        self._found: dict[str, dict[str, Any]] = {}
 
-    def __call__(self, runtime: str, answer: Answer) -> Comparison:
-        """Raises VerificationError when `answer` is beyond the tolerance."""
+    def __call__(self, runtime: str, answer: Answer, tolerance: Tolerance) -> Comparison:
+        """Raises VerificationError when `answer` is beyond `tolerance`."""
         answers = [answer(image) for image in self._inputs.values()]
-        found = compare(list(zip(self._truth, answers, strict=True)), self._tolerance, self._confidence)
+        found = compare(list(zip(self._truth, answers, strict=True)), tolerance, self._confidence)
         if found.unmatched or not found.matched:
             raise VerificationError(
-                f"{runtime} does not answer as the checkpoint does: {found.told()} (asked: IoU {self._tolerance.iou}, "
-                f"score {self._tolerance.score}); nothing was published"
+                f"{runtime} does not answer as the checkpoint does: {found.told()} (asked: IoU {tolerance.iou}, "
+                f"score {tolerance.score}); nothing was published"
             )
-        self._found[runtime] = found
+        self._found[runtime] = {**asdict(found), "tolerance": asdict(tolerance)}
         return found
 
     def findings(self) -> dict[str, Any]:
@@ -89,11 +88,10 @@ class Check:
         sizes = [image.nbytes for image in self._inputs.values()]
         return {
             "confidence": self._confidence,
-            "tolerance": asdict(self._tolerance),
             "images": list(self._inputs),
             "bytes_in_per_image": round(sum(sizes) / len(sizes)),
             "bytes_out_per_image": CANDIDATES * 6 * 4,
-            "answers": {runtime: asdict(found) for runtime, found in self._found.items()},
+            "answers": self._found,
         }
 
 

@@ -74,6 +74,7 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
     """Fetch a file of ultralytics' release into `folder`; an interrupted one leaves nothing behind."""
     report(f"downloading {name} from {RELEASE}")
     aside = folder / f".{name}.part"
+    made = not folder.exists()
     try:
         folder.mkdir(exist_ok=True)
         with urllib.request.urlopen(f"{RELEASE}/{name}", timeout=30) as answer, aside.open("wb") as file:
@@ -82,6 +83,8 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         return aside.rename(folder / name)
     except (urllib.error.URLError, OSError) as error:
         aside.unlink(missing_ok=True)
+        if made:
+            folder.rmdir()
         reason = getattr(error, "reason", error)
         raise ExportError(
             f"no weights: {name} could not be downloaded ({reason}). Three ways to get them: connect to the network "
