@@ -87,7 +87,7 @@ async def delivering(
 @pytest.fixture
 def until_empty(connection: "redis.Redis") -> Callable[[], Coroutine[Any, Any, None]]:
     """Waits until nothing is left to deliver."""
-    return lambda: until(lambda: not connection.exists(DUE_KEY))
+    return lambda: until(lambda: not connection.exists(DUE_KEY), 20)
 
 
 def run_delivery(
