@@ -5,6 +5,7 @@ import contextlib
 import logging
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import redis
 import redis.asyncio as aioredis
@@ -26,7 +27,8 @@ from gateway.routes import routes
 from gateway.settings import Settings, SettingsError, load
 
 _GRACE_SECONDS = 5
-_REDIS_SECONDS = 5
+# Requests share a few connections, however many wait.
+_POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 5, "socket_connect_timeout": 5}
 
 
 def create_app(settings: Settings) -> Starlette:
@@ -34,21 +36,23 @@ def create_app(settings: Settings) -> Starlette:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        blocking = redis.Redis.from_url(settings.redis_url, socket_timeout=_REDIS_SECONDS)
-        reading = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=_REDIS_SECONDS)
+        blocking = redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(settings.redis_url, **_POOL))
+        reading = aioredis.Redis.from_pool(aioredis.BlockingConnectionPool.from_url(settings.redis_url, **_POOL))
+        subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
         triton = InferenceServerClient(settings.triton_url)
         app.state.settings = settings
         app.state.queue = TaskQueue(blocking, settings)
         app.state.results = Results(reading, settings.task_retries)
         app.state.models = Models(triton)
         app.state.readiness = Readiness(reading, triton, settings.model)
-        listening = asyncio.create_task(app.state.results.listen())
+        listening = asyncio.create_task(app.state.results.listen(subscribing))
         try:
             yield
         finally:
             listening.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await listening
+            await subscribing.aclose()
             await reading.aclose()
             await triton.close()
             blocking.close()

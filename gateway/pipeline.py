@@ -16,6 +16,7 @@ from gateway.modelspec import ModelSpec
 from gateway.nms import nms
 from gateway.requests import TaskRequest
 from gateway.settings import Settings
+from gateway.triton import Inference
 
 
 class Inferer(Protocol):
@@ -23,9 +24,7 @@ class Inferer(Protocol):
 
     def spec(self, model: str, version: str = "") -> ModelSpec: ...
 
-    def infer(
-        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = ""
-    ) -> tuple[npt.NDArray[np.float32], ModelSpec]: ...
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference: ...
 
 
 class Timings(dict[str, float]):
@@ -50,8 +49,8 @@ class Pipeline:
     def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
         """Detect the objects in an encoded image; returns the result and the decoded image.
 
-        `timings_ms` of the result has the steps decode, letterbox, triton and nms; boxes are in pixels of the upright
-        source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
+        `timings_ms` of the result has the steps decode, letterbox, triton and nms, and Triton's own means; boxes are in
+        pixels of the upright source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
         """
         limits, timings = self._settings, Timings()
         probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
@@ -61,7 +60,8 @@ class Pipeline:
         with timings.step("letterbox"):
             letterboxed, placement = letterbox(image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square)
         with timings.step("triton"):
-            candidates, spec = self._inferer.infer(spec, letterboxed, request.version)
+            candidates, spec, parts_ms = self._inferer.infer(spec, letterboxed, request.version)
+        timings |= parts_ms
         with timings.step("nms"):
             rows = nms(
                 candidates,

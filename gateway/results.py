@@ -116,11 +116,14 @@ class Results:
             raise NoPicture("the task has no picture: ask for one with annotate=true, and read it once it has ended")
         return picture
 
-    async def listen(self) -> None:
-        """Wake those who wait as their tasks change; runs until cancelled, through Redis restarts."""
+    async def listen(self, connection: "aioredis.Redis") -> None:
+        """Wake those who wait as their tasks change; runs until cancelled, through Redis restarts.
+
+        `connection` must not time out while nothing is published.
+        """
         while True:
             try:
-                async with self._redis.pubsub(ignore_subscribe_messages=True) as subscription:
+                async with connection.pubsub(ignore_subscribe_messages=True) as subscription:
                     await subscription.subscribe(EVENTS_CHANNEL)
                     for task_id in list(self._waiting):
                         self._wake(task_id, "")  # it may have ended while nobody listened

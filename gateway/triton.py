@@ -1,6 +1,8 @@
 """The worker's Triton client: one inference at a time per thread, errors translated."""
 
 import threading
+import time
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -10,11 +12,26 @@ from tritonclient.utils import InferenceServerException
 from gateway.errors import ModelUnavailable
 from gateway.modelspec import OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
 
+_STATISTICS_SECONDS = 1.0
+
 OUTAGE = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
 
 
 class TritonUnavailable(Exception):
     """Triton cannot be reached or is not ready. It may come back: worth waiting for."""
+
+
+class Inference(NamedTuple):
+    """The answer to one image.
+
+    `rows` are the candidates, float32 (K, 6): x1, y1, x2, y2 in input pixels, score, class_id, best first. `spec` is of
+    the version that answered, a newer one when Triton has just taken it up. `parts_ms` are the means of Triton's own
+    queue and compute times per image over about the last second: Triton does not tell them for a single request.
+    """
+
+    rows: npt.NDArray[np.float32]
+    spec: ModelSpec
+    parts_ms: dict[str, float]
 
 
 class TritonClient:
@@ -25,6 +42,7 @@ class TritonClient:
         self._timeout = timeout
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._reading = threading.Lock()
+        self._statistics = Statistics(self._client)
 
     def close(self) -> None:
         self._client.close()
@@ -39,13 +57,9 @@ class TritonClient:
                 self._specs[model, version] = self._read_spec(model, version)
             return self._specs[model, version]
 
-    def infer(
-        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = ""
-    ) -> tuple[npt.NDArray[np.float32], ModelSpec]:
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
 
-        Returns the candidate rows, float32 (K, 6): x1, y1, x2, y2 in input pixels, score, class_id, best first; and
-        the spec of the version that answered, which is a newer one when Triton has just taken it up.
         Raises TritonUnavailable in an outage and ModelUnavailable when Triton refuses the request.
         """
         outputs = [InferRequestedOutput(OUTPUT)]
@@ -58,7 +72,7 @@ class TritonClient:
         if answer.get_response().model_version != spec.version:
             self._specs.pop((spec.name, version), None)
             spec = self.spec(spec.name, version)
-        return answer.as_numpy(OUTPUT)[0], spec
+        return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
 
     def _read_spec(self, model: str, version: str) -> ModelSpec:
         try:
@@ -75,3 +89,40 @@ class TritonClient:
         if error.status() in OUTAGE:
             return TritonUnavailable(f"Triton does not answer: {error.message()}")
         return ModelUnavailable(f"Triton refused the inference of {model}: {error.message()}")
+
+
+class Statistics:
+    """Triton's queue and compute times per image, asked for at most once a second."""
+
+    def __init__(self, client: InferenceServerClient) -> None:
+        self._client = client
+        self._asking = threading.Lock()
+        self._asked_at: dict[tuple[str, str], float] = {}
+        self._sums: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._parts_ms: dict[tuple[str, str], dict[str, float]] = {}
+
+    def parts_ms(self, spec: ModelSpec) -> dict[str, float]:
+        """`triton_queue` and `triton_compute`, milliseconds; empty when Triton does not tell."""
+        key = spec.name, spec.version
+        if time.monotonic() - self._asked_at.get(key, float("-inf")) > _STATISTICS_SECONDS:
+            if self._asking.acquire(blocking=False):
+                try:
+                    self._ask(key)
+                finally:
+                    self._asking.release()
+        return self._parts_ms.get(key, {})
+
+    def _ask(self, key: tuple[str, str]) -> None:
+        self._asked_at[key] = time.monotonic()
+        try:
+            answer = self._client.get_inference_statistics(*key, client_timeout=_STATISTICS_SECONDS)
+        except InferenceServerException:
+            return  # the inference itself went well: an older figure, or none, will do
+        told = answer.model_stats[0].inference_stats
+        computed_ns = told.compute_input.ns + told.compute_infer.ns + told.compute_output.ns
+        sums = told.success.count, told.queue.ns, computed_ns
+        count, queue_ns, compute_ns = (new - old for new, old in zip(sums, self._sums.get(key, (0, 0, 0)), strict=True))
+        self._sums[key] = sums
+        if count > 0:
+            queue_ms, compute_ms = round(queue_ns / count / 1e6, 2), round(compute_ns / count / 1e6, 2)
+            self._parts_ms[key] = {"triton_queue": queue_ms, "triton_compute": compute_ms}

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.modelspec import ModelSpec
-from gateway.triton import TritonUnavailable
+from gateway.triton import Inference, TritonUnavailable
 
 SPEC = ModelSpec(name="fake", version="1", imgsz=640, stride=32, square=False, labels=("person", "bicycle", "car"))
 
@@ -23,11 +23,9 @@ class FakeTriton:
     def spec(self, model: str, version: str = "") -> ModelSpec:
         return SPEC
 
-    def infer(
-        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = ""
-    ) -> tuple[npt.NDArray[np.float32], ModelSpec]:
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         self.seen.append(image.shape)
         if self.outages:
             self.outages -= 1
             raise TritonUnavailable("Triton does not answer: planted")
-        return self.rows, spec
+        return Inference(self.rows, spec, {})

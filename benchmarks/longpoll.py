@@ -1,0 +1,75 @@
+"""Many clients in long-poll on one gateway process: `python -m benchmarks.longpoll --url http://127.0.0.1:5000`.
+
+Uploads one image per client, lets all of them wait at once, and measures for each how long after its job's end the
+answer arrived; counts the gateway's Redis connections meanwhile. Exit status 1 when a bound is broken.
+"""
+
+import argparse
+import asyncio
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import redis.asyncio as aioredis
+
+DELAY_BOUND_SECONDS = 0.1
+CONNECTIONS_BOUND = 20
+
+
+async def main() -> int:
+    arguments = parse()
+    image = arguments.image.read_bytes()
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
+    async with httpx.AsyncClient(base_url=arguments.url, timeout=120, limits=limits, trust_env=False) as client:
+        ids = [await upload(client, image) for _ in range(arguments.clients)]
+        measured = asyncio.gather(*(wait(client, task_id) for task_id in ids))
+        connections = await watch_connections(arguments.redis_url, measured)
+        delays = sorted(await measured)
+    late = sum(delay > DELAY_BOUND_SECONDS for delay in delays)
+    median, high, worst = (delays[min(int(len(delays) * share), len(delays) - 1)] * 1e3 for share in (0.5, 0.99, 1))
+    print(f"{len(delays)} clients, all answered, {late} later than {DELAY_BOUND_SECONDS * 1e3:.0f} ms")
+    print(f"answer after the job's end: median {median:.1f} ms, p99 {high:.1f} ms, worst {worst:.1f} ms")
+    print(f"Redis connections of all gateways and workers: at most {connections}")
+    return int(bool(late or connections >= CONNECTIONS_BOUND + arguments.other_connections))
+
+
+async def upload(client: httpx.AsyncClient, image: bytes) -> str:
+    answer = await client.post("/predict", content=image)
+    answer.raise_for_status()
+    return str(answer.json()["task_id"])
+
+
+async def wait(client: httpx.AsyncClient, task_id: str) -> float:
+    """Seconds between the task's end, as its worker wrote it, and the answer; both clocks are this machine's."""
+    while True:
+        answer = await client.get(f"/result/{task_id}", params={"wait": 60})
+        arrived = time.time()
+        body = answer.raise_for_status().json()
+        if body["status"] != "PENDING":
+            return max(arrived - datetime.fromisoformat(body["ended_at"]).timestamp(), 0.0)
+
+
+async def watch_connections(url: str, until: "asyncio.Future[list[float]]") -> int:
+    """The most connections Redis had before `until` was done, without this one."""
+    most = 0
+    async with aioredis.Redis.from_url(url) as connection:
+        while not until.done():
+            most = max(most, len(await connection.client_list()) - 1)
+            await asyncio.sleep(0.2)
+    return most
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.longpoll", description=__doc__)
+    parser.add_argument("--url", default="http://127.0.0.1:5000")
+    parser.add_argument("--redis-url", required=True)
+    parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--other-connections", type=int, default=0, help="Redis connections that are not the gateway's")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(asyncio.run(main()))
