@@ -233,14 +233,18 @@ def test_a_slow_receiver_holds_up_no_other(redis_url: str, connection: "redis.Re
 
     async def run() -> None:
         slow, quick = Site(hang, "slow.example"), Site(reply(200), NAME)
-        async with slow.open() as slow_port, reachable(quick, NAME) as (internet, outbound):
+        trusting = quick.trusting
+        slow.authority.configure_trust(trusting)
+        async with slow.open() as slow_port, reachable(quick, NAME) as (internet, _):
             internet.names["slow.example"] = [["93.184.215.99"]]
             internet.ports["93.184.215.99"] = slow_port
             started = time.monotonic()
-            async with delivering(redis_url, outbound, timeout=3.0, pauses=(0.05,)):
-                await until(lambda: len(quick.requests) == 20)
+            async with delivering(redis_url, Outbound([443], internet, trusting), timeout=3.0, pauses=(0.05,)):
+                await until(lambda: len(quick.requests) == len(slow.requests) == 20)
                 assert time.monotonic() - started < 3.0
                 await until_empty()
+        assert len(slow.requests) == 40
+        assert len(quick.requests) == 20
 
     put(connection, *(f"slow{number}" for number in range(20)), url="https://slow.example/")
     put(connection, *(f"quick{number}" for number in range(20)))
