@@ -58,7 +58,7 @@ def find(model: str, given: str | None, report: Callable[[str], None]) -> Path:
         if not path.is_file():
             raise ExportError(f"there is no file {given}; give the path of a .pt or .onnx file with WEIGHTS=")
         return path
-    shared = Path(os.environ.get("YOLO_SHARED", "../shared")) / "weights"
+    shared = Path(os.environ.get("YOLO_SHARED") or "../shared") / "weights"
     for folder in (Path("weights"), shared):
         for name in (f"{model}.pt", f"{model}u.pt"):
             if (folder / name).is_file():

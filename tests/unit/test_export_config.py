@@ -1,0 +1,87 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from export.config import Serving, config_pbtxt
+from export.triton import parse
+
+TRACKED = Path(__file__).parents[2] / "model_repository" / "yolov5n"
+GPU = Serving(name="helmets", imgsz=640, stride=32, square=True, device="gpu")
+
+
+def test_the_tracked_config_is_what_the_command_writes() -> None:
+    """But for the count of instances, one a core of the machine that exports."""
+    tracked = (TRACKED / "config.pbtxt").read_text()
+    found = re.search(r"count: (\d+)", tracked)
+    assert found is not None
+    default = Serving(name="yolov5n", imgsz=640, stride=32, square=False, instances=int(found[1]))
+    assert config_pbtxt(default) == tracked
+
+
+def test_the_default_on_a_cpu_is_an_instance_a_core_with_one_thread() -> None:
+    config = parse(config_pbtxt(Serving(name="yolov5n", imgsz=640, stride=32, square=False)))
+    assert config.backend == "onnxruntime"
+    assert list(config.input[0].dims) == [-1, -1, 3]
+    assert config.instance_group[0].count >= 1
+    assert config.parameters["intra_op_thread_count"].string_value == "1"
+    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+def test_a_square_input_has_fixed_sides() -> None:
+    config = parse(config_pbtxt(Serving(name="a", imgsz=320, stride=32, square=True)))
+    assert list(config.input[0].dims) == [320, 320, 3]
+    assert config.parameters["imgsz"].string_value == "320"
+
+
+def test_on_a_gpu_the_queue_is_bounded_and_batches_are_warm() -> None:
+    config = parse(config_pbtxt(GPU))
+    policy = config.dynamic_batching.default_queue_policy
+    assert config.max_batch_size == 16
+    assert config.dynamic_batching.max_queue_delay_microseconds == 1000
+    assert policy.max_queue_size > 0 and policy.default_timeout_microseconds > 0
+    assert [entry.batch_size for entry in config.model_warmup] == [1, 16]
+    assert config.instance_group[0].kind == config.instance_group[0].KIND_GPU
+
+
+def test_every_number_can_be_given() -> None:
+    given = Serving(name="a", imgsz=640, stride=64, square=True, device="gpu", batch=1, instances=5, delay_us=70)
+    config = parse(config_pbtxt(given))
+    assert (config.max_batch_size, config.instance_group[0].count) == (1, 5)
+    assert config.dynamic_batching.max_queue_delay_microseconds == 70
+    assert [entry.batch_size for entry in config.model_warmup] == [1]
+
+
+def test_an_engine_has_the_platform_of_tensorrt() -> None:
+    engine = Serving(name="a", imgsz=640, stride=32, square=True, device="gpu", format="tensorrt")
+    assert parse(config_pbtxt(engine)).platform == "tensorrt_plan"
+    assert engine.file_name == "model.plan"
+
+
+@pytest.mark.parametrize(("precision", "mode"), [("fp16", "FP16"), ("fp32", "FP32")])
+def test_onnx_on_a_gpu_can_use_tensorrt(precision: str, mode: str) -> None:
+    serving = Serving(
+        name="a",
+        imgsz=640,
+        stride=32,
+        square=True,
+        device="gpu",
+        precision="fp16" if precision == "fp16" else "fp32",
+        optimize_tensorrt=True,
+    )
+    accelerator = parse(config_pbtxt(serving)).optimization.execution_accelerators.gpu_execution_accelerator[0]
+    assert accelerator.name == "tensorrt"
+    assert accelerator.parameters["precision_mode"] == mode
+    assert accelerator.parameters["trt_engine_cache_enable"] == "true"
+
+
+def test_each_number_has_its_comment() -> None:
+    lines = config_pbtxt(GPU).splitlines()
+    for key in ("max_batch_size", "max_queue_delay", "max_queue_size", "timeout_action", "kind:"):
+        at = next(i for i, line in enumerate(lines) if key in line)
+        assert lines[at - 1].strip().startswith("#"), key
+
+
+def test_the_tracked_labels_are_those_of_coco() -> None:
+    labels = (TRACKED / "labels.txt").read_text().splitlines()
+    assert len(labels) == 80 and labels[0] == "person" and labels[-1] == "toothbrush"

@@ -1,0 +1,55 @@
+from pathlib import Path
+
+import pytest
+
+from export.errors import ExportError
+from export.options import Options, parse
+
+EVERY = "model weights name repository device format precision imgsz square batch instances delay-us keep optimize list"
+
+
+def test_empty_values_count_as_not_given() -> None:
+    assert parse([part for name in EVERY.split() for part in (f"--{name}", "")]) == Options()
+
+
+def test_values_are_read() -> None:
+    options = parse("--model yolov5s --imgsz 320 --square 1 --batch 8 --instances auto --delay-us 0 --list".split())
+    assert options == Options(model="yolov5s", name="yolov5s", imgsz=320, square=True, batch=8, delay_us=0, list=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ("", "yolov5n"),
+        ("--model yolov5s6", "yolov5s6"),
+        ("--weights runs/helmets.pt", "helmets"),
+        ("--weights runs/best.pt --name helmets", "helmets"),
+        ("--weights runs/best.pt --model yolov5n", "yolov5n"),
+    ],
+)
+def test_a_model_is_served_under_the_name_that_was_asked_for(arguments: str, name: str) -> None:
+    assert parse(arguments.split()).name == name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--imgs 640", "--imgs"),
+        ("--imgsz big", "big is no whole number"),
+        ("--imgsz 31", "from 32 to 4096"),
+        ("--batch 0", "from 1 to"),
+        ("--device tpu", "cpu or gpu"),
+        ("--precision int8", "fp32 or fp16"),
+        ("--square maybe", "1 or 0"),
+        ("--format tensorrt", "DEVICE=gpu"),
+        ("--device gpu --format tensorrt --optimize tensorrt", "FORMAT=onnx"),
+    ],
+)
+def test_a_wrong_option_is_told_in_one_line(arguments: str, said: str) -> None:
+    with pytest.raises(ExportError) as told:
+        parse(arguments.split())
+    assert said in str(told.value) and "\n" not in str(told.value)
+
+
+def test_the_repository_is_a_path() -> None:
+    assert parse(["--repository", "elsewhere"]).repository == Path("elsewhere")
