@@ -119,7 +119,7 @@ def save_onnx(table: nn.Module, path: Path, *, size: int | None, names: object =
 def _network(head: nn.Module, strides: tuple[int, ...], outputs: Callable[[int], list[nn.Conv2d]]) -> layers.Network:
     torch.manual_seed(4)
     network = layers.Network()
-    sizes = [(3, 8, 4), (8, 16, 2), *[(16 if i == 0 else 24, 24, 2) for i in range(1, len(strides))]]
+    sizes = [(3, 8, 4), (8, 16, 2), *[(16 if i == 1 else 24, 24, 2) for i in range(1, len(strides))]]
     stages: list[nn.Module] = [_conv(*size) for size in sizes]
     levels = [outputs(size[1]) for size in sizes[1:]]
     for conv in (conv for level in levels for conv in level):
