@@ -9,7 +9,6 @@ from typing import Any
 
 import redis
 import redis.asyncio as aioredis
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,9 +23,9 @@ from gateway.readiness import Readiness
 from gateway.requestid import RequestId
 from gateway.results import Results
 from gateway.routes import routes
+from gateway.server import server
 from gateway.settings import Settings, SettingsError, load
 
-_GRACE_SECONDS = 5
 # Requests share a few connections, however many wait.
 _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 5, "socket_connect_timeout": 5}
 
@@ -63,9 +62,9 @@ def create_app(settings: Settings) -> Starlette:
         ClientDisconnect: responses.client_gone,
         Exception: responses.internal_error,
     }
-    return Starlette(
-        routes=routes(), lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(RequestId)]
-    )
+    app = Starlette(routes=routes(), lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(RequestId)])
+    app.router.redirect_slashes = False  # a path that is not there is a 404, not a redirect to one that is
+    return app
 
 
 def main() -> int:
@@ -75,18 +74,9 @@ def main() -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    uvicorn.run(
-        create_app(settings),
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http="httptools",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
-    )
-    return 0
+    web = server(create_app(settings), settings)
+    web.run()
+    return 0 if web.started else 1
 
 
 if __name__ == "__main__":

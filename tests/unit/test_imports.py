@@ -25,6 +25,7 @@ WEB = {
     "responses",
     "results",
     "routes",
+    "server",
     "tasks",
     "uploads",
 }
