@@ -63,7 +63,7 @@ class TaskWorker(SimpleWorker):
         self._limit_seconds = settings.task_timeout + settings.triton_patience
         self._slots = threading.BoundedSemaphore(settings.worker_tasks)
         self._pool = ThreadPoolExecutor(settings.worker_tasks, thread_name_prefix="task")
-        self._running: set[str] = set()
+        self._running: list[str] = []  # an id may be there twice for a moment, when it is tried again
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat")
 
@@ -98,7 +98,7 @@ class TaskWorker(SimpleWorker):
         if claim is None:
             self._slots.release()
             return False
-        self._running.add(claim.task_id)
+        self._running.append(claim.task_id)
         self._pool.submit(self._run, claim)
         return True
 
@@ -109,7 +109,7 @@ class TaskWorker(SimpleWorker):
             # Its heartbeat stops with it: whoever does the maintenance starts the task again.
             log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
         finally:
-            self._running.discard(claim.task_id)
+            self._running.remove(claim.task_id)
             self._slots.release()
 
     def _perform(self, claim: Claim) -> None:
