@@ -1,11 +1,14 @@
 """Many clients in long-poll on one gateway process: `python -m benchmarks.longpoll --url http://127.0.0.1:5000`.
 
-Uploads one image per client, lets all of them wait at once, and measures for each how long after its job's end the
-answer arrived; counts the gateway's Redis connections meanwhile. Exit status 1 when a bound is broken.
+Holds the workers still, uploads one image per client, lets all clients wait, and lets the workers go. Measures for each
+client how long after its job's end the answer arrived, and counts the Redis connections meanwhile. Exit status 1 when a
+bound is broken.
 """
 
 import argparse
 import asyncio
+import os
+import signal
 import sys
 import time
 from datetime import datetime
@@ -16,6 +19,7 @@ import redis.asyncio as aioredis
 
 DELAY_BOUND_SECONDS = 0.1
 CONNECTIONS_BOUND = 20
+ARRIVAL_SECONDS = 5.0
 
 
 async def main() -> int:
@@ -23,8 +27,13 @@ async def main() -> int:
     image = arguments.image.read_bytes()
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=None)
     async with httpx.AsyncClient(base_url=arguments.url, timeout=120, limits=limits, trust_env=False) as client:
-        ids = [await upload(client, image) for _ in range(arguments.clients)]
-        measured = asyncio.gather(*(wait(client, task_id) for task_id in ids))
+        signal_all(arguments.worker_pids, signal.SIGSTOP)
+        try:
+            ids = [await upload(client, image) for _ in range(arguments.clients)]
+            measured = asyncio.gather(*(wait(client, task_id) for task_id in ids))
+            await asyncio.sleep(ARRIVAL_SECONDS)
+        finally:
+            signal_all(arguments.worker_pids, signal.SIGCONT)
         connections = await watch_connections(arguments.redis_url, measured)
         delays = sorted(await measured)
     late = sum(delay > DELAY_BOUND_SECONDS for delay in delays)
@@ -33,6 +42,11 @@ async def main() -> int:
     print(f"answer after the job's end: median {median:.1f} ms, p99 {high:.1f} ms, worst {worst:.1f} ms")
     print(f"Redis connections of all gateways and workers: at most {connections}")
     return int(bool(late or connections >= CONNECTIONS_BOUND + arguments.other_connections))
+
+
+def signal_all(pids: list[int], number: signal.Signals) -> None:
+    for pid in pids:
+        os.kill(pid, number)
 
 
 async def upload(client: httpx.AsyncClient, image: bytes) -> str:
@@ -66,6 +80,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--url", default="http://127.0.0.1:5000")
     parser.add_argument("--redis-url", required=True)
     parser.add_argument("--image", type=Path, required=True)
+    parser.add_argument("--worker-pids", type=int, nargs="+", required=True)
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--other-connections", type=int, default=0, help="Redis connections that are not the gateway's")
     return parser.parse_args()
