@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from gateway.batches import batch_view
 from gateway.detections import TaskView, problem_of
-from gateway.errors import GatewayError, InvalidParameter
+from gateway.errors import GatewayError, InvalidParameter, SwitchedOff
 from gateway.images import probe
 from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, parse, with_defaults
 from gateway.queue import Acceptance, NewTask
@@ -29,6 +29,8 @@ async def predict(request: Request) -> Response:
     services = services_of(request)
     upload = await read_upload(request, services.settings)
     choices = parse({**upload.fields, **request.query_params})
+    if upload.url:
+        upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
     wait, preferred = wait_seconds(request, choices)
     key = _idempotency_key(request)
     wanted = await _task_request(request, choices)
@@ -51,7 +53,9 @@ def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
 async def _task_request(request: Request, choices: Choices) -> TaskRequest:
     services = services_of(request)
     if choices.callback_url:
-        raise InvalidParameter("callback_url: callbacks are switched off on this server")
+        if not services.settings.callbacks:
+            raise SwitchedOff("callback_url: callbacks are switched off on this server (CALLBACKS)")
+        await services.outbound.check(choices.callback_url)
     model, confidence, iou, max_detections = with_defaults(choices, services.settings)
     classes = None
     if choices.model or choices.version or choices.classes:
@@ -67,6 +71,7 @@ async def _task_request(request: Request, choices: Choices) -> TaskRequest:
         classes=classes,
         agnostic_nms=choices.agnostic_nms,
         annotate=choices.annotate,
+        callback_url=choices.callback_url,
         request_id=request_id.get(),
     )
 

@@ -17,7 +17,9 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway import responses
 from gateway.errors import GatewayError
+from gateway.fetch import Fetcher
 from gateway.models import Models
+from gateway.outbound import Outbound
 from gateway.queue import TaskQueue
 from gateway.readiness import Readiness
 from gateway.requestid import RequestId
@@ -30,8 +32,8 @@ from gateway.settings import Settings, SettingsError, load
 _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 5, "socket_connect_timeout": 5}
 
 
-def create_app(settings: Settings) -> Starlette:
-    """The ASGI application; connections live as long as its lifespan."""
+def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlette:
+    """The ASGI application; connections live as long as its lifespan. `outbound` is the way to other hosts."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -40,6 +42,8 @@ def create_app(settings: Settings) -> Starlette:
         subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
         triton = InferenceServerClient(settings.triton_url)
         app.state.settings = settings
+        app.state.outbound = outbound or Outbound(settings.url_ports)
+        app.state.fetcher = Fetcher(settings, app.state.outbound)
         app.state.queue = TaskQueue(blocking, settings)
         app.state.results = Results(reading, settings.task_retries)
         app.state.models = Models(triton)

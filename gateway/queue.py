@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 import redis
 from rq import Queue, Retry
+from rq.exceptions import DeserializationError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -22,6 +23,7 @@ from gateway.detections import State, TaskView, problem_of, timestamp
 from gateway.errors import Canceled, GatewayError, IdempotencyConflict, ServiceUnavailable, TaskNotFound, TaskRunning
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
+from gateway.webhooks import schedule
 
 QUEUE_NAME = "predict"
 EVENTS_CHANNEL = "yolo:events"
@@ -165,10 +167,11 @@ class TaskQueue:
                     raise TaskRunning("the task has begun; it can be deleted once it has ended")
                 else:
                     view = failure(task_id, Canceled("the task was canceled before it began"))
+                    job = Job.fetch(task_id, connection=self.connection, serializer=JSONSerializer)
                     pipe.multi()
                     pipe.lrem(self.rq.key, 1, task_id)
                     pipe.delete(job_key(task_id))
-                    self._store_end(view, pipe)
+                    self._store_end(view, pipe, job)
                 try:
                     pipe.execute()
                     return view
@@ -197,7 +200,7 @@ class TaskQueue:
         execution: Execution | None = None,
         pictures: Mapping[str, bytes] | None = None,
     ) -> None:
-        """Keep the end of a task, drop its image and its job, tell whoever waits for it.
+        """Keep the end of a task, tell whoever waits for it, drop its image and, with its `execution`, its job.
 
         `pictures` are annotated pictures by media type.
         """
@@ -209,7 +212,7 @@ class TaskQueue:
             if job is not None and execution is not None:
                 execution.delete(job, pipe)
                 pipe.delete(job.key, ExecutionRegistry(job.id, self.connection).key)
-            self._store_end(view, pipe)
+            self._store_end(view, pipe, job)
             pipe.execute()
 
     def give_back(self, job: Job, execution: Execution) -> None:
@@ -253,11 +256,14 @@ class TaskQueue:
         )
         pipe.set(image_key(task.task_id), task.image, ex=settings.image_ttl)
 
-    def _store_end(self, view: TaskView, pipe: "redis.client.Pipeline") -> None:
+    def _store_end(self, view: TaskView, pipe: "redis.client.Pipeline", job: Job | None) -> None:
         ended_at = time.time()
         view.ended_at = timestamp(ended_at)
         view.expires_at = timestamp(ended_at + self._settings.result_ttl)
-        pipe.set(result_key(view.task_id), msgspec.json.encode(view), ex=self._settings.result_ttl)
+        body = msgspec.json.encode(view)
+        pipe.set(result_key(view.task_id), body, ex=self._settings.result_ttl)
+        if job is not None and (callback_url := _callback_url(job)):
+            schedule(pipe, view.task_id, callback_url, body)
         pipe.delete(image_key(view.task_id))
         pipe.incr(rate_key(ended_at))
         pipe.expire(rate_key(ended_at), _RATE_KEPT_SECONDS)
@@ -276,6 +282,13 @@ class TaskQueue:
             pipe.lrem(self.rq.intermediate_queue_key, 1, task_id)
             pipe.delete(job_key(task_id))
             pipe.execute()
+
+
+def _callback_url(job: Job) -> str:
+    try:
+        return str(job.kwargs.get("callback_url", ""))
+    except DeserializationError:
+        return ""
 
 
 def _same_request(known: Acceptance, new: Acceptance) -> Acceptance:

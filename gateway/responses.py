@@ -10,7 +10,9 @@ from starlette.responses import Response
 
 from gateway.detections import Problem, problem_of
 from gateway.errors import GatewayError, MethodNotAllowed, PathNotFound
+from gateway.fetch import Fetcher
 from gateway.models import Models
+from gateway.outbound import Outbound
 from gateway.queue import TaskQueue
 from gateway.readiness import Readiness
 from gateway.requestid import HEADER, request_id
@@ -28,6 +30,8 @@ class Services(Protocol):
     results: Results
     readiness: Readiness
     models: Models
+    fetcher: Fetcher
+    outbound: Outbound
 
 
 def services_of(request: Request) -> Services:

@@ -18,7 +18,7 @@ import signal
 import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
 
 import redis
@@ -63,7 +63,7 @@ class TaskWorker(SimpleWorker):
         self._limit_seconds = settings.task_timeout + settings.triton_patience
         self._slots = threading.BoundedSemaphore(settings.worker_tasks)
         self._pool = ThreadPoolExecutor(settings.worker_tasks, thread_name_prefix="task")
-        self._running: list[str] = []  # an id may be there twice for a moment, when it is tried again
+        self._running: set[Future[None]] = set()
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat")
 
@@ -98,8 +98,9 @@ class TaskWorker(SimpleWorker):
         if claim is None:
             self._slots.release()
             return False
-        self._running.append(claim.task_id)
-        self._pool.submit(self._run, claim)
+        run = self._pool.submit(self._run, claim)
+        self._running.add(run)
+        run.add_done_callback(self._running.discard)
         return True
 
     def _run(self, claim: Claim) -> None:
@@ -109,7 +110,6 @@ class TaskWorker(SimpleWorker):
             # Its heartbeat stops with it: whoever does the maintenance starts the task again.
             log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
         finally:
-            self._running.remove(claim.task_id)
             self._slots.release()
 
     def _perform(self, claim: Claim) -> None:
@@ -143,7 +143,7 @@ class TaskWorker(SimpleWorker):
             error: GatewayError = InternalError("a defect of this service, met on every try; the worker's log has more")
             if exc_info[0] is AbandonedJobError:
                 error = WorkerLost("the worker died under this task on every try; send the image again")
-            self._tasks.finish(failure(job.id, error))
+            self._tasks.finish(failure(job.id, error), job)
         return True
 
     def _beat(self) -> None:

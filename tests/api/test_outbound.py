@@ -1,0 +1,85 @@
+"""What a request makes the gateway ask of other hosts: an image by URL, a callback."""
+
+from collections.abc import Callable, Iterator
+
+import httpx2
+import msgspec
+import pytest
+import redis
+from anyio.from_thread import start_blocking_portal
+from starlette.testclient import TestClient
+
+from gateway.app import create_app
+from gateway.outbound import Outbound
+from gateway.settings import Settings
+from gateway.webhooks import DUE_KEY, delivery_key
+from tests.internet import Site, reachable, reply
+from tests.pictures import encoded
+
+NAME = "pictures.example"
+SECRET = "whsec_" + "a" * 44
+PICTURE = encoded(64, 48)
+
+
+@pytest.fixture
+def outbound() -> Iterator[Outbound]:
+    """The way to a site that gives a picture, in a public place of the test's own internet."""
+    site = Site(reply(200, PICTURE), NAME)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(reachable(site, NAME)) as (_, outbound),
+    ):
+        yield outbound
+
+
+@pytest.fixture
+def open_client(settings: Settings, outbound: Outbound) -> Iterator[httpx2.Client]:
+    """A gateway with both switches on."""
+    switched_on = msgspec.structs.replace(settings, fetch_urls=True, callbacks=True, webhook_secret=SECRET)
+    with TestClient(create_app(switched_on, outbound), raise_server_exceptions=False) as client:
+        yield client
+
+
+def test_both_are_off_unless_switched_on(client: httpx2.Client) -> None:
+    by_url = client.post("/predict", json={"url": f"https://{NAME}/a.png"})
+    with_callback = client.post("/predict", params={"callback_url": f"https://{NAME}/done"}, content=PICTURE)
+    for answer in (by_url, with_callback):
+        assert (answer.status_code, answer.json()["code"]) == (403, "switched_off")
+
+
+@pytest.mark.parametrize("form", ["json", "multipart"])
+def test_an_image_is_fetched_by_url(open_client: httpx2.Client, work: Callable[[], None], form: str) -> None:
+    url = {"url": f"https://{NAME}/a.png"}
+    if form == "json":
+        accepted = open_client.post("/predict", json=url)
+    else:
+        accepted = open_client.post("/predict", files={"url": (None, url["url"])})
+    assert accepted.status_code == 202, accepted.text
+    work()
+    assert open_client.get(accepted.headers["location"]).json()["result"]["image"] == {"width": 64, "height": 48}
+
+
+@pytest.mark.parametrize("url", ["http://pictures.example/a.png", "https://127.0.0.1/a.png", "https://localhost/a.png"])
+def test_an_address_that_is_not_public_is_refused(open_client: httpx2.Client, url: str) -> None:
+    by_url = open_client.post("/predict", json={"url": url})
+    with_callback = open_client.post("/predict", params={"callback_url": url}, content=PICTURE)
+    for answer in (by_url, with_callback):
+        assert answer.status_code == 422 and answer.json()["code"] in {"url_not_allowed", "fetch_failed"}
+
+
+@pytest.mark.parametrize("end", ["success", "failure", "canceled"])
+def test_every_end_of_a_task_calls_back(
+    open_client: httpx2.Client, work: Callable[[], None], connection: "redis.Redis", end: str
+) -> None:
+    image = PICTURE[:100] if end == "failure" else PICTURE
+    accepted = open_client.post("/predict", params={"callback_url": f"https://{NAME}/done"}, content=image)
+    task_id = accepted.json()["task_id"]
+    assert connection.zcard(DUE_KEY) == 0
+    if end == "canceled":
+        open_client.delete(accepted.headers["location"])
+    else:
+        work()
+    assert connection.zrange(DUE_KEY, 0, -1) == [task_id.encode()]
+    told = connection.hgetall(delivery_key(task_id))
+    assert told[b"url"] == f"https://{NAME}/done".encode()
+    assert msgspec.json.decode(told[b"body"]) == open_client.get(accepted.headers["location"]).json()
