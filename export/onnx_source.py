@@ -126,9 +126,13 @@ def _free_batch(model: onnx.ModelProto, signature: Signature, size: int) -> bool
     """
     freed = onnx.ModelProto()
     freed.CopyFrom(model)
+    moving = {signature.input}  # what depends on the image, and so has its batch in front
     constants = {entry.name: entry for entry in freed.graph.initializer}
     constants |= {node.output[0]: node.attribute[0].t for node in freed.graph.node if node.op_type == "Constant"}
     for number, node in enumerate(freed.graph.node):
+        if moving.isdisjoint(node.input):
+            continue
+        moving.update(node.output)
         if node.op_type == "Reshape" and node.input[1] in constants:
             shape = onnx.numpy_helper.to_array(constants[node.input[1]]).copy()
             if shape.ndim == 1 and len(shape) > 1 and shape[0] == signature.batch:

@@ -27,6 +27,7 @@ Answer = Callable[[Image], Rows]  # RGB uint8 (H, W, 3), letterboxed → candida
 CONFIDENCE = 0.25
 ENOUGH = 10  # boxes; where a model sees fewer, weaker candidates are compared
 MOST_IMAGES = 10
+SAME_PIXELS = 0.05  # boxes this near are the same, however small: the IoU of a speck is mostly rounding
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,7 @@ def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, 
     overlap = np.clip(np.minimum(same[:, 2:4], box[2:4]) - np.maximum(same[:, :2], box[:2]), 0, None).prod(1)
     areas = (same[:, 2:4] - same[:, :2]).prod(1) + (box[2:4] - box[:2]).prod()
     iou = overlap / np.maximum(areas - overlap, 1e-9)
+    iou[np.abs(same[:, :4] - box[:4]).max(1) <= SAME_PIXELS] = 1.0
     difference = np.abs(same[:, 4] - box[4])
     fitting = np.flatnonzero(iou >= tolerance.iou)
     best = fitting[difference[fitting].argmin()] if len(fitting) else iou.argmax()

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from export import layers
 from export.onnx import trace
 
+# The tests run beside servers, and PyTorch's waiting threads would spin.
+torch.set_num_threads(1)
+
 NAMES = {0: "disc", 1: "box", 2: "tri angle"}
 ANCHORS = [[[1.5, 2.0], [3.0, 2.5], [5.0, 4.0]]] * 3
 
@@ -123,7 +126,9 @@ def _network(head: nn.Module, strides: tuple[int, ...], outputs: Callable[[int],
     stages: list[nn.Module] = [_conv(*size) for size in sizes]
     levels = [outputs(size[1]) for size in sizes[1:]]
     for conv in (conv for level in levels for conv in level):
-        nn.init.normal_(conv.weight, std=2 / conv.in_channels**0.5)
+        nn.init.normal_(conv.weight, std=1 / conv.in_channels**0.5)
+        if conv.bias is not None:
+            nn.init.constant_(conv.bias, -1.0)
     if isinstance(head, layers.AnchorHead):
         head.m = nn.ModuleList(made[0] for made in levels)
     else:

@@ -1,0 +1,171 @@
+"""Every source through the whole command, without a server: written, verified, published."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from export import build, weights
+from export.config import Serving
+from export.errors import ExportError, VerificationError
+from export.graph import Deployed
+from export.layers import AnchorHead
+from export.onnx import write
+from export.onnxruntime import Deployed as Written
+from export.options import Options
+from export.source import Source, open_source
+from tests import export_models as models
+
+SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
+
+SOURCES: dict[str, Callable[[Path], Path]] = {
+    "original": lambda folder: models.save(models.anchored(), folder / "o.pt", models.ORIGINAL),
+    "ultralytics": lambda folder: SHAPES,
+    "onnx of yolov5": lambda folder: models.save_onnx(
+        models.OriginalTable(models.anchored()), folder / "o.onnx", size=None
+    ),
+    "onnx of ultralytics": lambda folder: models.save_onnx(
+        models.UltralyticsTable(models.anchor_free()), folder / "u.onnx", size=None
+    ),
+}
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No Triton, and few images."""
+    monkeypatch.setenv("TRITON_URL", "127.0.0.1:9")
+    monkeypatch.setenv("YOLO_SHARED", str(tmp_path))
+
+
+def options(repository: Path, **given: object) -> Options:
+    return Options(name="m", repository=repository / "repository", **given)  # type: ignore[arg-type]
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("square", "imgsz", "batch"), [(True, 320, 1), (True, 640, 4), (False, 320, 4), (False, 640, 1)]
+)
+@pytest.mark.parametrize("kind", SOURCES)
+def test_every_source_exports_and_verifies(tmp_path: Path, kind: str, square: bool, imgsz: int, batch: int) -> None:
+    source = open_source(SOURCES[kind](tmp_path))
+    asked = options(tmp_path, square=square, imgsz=imgsz, batch=batch)
+    assert build.publish(source, asked, lambda line: None) == 1
+    model = tmp_path / "repository" / "m"
+    told = json.loads((model / "1" / "verify.json").read_text())["answers"]["ONNX Runtime"]
+    assert told["matched"] >= 10 and told["unmatched"] == 0
+    rows = Written(model / "1" / "model.onnx").batch(np.zeros((batch, imgsz, imgsz, 3), np.uint8))
+    assert rows.shape == (batch, 1000, 6) and rows.dtype == np.float32
+    assert (model / "labels.txt").read_text().splitlines() == list(source.labels)
+
+
+@pytest.mark.parametrize("layout", ["original", "ultralytics"])
+def test_a_fixed_batch_is_freed(tmp_path: Path, layout: str) -> None:
+    table = (
+        models.OriginalTable(models.anchored())
+        if layout == "original"
+        else models.UltralyticsTable(models.anchor_free())
+    )
+    source = open_source(models.save_onnx(table, tmp_path / "fixed.onnx", size=320))
+    assert (source.fixed_size, source.fixed_batch) == (320, None)
+    build.publish(source, options(tmp_path), lambda line: None)
+    rows = Written(tmp_path / "repository/m/1/model.onnx").batch(np.zeros((3, 320, 320, 3), np.uint8))
+    assert rows.shape == (3, 1000, 6)
+
+
+def test_small_inputs_are_filled_up_with_zero_rows(tmp_path: Path) -> None:
+    deployed = Deployed(models.anchored())
+    write(deployed, tmp_path / "model.onnx", imgsz=640, square=False)
+    rows = Written(tmp_path / "model.onnx")(np.zeros((64, 96, 3), np.uint8))
+    available = 3 * (8 * 12 + 4 * 6 + 2 * 3)
+    assert (rows[:available, 4] > 0).all() and not rows[available:].any()
+    assert (np.diff(rows[:, 4]) <= 0).all()
+
+
+def test_half_precision_is_written_and_verified(tmp_path: Path) -> None:
+    build.publish(open_source(SHAPES), options(tmp_path, precision="fp16", imgsz=320), lambda line: None)
+    file = tmp_path / "repository/m/1/model.onnx"
+    kinds = {entry.data_type for entry in onnx.load(str(file)).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 in kinds
+
+
+def swapped_channels(source: Source) -> Callable[[Path, Serving], None]:
+    def damaged(path: Path, serving: Serving) -> None:
+        network = weights.load(source.path).network
+        first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
+        first.weight = torch.nn.Parameter(first.weight.flip(1), requires_grad=False)
+        write(Deployed(network), path, imgsz=serving.imgsz, square=serving.square)
+
+    return damaged
+
+
+def wrong_anchors(source: Source) -> Callable[[Path, Serving], None]:
+    def damaged(path: Path, serving: Serving) -> None:
+        network = weights.load(source.path).network
+        assert isinstance(network.head, AnchorHead)
+        network.head.anchors *= 1.1
+        write(Deployed(network), path, imgsz=serving.imgsz, square=serving.square)
+
+    return damaged
+
+
+@pytest.mark.parametrize("damage", [swapped_channels, wrong_anchors])
+def test_a_damaged_export_is_refused_and_nothing_is_published(
+    tmp_path: Path, damage: Callable[[Source], Callable[[Path, Serving], None]]
+) -> None:
+    source = open_source(models.save(models.anchored(), tmp_path / "m.pt", models.ORIGINAL))
+    asked = options(tmp_path, imgsz=320)
+    build.publish(source, asked, lambda line: None)
+    before = tree(tmp_path)
+    with pytest.raises(VerificationError, match="nothing was published") as told:
+        build.publish(dataclasses.replace(source, write=damage(source)), asked, lambda line: None)
+    assert "\n" not in str(told.value)
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"imgsz": 500}, "no multiple of the model's stride 32; use 480 or 512"),
+        ({"precision": "fp16"}, "for PRECISION=fp16 give the .pt"),
+    ],
+    ids=["imgsz", "precision"],
+)
+def test_what_does_not_fit_the_source_is_told(tmp_path: Path, given: dict[str, object], said: str) -> None:
+    source = open_source(models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=None))
+    with pytest.raises(ExportError, match=said):
+        build.publish(source, options(tmp_path, **given), lambda line: None)
+
+
+def test_a_file_of_fixed_size_has_no_other(tmp_path: Path) -> None:
+    source = open_source(models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=320))
+    with pytest.raises(ExportError, match="was written for 320"):
+        build.publish(source, options(tmp_path, imgsz=640), lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [(None, "no class names"), ({0: "a"}, r"neither \(1, N, 6\) nor \(1, 5, N\)")],
+    ids=["none", "too few"],
+)
+def test_an_onnx_file_without_the_names_of_its_classes_is_refused(tmp_path: Path, names: object, said: str) -> None:
+    path = models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=320, names=names)
+    with pytest.raises(ExportError, match=said):
+        open_source(path)
+
+
+def test_an_onnx_file_of_something_else_is_refused(tmp_path: Path) -> None:
+    deployed = tmp_path / "deployed.onnx"
+    write(Deployed(models.anchored()), deployed, imgsz=320, square=True)
+    with pytest.raises(ExportError, match="does not take one float image"):
+        open_source(deployed)
+    (tmp_path / "text.onnx").write_text("no graph")
+    with pytest.raises(ExportError, match="no ONNX file, or a damaged one"):
+        open_source(tmp_path / "text.onnx")
