@@ -9,6 +9,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
+from gateway import logs
 from gateway.batches import batch_view
 from gateway.detections import TaskView, problem_of
 from gateway.errors import GatewayError, InvalidParameter, SwitchedOff
@@ -28,16 +29,20 @@ async def predict(request: Request) -> Response:
     """Accept one image or several; 202 with where to read, or 200 with the end when it was waited for."""
     services = services_of(request)
     upload = await read_upload(request, services.settings)
+    for image in upload.images:
+        services.metrics.uploaded.observe(len(image.data))
     choices = parse({**upload.fields, **request.query_params})
     if upload.url:
         upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
     wait, preferred = wait_seconds(request, choices)
+    request.state.waits = bool(wait)
     key = _idempotency_key(request)
     wanted = await _task_request(request, choices)
     accepted = await run_in_threadpool(_accept, request, upload, wanted, choices, key)
     headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
     if accepted.batch_id:
         return await _batch_answer(request, accepted, wait, headers)
+    logs.task_id.set(accepted.entries[0].task_id)
     return await _task_answer(request, accepted.entries[0].task_id, wait, headers)
 
 
@@ -94,7 +99,12 @@ def _accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choi
     if not tasks:
         raise errors[0]
     acceptance = Acceptance(entries, batch_id, _fingerprint(upload, wanted) if key else "")
-    return services.queue.accept(tasks, acceptance, at_front=choices.priority == "high", idempotency_key=key)
+    accepted = services.queue.accept(tasks, acceptance, at_front=choices.priority == "high", idempotency_key=key)
+    if accepted is acceptance:  # not what an earlier request with this key had brought
+        services.metrics.accepted.inc(len(tasks))
+        for refused in errors:
+            services.metrics.rejected.labels(refused.code).inc()
+    return accepted
 
 
 def _check(image: UploadedImage, settings: Settings) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import logging
 import sys
 from collections.abc import AsyncIterator
 from typing import Any
@@ -15,13 +14,16 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect
 from tritonclient.grpc.aio import InferenceServerClient
 
-from gateway import responses
+from gateway import logs, responses, scrape
+from gateway.access import Access
 from gateway.errors import GatewayError
 from gateway.fetch import Fetcher
+from gateway.metrics import GatewayMetrics, QueueCollector
 from gateway.models import Models
 from gateway.outbound import Outbound
 from gateway.queue import TaskQueue
-from gateway.readiness import Readiness
+from gateway.queuestate import reader
+from gateway.readiness import Readiness, watch
 from gateway.requestid import RequestId
 from gateway.results import Results
 from gateway.routes import routes
@@ -34,6 +36,7 @@ _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 
 
 def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlette:
     """The ASGI application; connections live as long as its lifespan. `outbound` is the way to other hosts."""
+    metrics = GatewayMetrics()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -48,13 +51,17 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         app.state.results = Results(reading, settings.task_retries)
         app.state.models = Models(triton)
         app.state.readiness = Readiness(reading, triton, settings.model)
-        listening = asyncio.create_task(app.state.results.listen(subscribing))
+        background = [
+            asyncio.create_task(app.state.results.listen(subscribing)),
+            asyncio.create_task(watch(app.state.readiness, metrics)),
+        ]
         try:
             yield
         finally:
-            listening.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await listening
+            for task in background:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
             await subscribing.aclose()
             await reading.aclose()
             await triton.close()
@@ -66,9 +73,24 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         ClientDisconnect: responses.client_gone,
         Exception: responses.internal_error,
     }
-    app = Starlette(routes=routes(), lifespan=lifespan, exception_handlers=handlers, middleware=[Middleware(RequestId)])
+    table = routes()
+    app = Starlette(
+        routes=table,
+        lifespan=lifespan,
+        exception_handlers=handlers,
+        middleware=[Middleware(RequestId), Middleware(Access, metrics, table)],
+    )
     app.router.redirect_slashes = False  # a path that is not there is a 404, not a redirect to one that is
+    app.state.metrics = metrics
     return app
+
+
+def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
+    """Metrics of this process and of the queue, apart from the public port."""
+    if settings.metrics_port:
+        connection = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        metrics.registry.register(QueueCollector(reader(TaskQueue(connection, settings))))
+        scrape.serve(settings.metrics_host, settings.metrics_port, metrics.registry, "METRICS_PORT")
 
 
 def main() -> int:
@@ -77,8 +99,10 @@ def main() -> int:
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    web = server(create_app(settings), settings)
+    logs.configure(settings.log_level, settings.log_format, "gateway")
+    app = create_app(settings)
+    serve_metrics(settings, app.state.metrics)
+    web = server(app, settings)
     web.run()
     return 0 if web.started else 1
 

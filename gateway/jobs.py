@@ -10,6 +10,7 @@ import numpy.typing as npt
 from gateway.annotate import annotate, encode
 from gateway.detections import DetectionResult, TaskView, timestamp
 from gateway.errors import GatewayError, ImageExpired, ModelUnavailable
+from gateway.metrics import WorkerMetrics
 from gateway.pipeline import Pipeline
 from gateway.queue import Claim, failure
 from gateway.requests import TaskRequest
@@ -28,9 +29,10 @@ class GivenBack(Exception):
 class Processor:
     """Runs tasks; thread-safe. Once `stopping` is set, a task that waits for Triton is given back."""
 
-    def __init__(self, pipeline: Pipeline, settings: Settings) -> None:
+    def __init__(self, pipeline: Pipeline, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._pipeline = pipeline
         self._patience_seconds = settings.triton_patience
+        self.metrics = metrics or WorkerMetrics()
         self.stopping = threading.Event()
 
     def process(self, claim: Claim) -> tuple[TaskView, dict[str, bytes]]:
@@ -50,7 +52,6 @@ class Processor:
                 pictures = encode(annotate(image, result))
                 result.timings_ms["annotate"] = _milliseconds(begun, time.time())
         except GatewayError as error:
-            log.info("task %s failed: %s: %s", claim.task_id, error.code, error)
             view = failure(claim.task_id, error, request)
         else:
             result.timings_ms = {
@@ -75,6 +76,7 @@ class Processor:
                 if time.monotonic() + pause > give_up_at:
                     raise ModelUnavailable(f"{error}; waited {self._patience_seconds:g} s for it") from error
                 log.warning("%s; trying again in %.1f s", error, pause)
+            self.metrics.retries.labels("triton_away").inc()
             if self.stopping.wait(pause):
                 raise GivenBack
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

@@ -10,10 +10,12 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from gateway.metrics import GatewayMetrics
 from gateway.queue import QUEUE_NAME
 
 _ASK_SECONDS = 2.0
-_FRESH_SECONDS = 15.0  # three heartbeats of a worker
+_WATCH_SECONDS = 5.0
+FRESH_SECONDS = 15.0  # three heartbeats of a worker
 
 
 class Readiness:
@@ -39,7 +41,7 @@ class Readiness:
                     beats = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"does not answer: {error or 'time is up'}"}
-        if any(beat is not None and _age_seconds(beat) < _FRESH_SECONDS for beat in beats):
+        if any(beat is not None and _age_seconds(beat) < FRESH_SECONDS for beat in beats):
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
 
@@ -49,6 +51,13 @@ class Readiness:
         except InferenceServerException as error:
             return {"triton": f"does not answer: {error.message()}"}
         return {} if ready else {"triton": f"the model {self._model} is not ready"}
+
+
+async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:
+    """Keep the metric of what is there fresh; runs until cancelled."""
+    while True:
+        metrics.set_ready(await readiness.missing())
+        await asyncio.sleep(_WATCH_SECONDS)
 
 
 def _age_seconds(beat: bytes) -> float:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from gateway.detections import Problem, problem_of
 from gateway.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gateway.fetch import Fetcher
+from gateway.metrics import GatewayMetrics
 from gateway.models import Models
 from gateway.outbound import Outbound
 from gateway.queue import TaskQueue
@@ -32,6 +33,7 @@ class Services(Protocol):
     models: Models
     fetcher: Fetcher
     outbound: Outbound
+    metrics: GatewayMetrics
 
 
 def services_of(request: Request) -> Services:
@@ -69,6 +71,7 @@ def server_timing(view: bytes) -> dict[str, str]:
 
 def gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
+    services_of(request).metrics.rejected.labels(error.code).inc()
     headers = {"Retry-After": "5"} if error.status == 503 else None
     return ProblemJSON(problem_of(error, request_id.get()), error.status, headers)
 

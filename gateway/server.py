@@ -25,7 +25,7 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
         loop="uvloop",
         http=ProblemProtocol,
         ws="none",
-        log_level="warning",
+        log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=_GRACE_SECONDS,

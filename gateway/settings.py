@@ -54,6 +54,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     outbound_ports: Annotated[
         str, Meta(pattern=_PORTS, description="ports that the URL of an image or a callback may have")
     ] = "443"
+    metrics_host: Annotated[str, Meta(description="address that metrics are served on")] = "127.0.0.1"
+    metrics_port: Annotated[int, Meta(ge=0, le=65535, description="port of the gateway's metrics, 0 for none")] = 9464
+    worker_metrics_port: Annotated[
+        int, Meta(ge=0, le=65535, description="port of the workers' metrics, 0 for none")
+    ] = 9465
+    prometheus_multiproc_dir: Annotated[
+        str, Meta(description="folder through which the worker processes of a host share that port")
+    ] = ""
+    log_format: Annotated[
+        str, Meta(pattern="^(json|text)$", description="json: one object a line; text: lines for people")
+    ] = "text"
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
 
     @property

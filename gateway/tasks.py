@@ -25,6 +25,7 @@ async def result(request: Request) -> Response:
     task_id = request.path_params["task_id"]
     seconds, preferred = wait_seconds(request, parse({"wait": request.query_params.get("wait", "")}))
     form = parse_format(request.query_params.get("format", "json"))
+    request.state.waits = bool(seconds)
     headers = {**_PRIVATE, **({"Preference-Applied": f"wait={seconds:g}"} if preferred else {})}
     if seconds:
         ended, view = await results.wait(task_id, seconds)

@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 from redis import RedisError
 from standardwebhooks import Webhook
 
+from gateway import logs
 from gateway.errors import UrlNotAllowed
 from gateway.outbound import Outbound, OutboundError
 from gateway.settings import Settings, SettingsError, load
@@ -193,8 +194,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"webhooks: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("httpcore").setLevel(logging.WARNING)  # it would log the signatures
+    logs.configure(settings.log_level, settings.log_format, "webhooks")
     asyncio.run(deliver(settings))
     return 0
 

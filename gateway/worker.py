@@ -31,6 +31,8 @@ from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker_registration import clean_worker_registry, register
 
+from gateway import logs, scrape
+from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.jobs import GivenBack, Processor
 from gateway.pipeline import Pipeline
@@ -50,7 +52,13 @@ _RECONNECT_SECONDS = 1
 class TaskWorker(SimpleWorker):
     """An RQ worker that runs `settings.worker_tasks` tasks at a time in threads and survives Redis restarts."""
 
-    def __init__(self, queue: TaskQueue, processor: Processor, settings: Settings) -> None:
+    def __init__(
+        self,
+        queue: TaskQueue,
+        processor: Processor,
+        settings: Settings,
+        metrics_port: scrape.WorkerPort | None = None,
+    ) -> None:
         super().__init__(
             [queue.rq],  # one queue: RQ recovers a lost dequeue only then
             connection=queue.connection,
@@ -60,7 +68,10 @@ class TaskWorker(SimpleWorker):
         )
         self._tasks = queue
         self.processor = processor
+        self._metrics = processor.metrics
+        self._metrics_port = metrics_port
         self._limit_seconds = settings.task_timeout + settings.triton_patience
+        self._metrics.slots.set(settings.worker_tasks)
         self._slots = threading.BoundedSemaphore(settings.worker_tasks)
         self._pool = ThreadPoolExecutor(settings.worker_tasks, thread_name_prefix="task")
         self._running: set[Future[None]] = set()
@@ -98,25 +109,29 @@ class TaskWorker(SimpleWorker):
         if claim is None:
             self._slots.release()
             return False
+        self._metrics.running.inc()
         run = self._pool.submit(self._run, claim)
         self._running.add(run)
         run.add_done_callback(self._running.discard)
         return True
 
     def _run(self, claim: Claim) -> None:
-        try:
-            self._perform(claim)
-        except redis.RedisError as error:
-            # Its heartbeat stops with it: whoever does the maintenance starts the task again.
-            log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
-        finally:
-            self._slots.release()
+        with logs.about(task=claim.task_id, request=claim.job.kwargs.get("request_id", "")):
+            try:
+                self._perform(claim)
+            except redis.RedisError as error:
+                # Its heartbeat stops with it: whoever does the maintenance starts the task again.
+                log.warning("the task is left to be tried again, Redis does not answer: %s", error)
+            finally:
+                self._metrics.running.dec()
+                self._slots.release()
 
     def _perform(self, claim: Claim) -> None:
         execution = self.begin(claim)
         try:
             view, pictures = self.processor.process(claim)
             self._tasks.finish(view, claim.job, execution, pictures)
+            self._note(view)
         except GivenBack:
             self._tasks.give_back(claim.job, execution)
         except redis.RedisError:
@@ -139,16 +154,32 @@ class TaskWorker(SimpleWorker):
 
     def _store_failure(self, job: Job, *exc_info: object) -> bool:
         """RQ's exception handler, called for a defect and for a task whose worker died."""
-        if not job.should_retry:
+        died = exc_info[0] is AbandonedJobError
+        if job.should_retry:
+            self._metrics.retries.labels("worker_died" if died else "defect").inc()
+        else:
             error: GatewayError = InternalError("a defect of this service, met on every try; the worker's log has more")
-            if exc_info[0] is AbandonedJobError:
+            if died:
                 error = WorkerLost("the worker died under this task on every try; send the image again")
-            self._tasks.finish(failure(job.id, error), job)
+            view = failure(job.id, error)
+            self._tasks.finish(view, job)
+            self._note(view)
         return True
+
+    def _note(self, view: TaskView) -> None:
+        """Count and log the end of a task."""
+        if isinstance(view.result, DetectionResult):
+            self._metrics.succeeded(view.result.timings_ms, len(view.result.detections))
+            log.info("succeeded", extra=view.result.timings_ms)
+        elif isinstance(view.error, Problem):
+            self._metrics.failed(view.error.code)
+            log.info("failed: %s", view.error.detail, extra={"code": view.error.code})
 
     def _beat(self) -> None:
         """Keep the records of this worker and its executions fresh; do the maintenance."""
         while not self._ended.wait(HEARTBEAT_SECONDS):
+            if self._metrics_port is not None:
+                self._metrics_port.try_to_serve()
             try:
                 self._keep_fresh()
                 if self.should_run_maintenance_tasks:
@@ -177,6 +208,7 @@ class TaskWorker(SimpleWorker):
             for execution in running:
                 execution.heartbeat(self._tasks.rq.started_job_registry, EXECUTION_TTL_SECONDS, pipe)
             pipe.execute()
+        self._metrics.heartbeat.set_to_current_time()
 
 
 def connect(settings: Settings) -> "redis.Redis":
@@ -197,11 +229,12 @@ def main() -> int:
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(level=settings.log_level.upper(), format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("rq").setLevel(logging.WARNING)
+    logs.configure(settings.log_level, settings.log_format, "worker")
+    metrics_port = scrape.WorkerPort(settings)
+    metrics_port.try_to_serve()
     inferer = TritonClient(settings.triton_url, settings.triton_timeout)
-    processor = Processor(Pipeline(inferer, settings), settings)
-    worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings)
+    processor = Processor(Pipeline(inferer, settings), settings, metrics_port.metrics)
+    worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, worker.stop)
     worker.run()

@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -44,6 +45,7 @@ def run(given: Mapping[str, str]) -> int:
     check_free(settings.host, settings.port)
     check_model(repository, settings.model)
     with lock(run_dir):
+        shutil.rmtree(run_dir / "metrics", ignore_errors=True)  # the counts of the last run's workers
         environment = {
             **given,
             **addresses(given),

@@ -12,6 +12,7 @@ GATEWAY = Path(__file__).parents[2] / "gateway"
 # Modules of one storey may import those of the storeys below, never above or beside.
 WEB = {
     "accept",
+    "access",
     "app",
     "batches",
     "fetch",
@@ -20,6 +21,7 @@ WEB = {
     "openapi",
     "operations",
     "parameters",
+    "queuestate",
     "readiness",
     "requestid",
     "responses",
@@ -42,6 +44,9 @@ WORKER = {
     "colours",
 }
 SHARED = {
+    "logs",
+    "metrics",
+    "scrape",
     "addresses",
     "outbound",
     "queue",
