@@ -142,13 +142,13 @@ def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, 
 
 
 def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
-    """Letterboxed images by name: those of YOLO_SHARED/images, else ultralytics' samples, and always a drawing."""
+    """Letterboxed images by name: those of YOLO_SHARED/images, else ultralytics' samples, and always two drawings."""
     folders = [Path(os.environ.get("YOLO_SHARED") or "../shared") / "images"]
     ultralytics = find_spec("ultralytics")  # only its folder: importing it takes seconds
     if ultralytics is not None and ultralytics.origin is not None:
         folders.append(Path(ultralytics.origin).parent / "assets")
     files = next((found for folder in folders if (found := sorted(folder.glob("*.jpg")))), [])
-    images = {"drawing": drawing()}
+    images = {"drawing": drawing(), "drawing, upright": np.rot90(drawing()).copy()}
     for file in files[:MOST_IMAGES]:
         image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if image is not None:

@@ -53,3 +53,9 @@ def test_a_wrong_option_is_told_in_one_line(arguments: str, said: str) -> None:
 
 def test_the_repository_is_a_path() -> None:
     assert parse(["--repository", "elsewhere"]).repository == Path("elsewhere")
+
+
+def test_the_documentation_names_every_option() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    for name in EVERY.split():
+        assert f"`--{name}`" in page
