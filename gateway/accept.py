@@ -37,8 +37,8 @@ async def predict(request: Request) -> Response:
     wait, preferred = wait_seconds(request, choices)
     request.state.waits = bool(wait)
     key = _idempotency_key(request)
-    wanted = await _task_request(request, choices)
-    accepted = await run_in_threadpool(_accept, request, upload, wanted, choices, key)
+    wanted = await task_request(request, choices)
+    accepted = await run_in_threadpool(accept, request, upload, wanted, choices, key)
     headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
     if accepted.batch_id:
         return await _batch_answer(request, accepted, wait, headers)
@@ -55,7 +55,8 @@ def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
     return min(choices.wait, LONGEST_WAIT_SECONDS), False
 
 
-async def _task_request(request: Request, choices: Choices) -> TaskRequest:
+async def task_request(request: Request, choices: Choices) -> TaskRequest:
+    """What is asked of a worker. Raises InvalidParameter, ModelMismatch, ServiceUnavailable."""
     services = services_of(request)
     if choices.callback_url:
         if not services.settings.callbacks:
@@ -81,7 +82,8 @@ async def _task_request(request: Request, choices: Choices) -> TaskRequest:
     )
 
 
-def _accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str) -> Acceptance:
+def accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str) -> Acceptance:
+    """Make tasks of the images of a request. Raises as `probe` and `TaskQueue.accept` do; nothing was accepted then."""
     services = services_of(request)
     batch_id = uuid.uuid4().hex if len(upload.images) > 1 else ""
     wanted = msgspec.structs.replace(wanted, batch_id=batch_id)

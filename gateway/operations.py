@@ -60,10 +60,17 @@ def as_json(kind: Any) -> dict[str, Any]:
     return {"application/json": kind}
 
 
+def fields_of(
+    kind: type[msgspec.Struct], *names: str, where: Literal["query", "body"] = "query"
+) -> tuple[Parameter, ...]:
+    """A parameter for each field of a struct with these names, for all fields when no name is given."""
+    fields = msgspec.structs.fields(kind)
+    return tuple(Parameter(row.name, row.type, where, row.default) for row in fields if not names or row.name in names)
+
+
 def choices(*names: str, where: Literal["query", "body"] = "query") -> tuple[Parameter, ...]:
     """The parameters of `Choices` with these names, all when none is given."""
-    fields = msgspec.structs.fields(Choices)
-    return tuple(Parameter(row.name, row.type, where, row.default) for row in fields if not names or row.name in names)
+    return fields_of(Choices, *names, where=where)
 
 
 TASK_ID = Parameter("task_id", Annotated[str, Meta(description="as `POST /predict` gave it")], "path")

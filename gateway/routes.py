@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway import accept, batches, errors, openapi, tasks
+from gateway import accept, batches, deepstack, errors, openapi, tasks
 from gateway.detections import BatchView, TaskView
 from gateway.formats import CocoDataset, Format
 from gateway.models import ModelList, ModelView
@@ -205,6 +205,7 @@ operations = [
         answers=(Answer(200, "The model.", as_json(ModelView)),),
         errors=(errors.ModelNotFound, errors.InvalidParameter, errors.ModelMismatch, errors.ServiceUnavailable),
     ),
+    *deepstack.operations,
     Operation(
         method="GET",
         path="/livez",

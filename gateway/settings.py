@@ -33,6 +33,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_image_side: Annotated[int, Meta(ge=1, description="longest side of an image, pixels")] = 16_384
     max_images: Annotated[int, Meta(ge=1, le=1000, description="most images in one request")] = 16
     max_request_bytes: Annotated[int, Meta(ge=1, description="largest request with several images, bytes")] = 50_000_000
+    vision_wait: Annotated[
+        float, Meta(gt=0, le=60, description="longest wait of camera software for its answer, seconds")
+    ] = 30.0
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
     worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 4
