@@ -23,6 +23,7 @@
     │   ├── FetchFailed        422 fetch_failed
     │   └── InvalidParameter   422 invalid_parameter
     ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
+    ├── Overloaded             503 overloaded: more is waiting than the service takes on
     └── TaskFailed             the task ends in FAILURE; never retried
         ├── Canceled           410 canceled
         ├── InvalidImage       422 invalid_image
@@ -45,6 +46,7 @@ class GatewayError(Exception):
     status: ClassVar[int] = 500
     code: ClassVar[str] = "internal_error"
     title: ClassVar[str] = "Internal error"
+    retry_after: int | None = None  # seconds, for the header of that name
 
     @property
     def detail(self) -> str:
@@ -179,6 +181,17 @@ class ServiceUnavailable(GatewayError):
     """Redis does not answer; nothing was accepted."""
 
     status, code, title = 503, "service_unavailable", "Service unavailable"
+    retry_after = 5
+
+
+class Overloaded(GatewayError):
+    """More is waiting than the service takes on; nothing was accepted. Retry-After is worked out from its rate."""
+
+    status, code, title = 503, "overloaded", "Overloaded"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class TaskFailed(GatewayError):

@@ -3,37 +3,43 @@
 Keys, beside RQ's own job: `yolo:image:<task_id>` the encoded image, `yolo:result:<task_id>` the ended TaskView as JSON,
 `yolo:picture:<task_id>` the annotated pictures, `yolo:batch:<batch_id>` the parts of a batch,
 `yolo:idempotency:<digest>` what an Idempotency-Key stands for, `yolo:rate:<bucket>` how many tasks ended in those ten
-seconds. Each change of state is published on the channel `yolo:events` as `<task_id>:<state>`.
+seconds; the book of open tasks is told of in `gateway.atomic`. Each change of state is published on the channel
+`yolo:events` as `<task_id>:<state>`.
 """
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import redis
 from rq import Queue, Retry
-from rq.exceptions import DeserializationError
+from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from gateway import atomic
 from gateway.detections import State, TaskView, problem_of, timestamp
-from gateway.errors import Canceled, GatewayError, IdempotencyConflict, ServiceUnavailable, TaskNotFound, TaskRunning
+from gateway.errors import (
+    Canceled,
+    GatewayError,
+    IdempotencyConflict,
+    Overloaded,
+    ServiceUnavailable,
+    TaskNotFound,
+    TaskRunning,
+)
+from gateway.rate import KEPT_SECONDS, rate_key, rate_keys, retry_after, tasks_per_second
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
 from gateway.webhooks import schedule
 
 QUEUE_NAME = "predict"
 EVENTS_CHANNEL = "yolo:events"
-RATE_BUCKET_SECONDS = 10
-_RATE_KEPT_SECONDS = 120
-_MAINTENANCE_KEY = "yolo:maintenance"
-_LOST_AFTER_SECONDS = 10
-
-# A task id goes back to the head of the queue only if nobody has begun the task in the meantime.
-_RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then redis.call('lpush', KEYS[2], ARGV[1]) end"
+MEMORY_SHARE = 0.8  # of Redis' maxmemory; the rest is for the ends of what was accepted
+_BOOK = (atomic.OPEN_KEY, atomic.OPEN_BYTES_KEY)
 
 
 class NewTask(NamedTuple):
@@ -83,10 +89,6 @@ def batch_key(batch_id: str) -> str:
     return f"yolo:batch:{batch_id}"
 
 
-def rate_key(seconds: float) -> str:
-    return f"yolo:rate:{int(seconds // RATE_BUCKET_SECONDS)}"
-
-
 def job_key(task_id: str) -> str:
     return Job.key_for(task_id)
 
@@ -117,7 +119,6 @@ class TaskQueue:
         self.connection = connection
         self.rq = Queue(QUEUE_NAME, connection=connection, serializer=JSONSerializer)
         self._settings = settings
-        self._rescue = connection.register_script(_RESCUE)
 
     def accept(
         self, tasks: Sequence[NewTask], acceptance: Acceptance, *, at_front: bool = False, idempotency_key: str = ""
@@ -125,58 +126,45 @@ class TaskQueue:
         """Accept tasks, all or none, in one transaction; returns what was accepted.
 
         With an `idempotency_key` that is known already nothing is accepted again: returns what was accepted then.
-        Raises IdempotencyConflict when that was another request, and ServiceUnavailable; nothing was accepted then, as
-        far as this side can know.
+        Raises IdempotencyConflict when that was another request, Overloaded when too much is waiting already, and
+        ServiceUnavailable; nothing was accepted then, as far as this side can know.
         """
+        settings = self._settings
         key = f"yolo:idempotency:{idempotency_key}"
-        with redis_errors(), self.connection.pipeline() as pipe:
-            while True:
-                if idempotency_key:
-                    pipe.watch(key)  # type: ignore[no-untyped-call]
-                    known = pipe.get(key)
-                    if isinstance(known, bytes):
-                        return _same_request(msgspec.json.decode(known, type=Acceptance), acceptance)
-                    pipe.multi()
-                for task in tasks:
-                    self._enqueue(task, pipe, at_front)
-                if acceptance.batch_id:
-                    pipe.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=self._kept_seconds)
-                if idempotency_key:
-                    pipe.set(key, msgspec.json.encode(acceptance), ex=self._kept_seconds)
-                try:
-                    pipe.execute()
-                    return acceptance
-                except redis.WatchError:
-                    continue  # another request with this key came first
+        bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
+        sizes = [word for task in tasks for word in (task.task_id, len(task.image))]
+        with redis_errors():
+            commands = self.connection.pipeline()
+            for task in tasks:
+                self._enqueue(task, commands, at_front)
+            if acceptance.batch_id:
+                commands.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=self._kept_seconds)
+            if idempotency_key:
+                commands.set(key, msgspec.json.encode(acceptance), ex=self._kept_seconds)
+            keys = (*_BOOK, key, result_key(tasks[0].task_id))
+            args = (*bounds, len(tasks), *sizes, *atomic.words(commands))
+            outcome, *told = self._run(atomic.ACCEPT, keys, args)
+            if outcome in (b"overloaded", b"full"):
+                raise self._overloaded(outcome == b"full", *told)
+        return _same_request(msgspec.json.decode(told[0], type=Acceptance), acceptance) if told else acceptance
 
     def cancel(self, task_id: str) -> TaskView | None:
         """Cancel a task that has not begun and return its end; forget one that has ended and return None.
 
         Raises TaskRunning, TaskNotFound, ServiceUnavailable.
         """
-        with redis_errors(), self.connection.pipeline() as pipe:
-            while True:
-                pipe.watch(result_key(task_id), job_key(task_id), self.rq.key)  # type: ignore[no-untyped-call]
-                if pipe.exists(result_key(task_id)):
-                    pipe.multi()
-                    pipe.delete(result_key(task_id), picture_key(task_id))
-                    view = None
-                elif not pipe.exists(job_key(task_id)):
-                    raise TaskNotFound(f"no task {task_id}; it was never accepted, or its result has expired")
-                elif pipe.lpos(self.rq.key, task_id) is None:
-                    raise TaskRunning("the task has begun; it can be deleted once it has ended")
-                else:
-                    view = failure(task_id, Canceled("the task was canceled before it began"))
-                    job = Job.fetch(task_id, connection=self.connection, serializer=JSONSerializer)
-                    pipe.multi()
-                    pipe.lrem(self.rq.key, 1, task_id)
-                    pipe.delete(job_key(task_id))
-                    self._store_end(view, pipe, job)
-                try:
-                    pipe.execute()
-                    return view
-                except redis.WatchError:
-                    continue
+        view = failure(task_id, Canceled("the task was canceled before it began"))
+        with redis_errors():
+            commands = self.connection.pipeline()
+            commands.delete(job_key(task_id))
+            self._store_end(view, commands, self._job(task_id, self.connection.hgetall(job_key(task_id))))
+            keys = (*_BOOK, self.rq.key, result_key(task_id), picture_key(task_id))
+            outcome = self._run(atomic.CANCEL, keys, (task_id, *atomic.words(commands)))
+        if outcome == b"unknown":
+            raise TaskNotFound(f"no task {task_id}; it was never accepted, or its result has expired")
+        if outcome == b"running":
+            raise TaskRunning("the task has begun; it can be deleted once it has ended")
+        return view if outcome == b"canceled" else None
 
     def claim(self, seconds: float) -> Claim | None:
         """Take the next task, waiting up to `seconds` for one; 0 does not wait."""
@@ -184,14 +172,22 @@ class TaskQueue:
             with self.connection.pipeline(transaction=False) as pipe:
                 pipe.hgetall(job_key(task_id))
                 pipe.get(image_key(task_id))
-                pipe.exists(result_key(task_id))
-                raw_job, image, has_ended = pipe.execute()
-            if raw_job and not has_ended:
-                job = Job(task_id, connection=self.connection, serializer=JSONSerializer)
-                job.restore(raw_job)
+                pipe.hexists(atomic.OPEN_KEY, task_id)
+                raw_job, image, is_open = pipe.execute()
+            job = self._job(task_id, raw_job)
+            if is_open and job is not None:
                 return Claim(job, image)
-            self._forget(task_id)  # canceled, or ended by a worker that was believed dead
+            self.forget(task_id)  # canceled, or ended by a worker that was believed dead
         return None
+
+    def begin(self, claim: Claim, worker_name: str, ttl_seconds: int) -> Execution | None:
+        """Begin a task, as `worker_name`, for as long as heartbeats follow; None when it has ended in the meantime."""
+        commands = self.connection.pipeline()
+        execution = Execution.create(claim.job, ttl_seconds, commands, worker_name=worker_name)
+        claim.job.prepare_for_execution(worker_name, pipeline=commands)
+        commands.lrem(self.rq.intermediate_queue_key, 1, claim.task_id)
+        commands.publish(EVENTS_CHANNEL, f"{claim.task_id}:started")
+        return execution if self._run(atomic.IF_OPEN, _BOOK, (claim.task_id, *atomic.words(commands))) else None
 
     def finish(
         self,
@@ -199,21 +195,23 @@ class TaskQueue:
         job: Job | None = None,
         execution: Execution | None = None,
         pictures: Mapping[str, bytes] | None = None,
-    ) -> None:
+    ) -> bool:
         """Keep the end of a task, tell whoever waits for it, drop its image and, with its `execution`, its job.
 
-        `pictures` are annotated pictures by media type.
+        `pictures` are annotated pictures by media type. False when the task had ended before: the first end stays.
         """
+        commands = self.connection.pipeline()
+        for media_type, picture in (pictures or {}).items():
+            commands.hset(picture_key(view.task_id), media_type, picture)
+            commands.expire(picture_key(view.task_id), self._settings.result_ttl)
+        if job is not None and execution is not None:
+            commands.delete(job.key, ExecutionRegistry(job.id, self.connection).key)
+        self._store_end(view, commands, job)
         with self.connection.pipeline() as pipe:
-            if pictures:
-                for media_type, picture in pictures.items():
-                    pipe.hset(picture_key(view.task_id), media_type, picture)
-                pipe.expire(picture_key(view.task_id), self._settings.result_ttl)
             if job is not None and execution is not None:
                 execution.delete(job, pipe)
-                pipe.delete(job.key, ExecutionRegistry(job.id, self.connection).key)
-            self._store_end(view, pipe, job)
-            pipe.execute()
+            pipe.eval(atomic.END, len(_BOOK), *_BOOK, view.task_id, *atomic.words(commands))
+            return bool(pipe.execute()[-1])
 
     def give_back(self, job: Job, execution: Execution) -> None:
         """Put a begun task back to the head of the queue; it costs no try."""
@@ -223,20 +221,12 @@ class TaskQueue:
             self.rq.push_job_id(job.id, pipeline=pipe, at_front=True)
             pipe.execute()
 
-    def lead_maintenance(self, seconds: int) -> bool:
-        """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
-        return bool(self.connection.set(_MAINTENANCE_KEY, 1, nx=True, ex=seconds))
-
-    def rescue_lost(self) -> None:
-        """Put back the ids of tasks whose worker died between dequeue and begin."""
-        between = self.rq.intermediate_queue
-        for task_id in between.get_job_ids():
-            if between.set_first_seen(task_id):
-                continue
-            seen = between.get_first_seen(task_id)
-            if seen is not None and time.time() - seen.timestamp() > _LOST_AFTER_SECONDS:
-                self._rescue(keys=[between.key, self.rq.key], args=[task_id])
-                self.connection.delete(between.get_first_seen_key(task_id))
+    def forget(self, task_id: str) -> None:
+        """Drop what is left of a task that is not open any more."""
+        with self.connection.pipeline() as pipe:
+            pipe.lrem(self.rq.intermediate_queue_key, 1, task_id)
+            pipe.delete(job_key(task_id))
+            pipe.execute()
 
     @property
     def _kept_seconds(self) -> int:
@@ -266,7 +256,7 @@ class TaskQueue:
             schedule(pipe, view.task_id, callback_url, body)
         pipe.delete(image_key(view.task_id))
         pipe.incr(rate_key(ended_at))
-        pipe.expire(rate_key(ended_at), _RATE_KEPT_SECONDS)
+        pipe.expire(rate_key(ended_at), KEPT_SECONDS)
         pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}")
 
     def _next_id(self, seconds: float) -> str | None:
@@ -277,11 +267,23 @@ class TaskQueue:
             moved = self.connection.lmove(source, target)
         return moved.decode() if isinstance(moved, bytes) else None
 
-    def _forget(self, task_id: str) -> None:
-        with self.connection.pipeline() as pipe:
-            pipe.lrem(self.rq.intermediate_queue_key, 1, task_id)
-            pipe.delete(job_key(task_id))
-            pipe.execute()
+    def _job(self, task_id: str, stored: Mapping[bytes | str, bytes | str]) -> Job | None:
+        job = Job(task_id, connection=self.connection, serializer=JSONSerializer)
+        try:
+            job.restore(stored)
+        except NoSuchJobError:
+            return None  # or what is left of one that was deleted while another hand was on it
+        return job
+
+    def _run(self, script: str, keys: Sequence[str], args: Sequence[bytes | str | int | float]) -> Any:
+        return self.connection.eval(script, len(keys), *keys, *args)
+
+    def _overloaded(self, full: bool, tasks: int, sum_bytes: int) -> Overloaded:
+        instant = time.time()
+        counters = self.connection.mget(rate_keys(instant))
+        seconds = 60 if full else retry_after(tasks, tasks_per_second(counters, instant))
+        what = "its memory is taken up by results" if full else f"{tasks} tasks with {sum_bytes} bytes are waiting"
+        return Overloaded(f"the service has more to do than it can take on: {what}; try again in {seconds} s", seconds)
 
 
 def _callback_url(job: Job) -> str:

@@ -72,7 +72,7 @@ def server_timing(view: bytes) -> dict[str, str]:
 def gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     services_of(request).metrics.rejected.labels(error.code).inc()
-    headers = {"Retry-After": "5"} if error.status == 503 else None
+    headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
     return ProblemJSON(problem_of(error, request_id.get()), error.status, headers)
 
 

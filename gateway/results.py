@@ -15,23 +15,21 @@ from gateway.errors import NoPicture, TaskNotFound, WorkerLost
 from gateway.queue import (
     EVENTS_CHANNEL,
     QUEUE_NAME,
-    RATE_BUCKET_SECONDS,
     Acceptance,
     batch_key,
     failure,
     job_key,
     picture_key,
-    rate_key,
     redis_errors,
     result_key,
 )
+from gateway.rate import rate_keys, tasks_per_second
 
 log = logging.getLogger(__name__)
 
 _ENDED = frozenset({"succeeded", "failed", "canceled"})
 _LOST = frozenset({b"failed", b"stopped", b"canceled"})
 _RECONNECT_SECONDS = 0.5
-_RATE_BUCKETS = 6
 _QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 
 
@@ -168,16 +166,14 @@ class Results:
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.lpos(_QUEUE_KEY, view.task_id)
-                pipe.mget([rate_key(instant - age * RATE_BUCKET_SECONDS) for age in range(_RATE_BUCKETS)])
+                pipe.mget(rate_keys(instant))
                 position, buckets = await pipe.execute()
         if position is None:
             return pending
         view.position = position
-        ended = [int(bucket or 0) for bucket in buckets]
-        if any(ended):
-            oldest = max(age for age, count in enumerate(ended) if count)
-            seconds = oldest * RATE_BUCKET_SECONDS + instant % RATE_BUCKET_SECONDS
-            view.ready_in_seconds = round((position + 1) * max(seconds, 1.0) / sum(ended), 1)
+        per_second = tasks_per_second(buckets, instant)
+        if per_second:
+            view.ready_in_seconds = round((position + 1) / per_second, 1)
         return msgspec.json.encode(view)
 
 

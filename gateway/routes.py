@@ -123,7 +123,7 @@ operations = [
             *(errors.BadMultipart, errors.NoImage, errors.BadJSON, errors.SwitchedOff, errors.TaskNotFound),
             *(errors.ImageTooLarge, errors.TooManyImages, errors.UnsupportedImage, errors.InvalidParameter),
             *(errors.IdempotencyConflict, errors.UrlNotAllowed, errors.FetchFailed),
-            *(errors.ModelMismatch, errors.ServiceUnavailable),
+            *(errors.ModelMismatch, errors.ServiceUnavailable, errors.Overloaded),
         ),
     ),
     Operation(

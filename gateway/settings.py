@@ -36,6 +36,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     vision_wait: Annotated[
         float, Meta(gt=0, le=60, description="longest wait of camera software for its answer, seconds")
     ] = 30.0
+    max_queued_tasks: Annotated[int, Meta(ge=1, description="most tasks accepted and not ended")] = 5_000
+    max_queued_bytes: Annotated[int, Meta(ge=1, description="most bytes of the images of these tasks")] = 500_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
     worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 4

@@ -9,7 +9,7 @@ loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis r
 4. finish          result stored, image and job removed, the end published: one transaction
 
 A worker that dies is noticed when its executions' heartbeats stop (EXECUTION_TTL_SECONDS), an id lost between 1 and 3
-when two rounds of maintenance have seen it.
+when two rounds of maintenance have seen it. When Redis dies, what was worked out is held until it answers again.
 """
 
 import logging
@@ -18,8 +18,10 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import FrameType
+from typing import TypeVar
 
 import redis
 from rq import SimpleWorker
@@ -35,10 +37,13 @@ from gateway import logs, scrape
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.jobs import GivenBack, Processor
+from gateway.maintenance import Maintenance
 from gateway.pipeline import Pipeline
-from gateway.queue import EVENTS_CHANNEL, Claim, TaskQueue, failure
+from gateway.queue import Claim, TaskQueue, failure
 from gateway.settings import Settings, SettingsError, load
 from gateway.triton import TritonClient
+
+_T = TypeVar("_T")
 
 log = logging.getLogger("gateway.worker")
 
@@ -47,6 +52,8 @@ EXECUTION_TTL_SECONDS = 20
 MAINTENANCE_SECONDS = 15
 _DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
 _RECONNECT_SECONDS = 1
+_HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
+_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)  # the last one: loading, full, read-only
 
 
 class TaskWorker(SimpleWorker):
@@ -67,6 +74,7 @@ class TaskWorker(SimpleWorker):
             maintenance_interval=MAINTENANCE_SECONDS,
         )
         self._tasks = queue
+        self._maintenance = Maintenance(queue)
         self.processor = processor
         self._metrics = processor.metrics
         self._metrics_port = metrics_port
@@ -80,7 +88,7 @@ class TaskWorker(SimpleWorker):
 
     def run(self, *, burst: bool = False) -> None:
         """Take tasks until stopped, or with `burst` until the queue is empty; running tasks end first."""
-        self.register_birth()  # type: ignore[no-untyped-call]
+        self._hold(self.register_birth)
         self._heart.start()
         try:
             while not self.processor.stopping.is_set():
@@ -91,7 +99,10 @@ class TaskWorker(SimpleWorker):
             self._pool.shutdown(wait=True)
             self._ended.set()
             self._heart.join()
-            self.register_death()  # type: ignore[no-untyped-call]
+            try:
+                self.register_death()  # type: ignore[no-untyped-call]
+            except redis.RedisError as error:
+                log.warning("the worker's record is left to expire, Redis does not answer: %s", error)
 
     def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
         """Take no more tasks, let the running ones end. A signal handler."""
@@ -128,12 +139,14 @@ class TaskWorker(SimpleWorker):
 
     def _perform(self, claim: Claim) -> None:
         execution = self.begin(claim)
+        if execution is None:
+            return
         try:
             view, pictures = self.processor.process(claim)
-            self._tasks.finish(view, claim.job, execution, pictures)
-            self._note(view)
+            if self._hold(lambda: self._tasks.finish(view, claim.job, execution, pictures)):
+                self._note(view)
         except GivenBack:
-            self._tasks.give_back(claim.job, execution)
+            self._hold(lambda: self._tasks.give_back(claim.job, execution))
         except redis.RedisError:
             raise
         except Exception as error:  # a defect: RQ counts the try, and ends the task after the last one
@@ -142,15 +155,28 @@ class TaskWorker(SimpleWorker):
         finally:
             self.executions.pop(execution.id, None)
 
-    def begin(self, claim: Claim) -> Execution:
-        with self.connection.pipeline() as pipe:
-            execution = Execution.create(claim.job, EXECUTION_TTL_SECONDS, pipe, worker_name=self.name)
-            claim.job.prepare_for_execution(self.name, pipeline=pipe)
-            pipe.lrem(self._tasks.rq.intermediate_queue_key, 1, claim.task_id)
-            pipe.publish(EVENTS_CHANNEL, f"{claim.task_id}:started")
-            pipe.execute()
+    def begin(self, claim: Claim) -> Execution | None:
+        """Begin a claimed task; None when it has ended in the meantime."""
+        execution = self._tasks.begin(claim, self.name, EXECUTION_TTL_SECONDS)
+        if execution is None:
+            self._tasks.forget(claim.task_id)
+            return None
         self.executions[execution.id] = execution
+        log.debug("task %s begins", claim.task_id)
         return execution
+
+    def _hold(self, save: Callable[[], _T]) -> _T:
+        """Do it once Redis answers, so that its restart costs no work. Raises redis.RedisError when it does not."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return save()
+            except _AWAY as error:
+                most = _HOLD_STOPPING_SECONDS if self.processor.stopping.is_set() else _HOLD_SECONDS
+                if time.monotonic() - begun > most:
+                    raise
+                log.warning("Redis does not answer, trying again: %s", error)
+            time.sleep(_RECONNECT_SECONDS)
 
     def _store_failure(self, job: Job, *exc_info: object) -> bool:
         """RQ's exception handler, called for a defect and for a task whose worker died."""
@@ -162,8 +188,8 @@ class TaskWorker(SimpleWorker):
             if died:
                 error = WorkerLost("the worker died under this task on every try; send the image again")
             view = failure(job.id, error)
-            self._tasks.finish(view, job)
-            self._note(view)
+            if self._tasks.finish(view, job):
+                self._note(view)
         return True
 
     def _note(self, view: TaskView) -> None:
@@ -177,22 +203,28 @@ class TaskWorker(SimpleWorker):
 
     def _beat(self) -> None:
         """Keep the records of this worker and its executions fresh; do the maintenance."""
-        while not self._ended.wait(HEARTBEAT_SECONDS):
-            if self._metrics_port is not None:
-                self._metrics_port.try_to_serve()
-            try:
-                self._keep_fresh()
-                if self.should_run_maintenance_tasks:
-                    self.clean_registries()
-            except redis.RedisError as error:
-                log.warning("heartbeat not written: %s", error)
+        try:
+            while not self._ended.wait(HEARTBEAT_SECONDS):
+                if self._metrics_port is not None:
+                    self._metrics_port.try_to_serve()
+                try:
+                    self._keep_fresh()
+                    if self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(EXECUTION_TTL_SECONDS):
+                        self.clean_registries()
+                except redis.RedisError as error:
+                    log.warning("heartbeat not written: %s", error)
+        finally:
+            if not self._ended.is_set():
+                log.critical("the heartbeat has stopped by a defect; this worker ends before it is taken for dead")
+                os._exit(1)
 
     def clean_registries(self) -> None:
         """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""
-        if self._tasks.lead_maintenance(MAINTENANCE_SECONDS - 1):
+        if self._maintenance.lead(MAINTENANCE_SECONDS - 1):
             clean_registries(self._tasks.rq, self._exc_handlers)
             clean_worker_registry(self._tasks.rq)
-            self._tasks.rescue_lost()
+            self._maintenance.rescue_lost()
+            self._maintenance.close_vanished()
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _keep_fresh(self) -> None:

@@ -9,9 +9,11 @@ import httpx2
 import pytest
 import redis
 
+from gateway.errors import WorkerLost
 from gateway.jobs import Processor
+from gateway.maintenance import Maintenance
 from gateway.pipeline import Pipeline
-from gateway.queue import Acceptance, NewTask, TaskQueue, job_key
+from gateway.queue import Acceptance, NewTask, TaskQueue, failure, job_key
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
@@ -63,10 +65,10 @@ def test_a_worker_that_dies_between_dequeue_and_begin_loses_nothing(
     client: httpx2.Client, queue: TaskQueue, task_id: str, work: Callable[[], None], connection: "redis.Redis"
 ) -> None:
     assert queue.claim(0) is not None
-    queue.rescue_lost()
+    Maintenance(queue).rescue_lost()
     assert queue.claim(0) is None, "the first look only remembers the id"
-    connection.set(queue.rq.intermediate_queue.get_first_seen_key(task_id), time.time() - 11)
-    queue.rescue_lost()
+    connection.hset("yolo:between", task_id, str(time.time() - 11))
+    Maintenance(queue).rescue_lost()
     work()
     assert status(client, task_id) == "SUCCESS"
     assert connection.llen(queue.rq.intermediate_queue_key) == 0
@@ -123,6 +125,7 @@ def test_a_task_that_ended_after_all_is_not_run_again(
     first = queue.claim(0)
     assert first is not None
     execution = worker.begin(first)
+    assert execution is not None
     age_executions(connection, queue)
     worker.clean_registries()  # believed dead, queued again
     view, _ = worker.processor.process(first)
@@ -132,21 +135,59 @@ def test_a_task_that_ended_after_all_is_not_run_again(
     assert len(triton.seen) == 1
 
 
+def test_the_first_end_of_a_task_stays(
+    client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
+) -> None:
+    claim = queue.claim(0)
+    assert claim is not None
+    execution = worker.begin(claim)
+    view, _ = worker.processor.process(claim)
+    assert queue.finish(view, claim.job, execution)
+    assert not queue.finish(failure(task_id, WorkerLost("believed dead")))
+    assert status(client, task_id) == "SUCCESS"
+    client.delete(f"/result/{task_id}")
+    assert not queue.finish(view, claim.job, execution), "the client wants it forgotten"
+    assert client.get(f"/result/{task_id}").status_code == 404
+
+
+def test_a_claimed_task_that_ended_elsewhere_is_not_begun(
+    queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
+) -> None:
+    claim = queue.claim(0)
+    assert claim is not None
+    queue.finish(failure(task_id, WorkerLost("believed dead")))
+    assert worker.begin(claim) is None
+    assert connection.llen(queue.rq.intermediate_queue_key) == 0
+    assert connection.zcard(queue.rq.started_job_registry.key) == 0
+
+
+def test_what_is_left_of_a_deleted_job_harms_no_worker(
+    queue: TaskQueue, task_id: str, connection: "redis.Redis"
+) -> None:
+    connection.delete(job_key(task_id))
+    connection.hset(job_key(task_id), "status", "queued")
+    assert queue.claim(0) is None
+    assert connection.exists(job_key(task_id)) == 0
+
+
 def test_a_given_back_task_costs_no_try(
     client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, work: Callable[[], None]
 ) -> None:
     for _ in range(5):
         claim = queue.claim(0)
         assert claim is not None
-        queue.give_back(claim.job, worker.begin(claim))
+        execution = worker.begin(claim)
+        assert execution is not None
+        queue.give_back(claim.job, execution)
     work()
     assert status(client, task_id) == "SUCCESS"
 
 
 def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:
-    assert [queue.lead_maintenance(1), queue.lead_maintenance(1)] == [True, False]
+    maintenance = Maintenance(queue)
+    assert [maintenance.lead(1), maintenance.lead(1)] == [True, False]
     time.sleep(1.1)
-    assert queue.lead_maintenance(1)
+    assert maintenance.lead(1)
 
 
 class TestStopping:

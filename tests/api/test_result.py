@@ -90,13 +90,15 @@ def test_an_expired_image_is_a_failure_with_a_reason(
     assert client.get(f"/result/{task_id}").json()["error"]["code"] == "image_expired"
 
 
-def test_a_result_expires(client: httpx2.Client, settings: Settings, connection: "redis.Redis") -> None:
-    TaskQueue(connection, Settings(redis_url=settings.redis_url, result_ttl=1)).finish(
-        TaskView(task_id="a" * 32, status="SUCCESS", state="succeeded")
-    )
-    assert client.get(f"/result/{'a' * 32}").status_code == 200
+def test_a_result_expires(client: httpx2.Client, task_id: str, settings: Settings, connection: "redis.Redis") -> None:
+    queue = TaskQueue(connection, Settings(redis_url=settings.redis_url, result_ttl=1))
+    claim = queue.claim(0)
+    assert claim is not None
+    ended = TaskView(task_id=task_id, status="SUCCESS", state="succeeded")
+    queue.finish(ended, claim.job, queue.begin(claim, "worker", 20))
+    assert client.get(f"/result/{task_id}").json()["status"] == "SUCCESS"
     time.sleep(1.1)
-    assert client.get(f"/result/{'a' * 32}").status_code == 404
+    assert client.get(f"/result/{task_id}").status_code == 404
 
 
 def test_an_ended_task_leaves_only_its_result(

@@ -43,12 +43,15 @@ WORKER = {
     "nms",
     "annotate",
     "webhooks_worker",
+    "maintenance",
     "colours",
 }
 SHARED = {
     "logs",
     "metrics",
     "scrape",
+    "atomic",
+    "rate",
     "addresses",
     "outbound",
     "queue",

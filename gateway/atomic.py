@@ -1,0 +1,112 @@
+"""Changes of a task's state as one step in Redis: the commands of a pipeline, run by a script if they still apply.
+
+`yolo:open` is the book of open tasks: a hash of every task that was accepted and has not ended, with the bytes of its
+image; `yolo:open_bytes` is the sum. A task enters the book as it is accepted and leaves it as it ends, and whatever a
+worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
+"""
+
+from collections.abc import Sequence
+
+import redis
+
+OPEN_KEY = "yolo:open"
+OPEN_BYTES_KEY = "yolo:open_bytes"
+
+_RUN = """
+local function run(at)
+    while at <= #ARGV do
+        local words = tonumber(ARGV[at])
+        redis.call(unpack(ARGV, at + 1, at + words))
+        at = at + words + 1
+    end
+end
+"""
+
+_RELEASE = """
+local function release(id)
+    local bytes = redis.call('hget', KEYS[1], id)
+    if bytes then
+        redis.call('hdel', KEYS[1], id)
+        redis.call('decrby', KEYS[2], bytes)
+    end
+    return bytes
+end
+"""
+
+# KEYS: book, sum, idempotency, result of the first task.
+# ARGV: most tasks, most bytes, share of Redis' memory, number of tasks, (id, bytes) of each, commands.
+ACCEPT = (
+    _RUN
+    + """
+local known = redis.call('get', KEYS[3])
+if known then return {'known', known} end
+if redis.call('hexists', KEYS[1], ARGV[5]) == 1 or redis.call('exists', KEYS[4]) == 1 then
+    return {'accepted'}  -- the answer was lost, the client library asks again
+end
+local number, bytes = tonumber(ARGV[4]), 0
+for i = 1, number do bytes = bytes + tonumber(ARGV[4 + 2 * i]) end
+local tasks, sum = redis.call('hlen', KEYS[1]), tonumber(redis.call('get', KEYS[2]) or '0')
+if tasks > 0 and (tasks + number > tonumber(ARGV[1]) or sum + bytes > tonumber(ARGV[2])) then
+    return {'overloaded', tasks, sum}
+end
+local memory = redis.call('info', 'memory')
+local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
+if most > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) + bytes > most * tonumber(ARGV[3]) then
+    return {'full', tasks, sum}
+end
+for i = 1, number do redis.call('hset', KEYS[1], ARGV[3 + 2 * i], ARGV[4 + 2 * i]) end
+redis.call('incrby', KEYS[2], bytes)
+run(5 + 2 * number)
+return {'accepted'}
+"""
+)
+
+# KEYS: book. ARGV: id, commands.
+IF_OPEN = (
+    _RUN
+    + """
+if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 0 end
+run(2)
+return 1
+"""
+)
+
+# KEYS: book, sum. ARGV: id, commands.
+END = (
+    _RUN
+    + _RELEASE
+    + """
+if not release(ARGV[1]) then return 0 end
+run(2)
+return 1
+"""
+)
+
+# KEYS: book, sum, queue, result, picture. ARGV: id, commands.
+CANCEL = (
+    _RUN
+    + _RELEASE
+    + """
+if redis.call('exists', KEYS[4]) == 1 then
+    redis.call('del', KEYS[4], KEYS[5])
+    return 'forgotten'
+end
+if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end
+if redis.call('lrem', KEYS[3], 1, ARGV[1]) == 0 then return 'running' end
+release(ARGV[1])
+run(2)
+return 'canceled'
+"""
+)
+
+# KEYS: between, queue. ARGV: id. The id goes back only if nobody has begun the task in the meantime.
+RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then return redis.call('lpush', KEYS[2], ARGV[1]) end"
+
+
+def words(pipe: "redis.client.Pipeline") -> Sequence[bytes | str | int | float]:
+    """The commands that a pipeline has collected, as a script takes them: each after the number of its words."""
+    flat: list[bytes | str | int | float] = []
+    for command, _ in pipe.command_stack:
+        flat.append(len(command))
+        flat.extend(command)
+    return flat

@@ -1,0 +1,64 @@
+"""What workers do for each other now and then: start the tasks again whose worker died, keep the books straight."""
+
+import logging
+import time
+
+from gateway import atomic
+from gateway.errors import InternalError
+from gateway.queue import TaskQueue, failure, job_key
+
+log = logging.getLogger(__name__)
+
+_LEADER_KEY = "yolo:maintenance"
+_BETWEEN_KEY = "yolo:between"  # when an id was first seen between dequeue and begin, seconds since the epoch
+_LOST_AFTER_SECONDS = 10
+_SCAN = 500
+
+
+class Maintenance:
+    """Blocking calls. Raises redis.RedisError."""
+
+    def __init__(self, queue: TaskQueue) -> None:
+        self._queue = queue
+        self._redis = queue.connection
+
+    def lead(self, seconds: int) -> bool:
+        """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
+        return bool(self._redis.set(_LEADER_KEY, 1, nx=True, ex=seconds))
+
+    def server_is_up_for(self, seconds: int) -> bool:
+        """Whether workers had that long to send heartbeats since Redis came up."""
+        return int(self._redis.info("server")["uptime_in_seconds"]) >= seconds
+
+    def rescue_lost(self) -> None:
+        """Put back the ids of tasks whose worker died between dequeue and begin."""
+        between, instant = self._queue.rq.intermediate_queue, time.time()
+        known = self._redis.hgetall(_BETWEEN_KEY)
+        seen = {task_id: float(known.get(task_id.encode(), instant)) for task_id in between.get_job_ids()}
+        for task_id in [task_id for task_id, first in seen.items() if instant - first > _LOST_AFTER_SECONDS]:
+            log.warning("task %s was taken but not begun: it goes back to the head of the queue", task_id)
+            self._redis.eval(atomic.RESCUE, 2, between.key, self._queue.rq.key, task_id)
+            del seen[task_id]
+        with self._redis.pipeline() as pipe:
+            pipe.delete(_BETWEEN_KEY)
+            if seen:
+                pipe.hset(_BETWEEN_KEY, items=[word for pair in seen.items() for word in pair])
+            pipe.execute()
+
+    def close_vanished(self) -> None:
+        """End the open tasks whose job is gone: their clients are told, and they do not count for ever."""
+        cursor = -1
+        while cursor:
+            cursor, page = self._redis.hscan(atomic.OPEN_KEY, max(cursor, 0), count=_SCAN)
+            ids = [_text(task_id) for task_id in page]
+            with self._redis.pipeline(transaction=False) as pipe:
+                for task_id in ids:
+                    pipe.exists(job_key(task_id))
+                there = pipe.execute()
+            for task_id in [task_id for task_id, exists in zip(ids, there, strict=True) if not exists]:
+                if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
+                    log.error("task %s has vanished from the queue", task_id)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

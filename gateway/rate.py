@@ -1,0 +1,36 @@
+"""How many tasks end a second, as counted in Redis over the last minute."""
+
+import math
+import time
+from collections.abc import Sequence
+
+BUCKET_SECONDS = 10
+BUCKETS = 6
+KEPT_SECONDS = 120
+
+
+def rate_key(seconds: float) -> str:
+    """The counter of the tasks that ended around `seconds` since the epoch."""
+    return f"yolo:rate:{int(seconds // BUCKET_SECONDS)}"
+
+
+def rate_keys(instant: float) -> list[str]:
+    """The counters of the last minute, newest first."""
+    return [rate_key(instant - age * BUCKET_SECONDS) for age in range(BUCKETS)]
+
+
+def tasks_per_second(counters: Sequence[bytes | str | None], instant: float | None = None) -> float:
+    """The rate that the values of `rate_keys(instant)` tell; 0 when no task has ended in the last minute."""
+    ended = [int(counter or 0) for counter in counters]
+    if not any(ended):
+        return 0.0
+    oldest = max(age for age, count in enumerate(ended) if count)
+    seconds = oldest * BUCKET_SECONDS + (time.time() if instant is None else instant) % BUCKET_SECONDS
+    return sum(ended) / max(seconds, 1.0)
+
+
+def retry_after(tasks: int, per_second: float) -> int:
+    """Seconds until half of the open tasks have ended at that rate, from 1 to 120; 60 where no rate is known."""
+    if not per_second:
+        return 60
+    return max(1, min(120, math.ceil(tasks / per_second / 2)))

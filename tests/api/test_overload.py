@@ -1,0 +1,142 @@
+"""The queue is bounded, and what is not taken on is told when to come back."""
+
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx2
+import pytest
+import redis
+from starlette.testclient import TestClient
+
+from gateway import atomic
+from gateway.app import create_app
+from gateway.errors import Overloaded
+from gateway.maintenance import Maintenance
+from gateway.queue import Acceptance, NewTask, TaskQueue, job_key
+from gateway.rate import retry_after
+from gateway.requests import BatchEntry, TaskRequest
+from gateway.settings import Settings
+from tests.api.conftest import NO_TRITON
+from tests.pictures import encoded
+
+PICTURE = encoded(64, 48)
+MOST_TASKS = 5
+
+
+@pytest.fixture
+def settings(redis_url: str) -> Settings:
+    return Settings(redis_url=redis_url, triton_url=NO_TRITON, max_queued_tasks=MOST_TASKS, max_queued_bytes=20_000)
+
+
+@pytest.fixture
+def queue(settings: Settings, connection: "redis.Redis") -> TaskQueue:
+    return TaskQueue(connection, settings)
+
+
+@pytest.fixture
+def small_redis(connection: "redis.Redis") -> Iterator[None]:
+    """A Redis that is as good as full."""
+    connection.config_set("maxmemory", connection.info("memory")["used_memory"] + 100_000)
+    yield
+    connection.config_set("maxmemory", 0)
+
+
+def submit(queue: TaskQueue, size: int = 100, task_id: str = "") -> str:
+    task_id = task_id or uuid.uuid4().hex
+    request = TaskRequest(model="fake", accepted_at=time.time())
+    queue.accept([NewTask(task_id, bytes(size), request)], Acceptance([BatchEntry(0, "", task_id)]))
+    return task_id
+
+
+def book(connection: "redis.Redis") -> tuple[int, int]:
+    """Open tasks, and the bytes of their images."""
+    return connection.hlen(atomic.OPEN_KEY), int(connection.get(atomic.OPEN_BYTES_KEY) or 0)
+
+
+def test_more_tasks_than_allowed_are_refused(client: httpx2.Client) -> None:
+    statuses = [client.post("/predict", content=PICTURE).status_code for _ in range(MOST_TASKS + 2)]
+    assert statuses == [202] * MOST_TASKS + [503] * 2
+    refused = client.post("/predict", content=PICTURE)
+    assert refused.json()["code"] == "overloaded"
+    assert 1 <= int(refused.headers["retry-after"]) <= 120
+
+
+def test_more_bytes_than_allowed_are_refused(queue: TaskQueue, connection: "redis.Redis") -> None:
+    submit(queue, 15_000)
+    with pytest.raises(Overloaded, match="1 tasks with 15000 bytes are waiting"):
+        submit(queue, 6_000)
+    submit(queue, 5_000)
+    assert book(connection) == (2, 20_000)
+
+
+def test_an_idle_service_takes_a_request_beyond_the_bounds(queue: TaskQueue) -> None:
+    submit(queue, 50_000)
+
+
+def test_the_bounds_hold_for_many_at_once(queue: TaskQueue, connection: "redis.Redis") -> None:
+    def tried(_: int) -> bool:
+        try:
+            submit(queue)
+        except Overloaded:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(tried, range(64))) == MOST_TASKS
+    assert connection.llen(queue.rq.key) == MOST_TASKS
+
+
+def test_a_task_that_ends_makes_room(
+    client: httpx2.Client, work: Callable[[], None], connection: "redis.Redis"
+) -> None:
+    for _ in range(MOST_TASKS):
+        client.post("/predict", content=PICTURE)
+    assert book(connection) == (MOST_TASKS, MOST_TASKS * len(PICTURE))
+    work()
+    assert book(connection) == (0, 0)
+    assert client.post("/predict", content=PICTURE).status_code == 202
+
+
+def test_a_canceled_task_makes_room(client: httpx2.Client, connection: "redis.Redis") -> None:
+    place = client.post("/predict", content=PICTURE).headers["location"]
+    assert client.delete(place).status_code == 200
+    assert book(connection) == (0, 0)
+
+
+def test_a_redis_that_is_nearly_full_takes_no_more(
+    client: httpx2.Client, small_redis: None, connection: "redis.Redis"
+) -> None:
+    refused = client.post("/predict", content=PICTURE)
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert connection.info("stats")["evicted_keys"] == 0
+
+
+def test_an_accept_that_is_repeated_after_a_lost_answer_is_one_task(
+    queue: TaskQueue, connection: "redis.Redis"
+) -> None:
+    task_id = submit(queue)
+    submit(queue, task_id=task_id)
+    assert connection.lrange(queue.rq.key, 0, -1) == [task_id.encode()]
+    assert book(connection) == (1, 100)
+
+
+def test_a_task_whose_job_has_vanished_ends(client: httpx2.Client, queue: TaskQueue, connection: "redis.Redis") -> None:
+    kept, vanished = submit(queue), submit(queue)
+    connection.delete(job_key(vanished))
+    Maintenance(queue).close_vanished()
+    assert connection.hkeys(atomic.OPEN_KEY) == [kept.encode()]
+    assert book(connection) == (1, 100)
+    assert client.get(f"/result/{vanished}").json()["error"]["code"] == "internal_error"
+
+
+@pytest.mark.parametrize(("tasks", "per_second", "seconds"), [(100, 10, 5), (1, 100, 1), (5_000, 1, 120), (100, 0, 60)])
+def test_retry_after_is_the_time_in_which_half_the_queue_ends(tasks: int, per_second: float, seconds: int) -> None:
+    assert retry_after(tasks, per_second) == seconds
+
+
+def test_a_service_without_a_limit_on_memory_works(redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, triton_url=NO_TRITON)
+    with TestClient(create_app(settings)) as client:
+        assert client.post("/predict", content=PICTURE).status_code == 202
