@@ -16,7 +16,7 @@ MODEL ?= $(or $(basename $(notdir $(WEIGHTS))),yolov5n)
 PORT ?=
 WORKERS ?=
 REDIS_URL ?=
-export MODEL PORT WORKERS REDIS_URL
+export MODEL WEIGHTS PORT WORKERS REDIS_URL
 
 ONNX = $(or $(lastword $(wildcard model_repository/$(MODEL)/*/model.onnx)),model_repository/$(MODEL)/1/model.onnx)
 PY := .venv/bin/python
@@ -29,8 +29,8 @@ help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=2 and REDIS_URL=redis://... go with make run"
 
-run: setup $(ONNX) ## set up if needed, start the whole stack, stop with Ctrl-C
-	@exec $(PY) -m local
+run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
+	@exec $(PY) -m local --export
 
 test: setup ## set up if needed, run every test (ARGS="-k name" picks)
 	@$(PY) -m pytest $(ARGS)

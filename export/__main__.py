@@ -5,8 +5,10 @@ import sys
 import time
 
 from export import repository
-from export.errors import ExportError
+from export.errors import ExportError, NoWeightsError
 from export.options import parse
+
+NO_WEIGHTS = 3  # exit status that tells `python -m local` to serve the demo model
 
 
 def main() -> int:
@@ -21,7 +23,7 @@ def main() -> int:
             build.export(options, _report)
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
-        return 1
+        return NO_WEIGHTS if isinstance(error, NoWeightsError) else 1
     except KeyboardInterrupt:
         print("export: interrupted; the repository is as it was", file=sys.stderr)
         return 130

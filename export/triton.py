@@ -18,6 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from export.doctor.place import AddressError, find
 from export.errors import ExportError
+from gateway.modelspec import CHANNEL_ARGUMENTS
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -95,7 +96,7 @@ class Candidate:
 def running() -> Iterator[Triton | None]:
     """The Triton at `address()`, or None when none answers there."""
     url = address()
-    client = InferenceServerClient(url)
+    client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
     try:
         yield Triton(url, client) if _alive(client) else None
     finally:

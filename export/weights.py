@@ -22,7 +22,7 @@ from numpy._core import multiarray
 from torch import nn
 
 from export import layers
-from export.errors import ExportError
+from export.errors import ExportError, NoWeightsError
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 RELEASED = tuple(f"yolov5{size}{resolution}" for resolution in ("", "6") for size in "nsmlx")
@@ -86,7 +86,7 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         if made:
             folder.rmdir()
         reason = getattr(error, "reason", error)
-        raise ExportError(
+        raise NoWeightsError(
             f"no weights: {name} could not be downloaded ({reason}). Three ways to get them: connect to the network "
             f"and run this again; put {name.replace('u.pt', '.pt')} or {name} into weights/; or give WEIGHTS=path.pt"
         ) from error

@@ -20,6 +20,7 @@ from gateway.errors import GatewayError
 from gateway.fetch import Fetcher
 from gateway.metrics import GatewayMetrics, QueueCollector
 from gateway.models import Models
+from gateway.modelspec import CHANNEL_ARGUMENTS
 from gateway.outbound import Outbound
 from gateway.queue import TaskQueue
 from gateway.queuestate import reader
@@ -43,7 +44,7 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         blocking = redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(settings.redis_url, **_POOL))
         reading = aioredis.Redis.from_pool(aioredis.BlockingConnectionPool.from_url(settings.redis_url, **_POOL))
         subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
-        triton = InferenceServerClient(settings.triton_url)
+        triton = InferenceServerClient(settings.triton_url, channel_args=CHANNEL_ARGUMENTS)
         app.state.settings = settings
         app.state.outbound = outbound or Outbound(settings.url_ports)
         app.state.fetcher = Fetcher(settings, app.state.outbound)

@@ -10,6 +10,13 @@ from gateway.errors import ModelMismatch
 
 INPUT, OUTPUT = "images", "detections"
 
+# Messages of any size; never through a proxy of the environment, which would even be asked for 127.0.0.1.
+CHANNEL_ARGUMENTS = [
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.enable_http_proxy", 0),
+]
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

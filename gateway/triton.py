@@ -10,7 +10,7 @@ from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import ModelUnavailable
-from gateway.modelspec import OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
+from gateway.modelspec import CHANNEL_ARGUMENTS, OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
 
 _STATISTICS_SECONDS = 1.0
 
@@ -38,7 +38,7 @@ class TritonClient:
     """A blocking, thread-safe client; one per worker process. `timeout` is the longest wait for one call, seconds."""
 
     def __init__(self, url: str, timeout: float) -> None:
-        self._client = InferenceServerClient(url)
+        self._client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
         self._timeout = timeout
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._reading = threading.Lock()

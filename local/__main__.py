@@ -1,4 +1,7 @@
-"""`python -m local`: Redis, Triton, workers and gateway in the foreground, without Docker."""
+"""`python -m local`: Redis, Triton, workers and gateway in the foreground, without Docker.
+
+With `--export` a model that is not there yet is exported first.
+"""
 
 import fcntl
 import http.client
@@ -14,12 +17,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
+import msgspec
 import redis
 from honcho.environ import parse_procfile
 
 from gateway.settings import Settings, SettingsError, load
 from local import triton
 from local.errors import LocalError
+from local.model import DEMO_NAME, prepare
 from local.ports import check_free, free_ports
 from local.supervisor import Supervisor
 
@@ -43,12 +48,16 @@ def run(given: Mapping[str, str]) -> int:
     repository = Path(given.get("MODEL_REPOSITORY") or triton.ROOT / "model_repository").resolve()
     run_dir = Path(given.get("RUN_DIR") or triton.ROOT / ".run").resolve()
     check_free(settings.host, settings.port)
+    if "--export" in sys.argv[1:]:
+        weights = Path(given["WEIGHTS"]).resolve() if given.get("WEIGHTS") else None
+        settings = msgspec.structs.replace(settings, model=prepare(repository, settings.model, weights))
     check_model(repository, settings.model)
     with lock(run_dir):
         shutil.rmtree(run_dir / "metrics", ignore_errors=True)  # the counts of the last run's workers
         environment = {
             **given,
             **addresses(given),
+            "MODEL": settings.model,
             "PYTHON": sys.executable,
             "PYTHONUNBUFFERED": "1",
             "MODEL_REPOSITORY": str(repository),
@@ -114,7 +123,7 @@ def ask(host: str, port: int, path: str) -> tuple[int, bytes]:
 
 def ready_line(settings: Settings) -> str:
     url = f"http://{reachable(settings.host)}:{settings.port}"
-    command = f"curl -s -F image=@{shlex.quote(sample_image())} '{url}/predict?wait=30'"
+    command = f"curl -s -F image=@{shlex.quote(sample_image(settings.model))} '{url}/predict?wait=30'"
     return f"Ready: {url} serves {settings.model}. Ctrl-C stops it. Try:  {command}"
 
 
@@ -122,8 +131,10 @@ def reachable(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
-def sample_image() -> str:
-    """A photograph that the environment carries, if it has one."""
+def sample_image(model: str) -> str:
+    """A picture at hand that the model finds something in."""
+    if model == DEMO_NAME:
+        return "tests/data/shapes/images/0.jpg"
     found = sorted(Path(sys.prefix).glob("lib/python*/site-packages/ultralytics/assets/bus.jpg"))
     if not found:
         return "photo.jpg"

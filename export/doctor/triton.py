@@ -12,6 +12,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from export.doctor.model import DEFAULT_SIDE, Batching, Counts, Load, Model, Tensor, Trial
+from gateway.modelspec import CHANNEL_ARGUMENTS
 
 TIMEOUT_S = 60.0
 CONNECT_S = 5.0
@@ -41,7 +42,7 @@ class Triton:
     """A blocking client. Every method raises Unreachable in an outage and Refused when Triton says no."""
 
     def __init__(self, url: str) -> None:
-        self._client = InferenceServerClient(url)
+        self._client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
 
     def close(self) -> None:
         self._client.close()

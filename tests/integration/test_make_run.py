@@ -25,7 +25,7 @@ STOP_SECONDS = 30
 class Run:
     """One `python -m local` with a run folder of its own, by which its processes are known."""
 
-    def __init__(self, folder: Path, repository: Path, model: str, **settings: str) -> None:
+    def __init__(self, folder: Path, repository: Path, model: str, *arguments: str, **settings: str) -> None:
         (self.port,) = free_ports(1)
         self.run_dir = folder / "run"
         self.output = folder / "output.txt"
@@ -33,7 +33,7 @@ class Run:
         inherited = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "HOST")}
         with self.output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "local"],
+                [sys.executable, "-m", "local", *arguments],
                 cwd=ROOT,
                 env=inherited | own | {"RUN_DIR": str(self.run_dir)} | settings,
                 stdout=output,
@@ -78,8 +78,8 @@ def belongs(process: Path, run_dir: Path) -> bool:
 
 
 @contextmanager
-def local(folder: Path, repository: Path, model: str, **settings: str) -> Iterator[Run]:
-    run = Run(folder, repository, model, **settings)
+def local(folder: Path, repository: Path, model: str, *arguments: str, **settings: str) -> Iterator[Run]:
+    run = Run(folder, repository, model, *arguments, **settings)
     try:
         yield run
     finally:
@@ -183,3 +183,19 @@ def test_second_stack_on_the_same_folder_is_refused(run: Run, tmp_path: Path, ti
     with local(tmp_path / "second", tiny_repository, "tiny", RUN_DIR=str(run.run_dir)) as second:
         assert second.ends() == 1
         assert "another stack runs on" in second.said()
+
+
+def test_without_weights_the_demo_model_is_served_and_said_to_be_one(tmp_path: Path) -> None:
+    unreachable = {"YOLO_SHARED": str(tmp_path), "https_proxy": "http://127.0.0.1:1"}
+    drawing = ROOT / "tests" / "data" / "shapes" / "images" / "0.jpg"
+    with local(tmp_path, tmp_path / "models", "yolov5x", "--export", **unreachable) as run:
+        assert "/predict?wait=30" in run.ready_line() and "tests/data/shapes" in run.ready_line()
+        assert "Three ways to get them" in run.said() and "THIS IS THE DEMO MODEL" in run.said()
+        answer = subprocess.run(
+            ["curl", "-s", "-F", f"image=@{drawing}", f"http://127.0.0.1:{run.port}/predict?wait=30"],
+            capture_output=True,
+            check=True,
+        )
+        assert {found["label"] for found in json.loads(answer.stdout)["result"]["detections"]} <= {
+            *("circle", "square", "triangle")
+        }
