@@ -13,21 +13,19 @@ from tritonclient.utils import InferenceServerException
 from export import build
 from export.errors import ExportError
 from export.options import Options
-from export.source import open_source
+from export.source import Source, open_source
 from tests import export_models as models
 from tests.integration.stack import Triton, running_triton
-
-SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
 
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A repository with version 1 of `shapes`, exported where no Triton is."""
+    """A repository with version 1 of `small`, exported where no Triton is."""
     folder = tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TRITON_URL", "127.0.0.1:9")
         environment.setenv("YOLO_SHARED", str(folder))
-        build.publish(open_source(SHAPES), options(folder), lambda line: None)
+        build.publish(small(folder), options(folder), lambda line: None)
     return folder
 
 
@@ -43,7 +41,12 @@ def environment(server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("YOLO_SHARED", str(repository))
 
 
-def options(repository: Path, name: str = "shapes") -> Options:
+def small(folder: Path) -> Source:
+    """A model small enough for many exports beside a server under load."""
+    return open_source(models.save(models.anchored(), folder / "small.pt", models.ORIGINAL))
+
+
+def options(repository: Path, name: str = "small") -> Options:
     return Options(name=name, repository=repository, imgsz=320, instances=2, keep=2)
 
 
@@ -54,7 +57,7 @@ def served_versions(url: str, name: str) -> list[str]:
 
 
 class Load:
-    """Clients that infer without a pause; `failures` holds what they were told."""
+    """Clients that infer all the time; `failures` holds what they were told."""
 
     def __init__(self, url: str, model: str) -> None:
         self.failures: list[str] = []
@@ -76,7 +79,7 @@ class Load:
         tensor = InferInput("images", [1, 320, 320, 3], "UINT8")
         tensor.set_data_from_numpy(np.zeros((1, 320, 320, 3), np.uint8))
         with InferenceServerClient(url) as client:
-            while not self._stop.is_set():
+            while not self._stop.wait(0.005):
                 try:
                     self.versions.append(client.infer(model, [tensor]).get_response().model_version)
                 except InferenceServerException as error:
@@ -84,32 +87,31 @@ class Load:
 
 
 def test_versions_are_swapped_under_load_without_a_failed_request(server: Triton, repository: Path) -> None:
-    with Load(server.url, "shapes") as load:
-        published = [build.publish(open_source(SHAPES), options(repository), lambda line: None) for _ in range(3)]
+    with Load(server.url, "small") as load:
+        published = [build.publish(small(repository), options(repository), lambda line: None) for _ in range(2)]
     assert load.failures == []
     assert {str(number) for number in published} <= set(load.versions) | {str(published[-1])}
     assert load.versions[-1] == str(published[-1])
-    assert served_versions(server.url, "shapes") == [str(published[-1])]
+    assert served_versions(server.url, "small") == [str(published[-1])]
 
 
 def test_triton_has_judged_the_model_before_it_is_published(server: Triton, repository: Path) -> None:
     lines: list[str] = []
-    number = build.publish(open_source(SHAPES), options(repository), lines.append)
-    answers = json.loads((repository / "shapes" / str(number) / "verify.json").read_text())["answers"]
+    number = build.publish(small(repository), options(repository), lines.append)
+    answers = json.loads((repository / "small" / str(number) / "verify.json").read_text())["answers"]
     assert answers["Triton"]["matched"] == answers["ONNX Runtime"]["matched"] > 0
     assert lines[-1].startswith("removed") and any(f"serves version {number}" in line for line in lines)
     assert not any("candidate" in entry for entry in loaded(server.url))
 
 
 def test_a_new_model_is_served_at_once(server: Triton, repository: Path, tmp_path: Path) -> None:
-    source = open_source(models.save(models.anchored(), tmp_path / "m.pt", models.ORIGINAL))
-    build.publish(source, options(repository, "fresh"), lambda line: None)
+    build.publish(small(tmp_path), options(repository, "fresh"), lambda line: None)
     assert served_versions(server.url, "fresh") == ["1"]
 
 
 def test_another_repository_is_told_and_does_no_harm(server: Triton, repository: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    build.publish(open_source(SHAPES), options(tmp_path, "elsewhere"), lines.append)
+    build.publish(small(repository), options(tmp_path, "elsewhere"), lines.append)
     assert "did not take it up" in lines[-1]
     assert (tmp_path / "elsewhere" / "1" / "model.onnx").is_file()
 
@@ -117,7 +119,7 @@ def test_another_repository_is_told_and_does_no_harm(server: Triton, repository:
 def test_what_the_named_triton_refuses_is_not_published(repository: Path, tmp_path: Path) -> None:
     for_gpu = Options(name="g", repository=tmp_path / "repository", imgsz=320, device="gpu", batch=1)
     with pytest.raises(ExportError, match=r"refuses the model.*KIND_GPU") as told:
-        build.publish(open_source(SHAPES), for_gpu, lambda line: None)
+        build.publish(small(repository), for_gpu, lambda line: None)
     assert "\n" not in str(told.value)
     assert not (tmp_path / "repository").exists()
 
