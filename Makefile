@@ -48,7 +48,8 @@ given = $(if $(findstring command,$(origin $1)),--$2 '$($1)')
 EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) \
   $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
   $(call given,SQUARE,square) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
-  $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize)
+  $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize) \
+  $(call given,REPOSITORY,repository) $(if $(LIST),--list)
 
 export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
 	@$(EXPORT)
