@@ -40,7 +40,11 @@ check: .venv/.ready ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-bench: setup $(ONNX) ## measure the running stack's images per second
+# Other servers to compare with: a folder of their sources, not part of this project.
+PEERS ?= ../shared/peers
+export PEERS QUICK
+
+bench: setup $(ONNX) $(if $(wildcard $(PEERS)/common.py),.venv-peers/.ready) ## measure: five minutes, QUICK=1 one
 	@$(PY) -m benchmarks $(ARGS)
 
 # An option counts only where it is given to make: shells export names like NAME for other ends.
@@ -79,6 +83,15 @@ setup: .venv/.ready .venv-triton/.ready ## make both environments
 	@.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r $< $(SAID)
 	@touch $@
 
+# It sees the packages of .venv too, so that all run on the same PyTorch and ONNX Runtime. ultralytics asks which version
+# of torchvision there is, and uses none here.
+.venv-peers/.ready: requirements/peers.txt .venv/.ready
+	@$(call make-venv,.venv-peers)
+	@cd .venv-peers/lib/python3.*/site-packages && ls -d "$(CURDIR)"/.venv/lib/python3.*/site-packages > stack.pth && \
+	  mkdir torchvision-0.28.0.dist-info && printf 'Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n' > torchvision-0.28.0.dist-info/METADATA
+	@.venv-peers/bin/python $(PIP) -q -r $< $(SAID)
+	@touch $@
+
 define make-venv
 $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
   { echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with PYTHON=python3.11" >&2; exit 1; }; \
@@ -96,4 +109,4 @@ lock: ## renew the lock files (UPGRADE=1 takes newer releases)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) --no-deps requirements/triton.in -o requirements/triton.txt
 
 clean: ## remove environments, caches and what runs left; models and weights stay
-	rm -rf .venv .venv-triton .venv-lock .run .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-triton .venv-peers .venv-lock .run .mypy_cache .ruff_cache .pytest_cache

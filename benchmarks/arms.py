@@ -1,0 +1,212 @@
+"""What is measured: this project's stack, its parts alone, and what a user would pick instead."""
+
+import http.client
+import os
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from benchmarks.load import Plan, Sample
+from benchmarks.processes import cpu_seconds, descendants, last_line, named, resident_megabytes, running, stop
+from benchmarks.senders import Rows, Target
+from local.ports import free_ports
+
+ROOT = Path(__file__).resolve().parent.parent
+START_SECONDS = 90
+_LIT_PORT = 5006  # in the peer's source
+
+
+class NotStarted(Exception):
+    """An arm cannot be measured; the message says why in one line."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """The running stack: host:port of gateway and Triton, Redis' port, process ids by role."""
+
+    address: str
+    triton_address: str
+    redis_port: int
+    pids: dict[str, list[int]]
+
+    def cpu(self) -> dict[str, float]:
+        """CPU seconds so far by role."""
+        return {role: cpu_seconds(pids) for role, pids in self.pids.items()}
+
+    def memory(self) -> dict[str, float]:
+        """Megabytes of the largest process by role."""
+        return {role: max(map(resident_megabytes, pids), default=0.0) for role, pids in self.pids.items()}
+
+
+@contextmanager
+def stack(model: str, repository: Path, folder: Path, settings: Mapping[str, str]) -> Iterator[Service]:
+    """What `make run` starts, on free ports."""
+    (port,) = free_ports(1)
+    log = folder / "stack.log"
+    environment = {
+        **settings,
+        "MODEL": model,
+        "MODEL_REPOSITORY": str(repository),
+        "RUN_DIR": str(folder / "run"),
+        "PORT": str(port),
+        "HOST": "127.0.0.1",
+        "REDIS_URL": "",
+    }
+    with running([sys.executable, "-m", "local"], environment, ROOT, log) as process:
+        wait_for_port(process, port, "/readyz", log)
+        commands = descendants(process.pid)
+        pids = {
+            "gateway": named(commands, "gateway.app"),
+            "worker": named(commands, "gateway.worker"),
+            "redis": named(commands, "-server 127.0.0.1:"),  # the title it gives itself
+            "triton": named(commands, "tritonserver"),
+            "backend": named(commands, "triton_python_backend_stub"),
+        }
+        pids["triton"] = [pid for pid in pids["triton"] if pid not in pids["backend"]]
+        triton_port = option(commands[pids["triton"][0]], "--grpc-port=")
+        redis_port = option(commands[pids["redis"][0]], "127.0.0.1:")
+        yield Service(f"127.0.0.1:{port}", f"127.0.0.1:{triton_port}", redis_port, pids)
+
+
+def option(command: str, name: str) -> int:
+    return int(command.partition(name)[2].split()[0])
+
+
+class Loader:
+    """A process of load against one target; `run` measures once. `first` are the answers all others are held to."""
+
+    def __init__(self, target: Target, folder: Path, name: str) -> None:
+        self._log = folder / f"load-{name}.log"
+        description = folder / f"load-{name}.json"
+        description.write_bytes(msgspec.json.encode(target))
+        with self._log.open("wb") as output:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.load", str(description)],
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=output,
+                start_new_session=True,
+            )
+        self.first = msgspec.json.decode(self._line(START_SECONDS), type=list[Rows])
+
+    def run(self, plan: Plan) -> Sample:
+        assert self._process.stdin is not None
+        self._process.stdin.write(msgspec.json.encode(plan) + b"\n")
+        self._process.stdin.flush()
+        return msgspec.json.decode(self._line(plan.seconds + START_SECONDS), type=Sample)
+
+    def close(self) -> None:
+        stop(self._process)
+
+    def _line(self, seconds: float) -> bytes:
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], seconds)
+        line: bytes = self._process.stdout.readline() if ready else b""
+        if not line:
+            self.close()
+            raise NotStarted(f"no answer to the load: {last_line(self._log)}")
+        return line
+
+
+@contextmanager
+def loading(target: Target, folder: Path, name: str) -> Iterator[Loader]:
+    loader = Loader(target, folder, name)
+    try:
+        yield loader
+    finally:
+        loader.close()
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The peers' sources, an environment that has their packages, and the model that all serve."""
+
+    sources: Path
+    python: Path
+    onnx: Path
+    weights: Path
+
+    def check(self) -> None:
+        if not (self.sources / "common.py").is_file():
+            raise NotStarted(f"no peers in {self.sources}; name their folder with PEERS")
+        if not self.python.is_file():
+            raise NotStarted(f"no {self.python}: it is made by `make bench` where PEERS names a folder")
+
+    @contextmanager
+    def litserve(self, folder: Path) -> Iterator[Target]:
+        command = [str(self.python), str(self.sources / "lit.py"), "2"]
+        with self._served("litserve", command, {}, _LIT_PORT, "/health", folder) as address:
+            yield Target("multipart", [], address, "/predict")
+
+    @contextmanager
+    def mosec(self, folder: Path) -> Iterator[Target]:
+        (port,) = free_ports(1)
+        command = [str(self.python), str(self.sources / "mos.py"), "--port", str(port), "--address", "127.0.0.1"]
+        with self._served("mosec", command, {}, port, "/metrics", folder) as address:
+            yield Target("multipart", [], address, "/inference")
+
+    @contextmanager
+    def flask_celery(self, folder: Path) -> Iterator[Target]:
+        if not self.weights.is_file():
+            raise NotStarted(f"no checkpoint {self.weights}")
+        port, redis_port = free_ports(2)
+        environment = {
+            "PYTHONPATH": str(self.sources / "flask_celery"),
+            "BASE_REDIS": f"redis://127.0.0.1:{redis_port}/0",
+            "BASE_WEIGHTS": str(self.weights),
+            "BASE_UPLOADS": str(folder / "uploads"),
+            "BASE_THREADS": "1",
+            "OMP_NUM_THREADS": "1",
+        }
+        redis = {"LOCAL_REDIS_PORT": str(redis_port), "RUN_DIR": str(folder / "flask")}
+        celery = [str(self.python), "-m", "celery", "-A", "app:celery", "worker", "-c", "2", "-l", "WARNING"]
+        flask = [str(self.python), "-m", "flask", "--app", "app", "run", "--port", str(port)]
+        with (
+            running([sys.executable, "-m", "local.valkey"], redis, ROOT, folder / "flask-redis.log"),
+            running(celery, environment, folder, folder / "celery.log"),
+            self._served("flask", flask, environment, port, "/result/0", folder) as address,
+        ):
+            yield Target("celery", [], address, "/predict")
+
+    @contextmanager
+    def _served(
+        self, name: str, command: list[str], environment: dict[str, str], port: int, path: str, folder: Path
+    ) -> Iterator[str]:
+        self.check()
+        log = folder / f"{name}.log"
+        if port == _LIT_PORT and answers(port, path):
+            raise NotStarted(f"port {port} is taken")
+        with running(command, {"MODEL_ONNX": str(self.onnx), **environment}, folder, log) as process:
+            wait_for_port(process, port, path, log)
+            yield f"127.0.0.1:{port}"
+
+
+def wait_for_port(process: "subprocess.Popen[bytes]", port: int, path: str, log: Path) -> None:
+    """Until a GET is answered with less than 500. Raises NotStarted."""
+    deadline = time.monotonic() + START_SECONDS
+    while not answers(port, path):
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise NotStarted(f"{log.stem} did not start: {last_line(log)}")
+        time.sleep(0.2)
+
+
+def answers(port: int, path: str) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    with suppress(OSError, http.client.HTTPException):
+        connection.request("GET", path)
+        return connection.getresponse().status < 500
+    connection.close()
+    return False
+
+
+def peers_folder() -> Path:
+    """The setting PEERS; by default the folder `shared/peers` beside the checkout."""
+    return Path(os.environ.get("PEERS") or ROOT.parent / "shared" / "peers").resolve()
