@@ -35,14 +35,21 @@ class Placement:
 
 
 def letterbox(
-    image: npt.NDArray[np.uint8], *, imgsz: int, stride: int, square: bool
+    image: npt.NDArray[np.uint8],
+    *,
+    imgsz: int,
+    stride: int,
+    square: bool,
+    source_hw: tuple[int, int] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Placement]:
     """Fit an image into the model's input.
 
     `image` is RGB uint8 (height, width, 3). The longer side becomes `imgsz`; the result is RGB uint8, (imgsz, imgsz, 3)
-    when `square`, otherwise padded by the least that makes both sides multiples of `stride`.
+    when `square`, otherwise padded by the least that makes both sides multiples of
+    `stride`. `source_hw` is (height, width) of the source in pixels where `image` is a reduced copy of it; the placement
+    is the source's.
     """
-    height, width = image.shape[:2]
+    height, width = source_hw or image.shape[:2]
     scale = min(imgsz / height, imgsz / width)
     fitted_w, fitted_h = max(round(width * scale), 1), max(round(height * scale), 1)
     if square:
@@ -53,7 +60,7 @@ def letterbox(
 
     canvas = np.full((input_h, input_w, 3), GREY, np.uint8)
     inside = canvas[top : top + fitted_h, left : left + fitted_w]
-    if (fitted_h, fitted_w) == (height, width):
+    if (fitted_h, fitted_w) == image.shape[:2]:
         inside[:] = image
     else:
         inside[:] = cv2.resize(image, (fitted_w, fitted_h), interpolation=cv2.INTER_LINEAR)

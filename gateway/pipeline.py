@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gateway.decode import decode
+from gateway.decode import decode, reduction, upright_hw
 from gateway.detections import Box, Detection, DetectionResult, ImageSize, ServedModel
 from gateway.images import probe
 from gateway.letterbox import letterbox
@@ -49,16 +49,22 @@ class Pipeline:
     def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
         """Detect the objects in an encoded image; returns the result and the decoded image.
 
+        Only for a picture (`annotate`) is a large JPEG decoded at its full size.
+
         `timings_ms` of the result has the steps decode, letterbox, triton and nms, and Triton's own means; boxes are in
         pixels of the upright source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
         """
         limits, timings = self._settings, Timings()
-        probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
-        with timings.step("decode"):
-            image = decode(data)
+        header = probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
         spec = self._inferer.spec(request.model, request.version)
+        reduced = 1 if request.annotate else reduction(header, spec.imgsz)
+        with timings.step("decode"):
+            image = decode(data, reduced)
+        source_hw = upright_hw(header, image, reduced)
         with timings.step("letterbox"):
-            letterboxed, placement = letterbox(image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square)
+            letterboxed, placement = letterbox(
+                image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square, source_hw=source_hw
+            )
         with timings.step("triton"):
             candidates, spec, parts_ms = self._inferer.infer(spec, letterboxed, request.version)
         timings |= parts_ms
@@ -72,7 +78,7 @@ class Pipeline:
                 agnostic=request.agnostic_nms,
             )
             boxes_xyxy_source = placement.to_source(rows[:, :4])
-        height, width = image.shape[:2]
+        height, width = source_hw
         result = DetectionResult(
             model=ServedModel(spec.name, spec.version),
             image=ImageSize(width, height),

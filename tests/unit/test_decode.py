@@ -1,9 +1,12 @@
+import struct
+
 import cv2
 import numpy as np
 import pytest
 
-from gateway.decode import decode
+from gateway.decode import decode, reduction, upright_hw
 from gateway.errors import InvalidImage
+from gateway.images import ImageHeader
 from tests.pictures import encoded, gradient
 
 
@@ -36,3 +39,39 @@ def test_decode_refuses_a_png_that_is_cut(kept: int) -> None:
 def test_decode_refuses_noise() -> None:
     with pytest.raises(InvalidImage):
         decode(b"\x89PNG\r\n\x1a\n" + bytes(range(256)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "width", "height", "expected"),
+    [
+        ("jpeg", 4000, 3000, 4),
+        ("jpeg", 3000, 4000, 4),
+        ("jpeg", 8000, 6000, 8),
+        ("jpeg", 1920, 1080, 2),
+        ("jpeg", 1280, 720, 1),
+        ("jpeg", 640, 480, 1),
+        ("jpeg", 3999, 4000, 1),
+        ("jpeg", 4000, 4000, 4),
+        ("png", 4000, 3000, 1),
+    ],
+    ids=["12-mpx", "upright", "48-mpx", "hd", "720p", "vga", "nearly-square", "square", "png"],
+)
+def test_reduction_leaves_more_than_the_input_needs(kind: str, width: int, height: int, expected: int) -> None:
+    assert reduction(ImageHeader(kind, width, height), 640) == expected
+
+
+@pytest.mark.parametrize("reduced", [2, 4, 8])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_decode_reduces_and_the_source_size_stays_known(reduced: int, orientation: int) -> None:
+    data = oriented(encoded(403, 201, ".jpg"), orientation)
+    image = decode(data, reduced)
+    expected = (403, 201) if orientation > 4 else (201, 403)
+    assert image.shape[:2] == tuple(-(-side // reduced) for side in expected)
+    assert upright_hw(ImageHeader("jpeg", 403, 201), image, reduced) == expected
+
+
+def oriented(jpeg: bytes, orientation: int) -> bytes:
+    """The JPEG with an EXIF orientation."""
+    tiff = b"MM\x00*" + struct.pack(">IH", 8, 1) + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
+    exif = b"Exif\x00\x00" + tiff
+    return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]

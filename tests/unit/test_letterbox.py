@@ -46,3 +46,11 @@ def test_placement_clips_to_the_source() -> None:
 def test_placement_takes_no_boxes() -> None:
     _, placement = letterbox(gradient(64, 48), imgsz=640, stride=32, square=False)
     assert placement.to_source(np.zeros((0, 4), np.float32)).shape == (0, 4)
+
+
+def test_letterbox_of_a_reduced_copy_has_the_placement_of_the_source() -> None:
+    whole, placement = letterbox(gradient(1201, 901), imgsz=160, stride=32, square=False)
+    reduced = gradient(301, 226)
+    copy, copied = letterbox(reduced, imgsz=160, stride=32, square=False, source_hw=(901, 1201))
+    assert copied == placement
+    assert np.abs(copy.astype(int) - whole).max() <= 4

@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from gateway.detections import DetectionResult
 from gateway.errors import ImageTooLarge, InvalidImage, UnsupportedImage
 from gateway.pipeline import Pipeline
 from gateway.requests import TaskRequest
@@ -69,3 +70,19 @@ def test_detect_keeps_to_what_the_request_asks() -> None:
     assert labels(max_detections=1) == ["person"]
     assert labels(classes=[2]) == ["car"]
     assert labels(agnostic_nms=True) == ["person", "car"]
+
+
+def test_detect_maps_boxes_of_a_reduced_jpeg_to_the_source_image() -> None:
+    def detected(**choices: object) -> DetectionResult:
+        fake = FakeTriton([[100, 112, 300, 212, 0.87654, 2]])
+        asked = msgspec.convert({"model": "fake", "accepted_at": 0.0, **choices}, TaskRequest)
+        result, image = Pipeline(fake, Settings()).detect(encoded(2560, 1440, ".jpg"), asked)
+        assert image.shape == ((1440, 2560, 3) if choices else (720, 1280, 3))
+        assert fake.seen == [(384, 640, 3)]
+        return result
+
+    result = detected()
+    assert (result.image.width, result.image.height) == (2560, 1440)
+    box = result.detections[0].box
+    assert (box.x1, box.y1, box.x2, box.y2) == (400, 400, 1200, 800)
+    assert detected(annotate=True).detections == result.detections
