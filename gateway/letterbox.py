@@ -45,9 +45,8 @@ def letterbox(
     """Fit an image into the model's input.
 
     `image` is RGB uint8 (height, width, 3). The longer side becomes `imgsz`; the result is RGB uint8, (imgsz, imgsz, 3)
-    when `square`, otherwise padded by the least that makes both sides multiples of
-    `stride`. `source_hw` is (height, width) of the source in pixels where `image` is a reduced copy of it; the placement
-    is the source's.
+    when `square`, otherwise padded by the least that makes both sides multiples of `stride`. `source_hw` is the
+    source's (height, width) in pixels where `image` is a reduced copy of it; the placement is the source's.
     """
     height, width = source_hw or image.shape[:2]
     scale = min(imgsz / height, imgsz / width)
