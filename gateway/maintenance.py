@@ -11,7 +11,6 @@ log = logging.getLogger(__name__)
 
 _LEADER_KEY = "yolo:maintenance"
 _BETWEEN_KEY = "yolo:between"  # when an id was first seen between dequeue and begin, seconds since the epoch
-_LOST_AFTER_SECONDS = 10
 _SCAN = 500
 
 
@@ -22,20 +21,20 @@ class Maintenance:
         self._queue = queue
         self._redis = queue.connection
 
-    def lead(self, seconds: int) -> bool:
+    def lead(self, seconds: float) -> bool:
         """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
-        return bool(self._redis.set(_LEADER_KEY, 1, nx=True, ex=seconds))
+        return bool(self._redis.set(_LEADER_KEY, 1, nx=True, px=int(seconds * 1000)))
 
     def server_is_up_for(self, seconds: int) -> bool:
         """Whether workers had that long to send heartbeats since Redis came up."""
         return int(self._redis.info("server")["uptime_in_seconds"]) >= seconds
 
-    def rescue_lost(self) -> None:
-        """Put back the ids of tasks whose worker died between dequeue and begin."""
+    def rescue_lost(self, after_seconds: float) -> None:
+        """Put back the ids of tasks whose worker died between dequeue and begin; the first look only remembers them."""
         between, instant = self._queue.rq.intermediate_queue, time.time()
         known = self._redis.hgetall(_BETWEEN_KEY)
         seen = {task_id: float(known.get(task_id.encode(), instant)) for task_id in between.get_job_ids()}
-        for task_id in [task_id for task_id, first in seen.items() if instant - first > _LOST_AFTER_SECONDS]:
+        for task_id in [task_id for task_id, first in seen.items() if instant - first > after_seconds]:
             log.warning("task %s was taken but not begun: it goes back to the head of the queue", task_id)
             self._redis.eval(atomic.RESCUE, 2, between.key, self._queue.rq.key, task_id)
             del seen[task_id]

@@ -8,8 +8,8 @@ loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis r
 3. begin           the task is STARTED, its execution registered, the id leaves the intermediate queue
 4. finish          result stored, image and job removed, the end published: one transaction
 
-A worker that dies is noticed when its executions' heartbeats stop (EXECUTION_TTL_SECONDS), an id lost between 1 and 3
-when two rounds of maintenance have seen it. When Redis dies, what was worked out is held until it answers again.
+A worker that dies is noticed when its executions' heartbeats stop (`worker_ttl`), an id lost between 1 and 3 when two
+rounds of maintenance have seen it. When Redis dies, what was worked out is held until it answers again.
 """
 
 import logging
@@ -47,9 +47,6 @@ _T = TypeVar("_T")
 
 log = logging.getLogger("gateway.worker")
 
-HEARTBEAT_SECONDS = 5
-EXECUTION_TTL_SECONDS = 20
-MAINTENANCE_SECONDS = 15
 _DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
 _RECONNECT_SECONDS = 1
 _HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
@@ -71,8 +68,9 @@ class TaskWorker(SimpleWorker):
             connection=queue.connection,
             serializer=JSONSerializer,
             exception_handlers=[self._store_failure],
-            maintenance_interval=MAINTENANCE_SECONDS,
+            maintenance_interval=settings.worker_ttl * 3 // 4,
         )
+        self._ttl_seconds = settings.worker_ttl
         self._tasks = queue
         self._maintenance = Maintenance(queue)
         self.processor = processor
@@ -157,7 +155,7 @@ class TaskWorker(SimpleWorker):
 
     def begin(self, claim: Claim) -> Execution | None:
         """Begin a claimed task; None when it has ended in the meantime."""
-        execution = self._tasks.begin(claim, self.name, EXECUTION_TTL_SECONDS)
+        execution = self._tasks.begin(claim, self.name, self._ttl_seconds)
         if execution is None:
             self._tasks.forget(claim.task_id)
             return None
@@ -204,12 +202,12 @@ class TaskWorker(SimpleWorker):
     def _beat(self) -> None:
         """Keep the records of this worker and its executions fresh; do the maintenance."""
         try:
-            while not self._ended.wait(HEARTBEAT_SECONDS):
+            while not self._ended.wait(self._ttl_seconds / 4):
                 if self._metrics_port is not None:
                     self._metrics_port.try_to_serve()
                 try:
                     self._keep_fresh()
-                    if self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(EXECUTION_TTL_SECONDS):
+                    if self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds):
                         self.clean_registries()
                 except redis.RedisError as error:
                     log.warning("heartbeat not written: %s", error)
@@ -220,10 +218,10 @@ class TaskWorker(SimpleWorker):
 
     def clean_registries(self) -> None:
         """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""
-        if self._maintenance.lead(MAINTENANCE_SECONDS - 1):
+        if self._maintenance.lead(0.7 * self._ttl_seconds):
             clean_registries(self._tasks.rq, self._exc_handlers)
             clean_worker_registry(self._tasks.rq)
-            self._maintenance.rescue_lost()
+            self._maintenance.rescue_lost(self._ttl_seconds / 2)
             self._maintenance.close_vanished()
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
@@ -235,10 +233,10 @@ class TaskWorker(SimpleWorker):
         with self.connection.pipeline() as pipe:
             self.last_heartbeat = now()
             pipe.hset(self.key, mapping=self.serialize())  # whole: Redis may have come back without it
-            pipe.expire(self.key, EXECUTION_TTL_SECONDS)
+            pipe.expire(self.key, self._ttl_seconds)
             register(self, pipe)
             for execution in running:
-                execution.heartbeat(self._tasks.rq.started_job_registry, EXECUTION_TTL_SECONDS, pipe)
+                execution.heartbeat(self._tasks.rq.started_job_registry, self._ttl_seconds, pipe)
             pipe.execute()
         self._metrics.heartbeat.set_to_current_time()
 

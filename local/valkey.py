@@ -22,6 +22,9 @@ def main() -> int:
         "port": os.environ["LOCAL_REDIS_PORT"],
         "dir": str(folder),
         "appendonly": "yes",
+        "appendfsync": "always",  # with everysec a killed server can lose answered writes while the disk is slow
+        "maxmemory": "1gb",  # the gateway stops accepting well before
+        "maxmemory-policy": "noeviction",
         "save": "",
         "loglevel": "warning",
         "logfile": str(folder / "redis.log"),

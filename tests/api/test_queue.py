@@ -65,10 +65,10 @@ def test_a_worker_that_dies_between_dequeue_and_begin_loses_nothing(
     client: httpx2.Client, queue: TaskQueue, task_id: str, work: Callable[[], None], connection: "redis.Redis"
 ) -> None:
     assert queue.claim(0) is not None
-    Maintenance(queue).rescue_lost()
+    Maintenance(queue).rescue_lost(10)
     assert queue.claim(0) is None, "the first look only remembers the id"
     connection.hset("yolo:between", task_id, str(time.time() - 11))
-    Maintenance(queue).rescue_lost()
+    Maintenance(queue).rescue_lost(10)
     work()
     assert status(client, task_id) == "SUCCESS"
     assert connection.llen(queue.rq.intermediate_queue_key) == 0
