@@ -7,15 +7,17 @@ import numpy.typing as npt
 
 from gateway.errors import InvalidImage
 from gateway.images import ImageHeader
+from gateway.orientation import orientation
 
-# OpenCV reads its limit once, when it is imported: a second belt behind `images.probe`.
+# OpenCV reads these once, when it is imported. The limit is a second belt behind `images.probe`.
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what is wrong with an image is told to its client
 
 import cv2
 
 cv2.setNumThreads(1)  # the processes are the parallelism
 
-
+_MOST_SCANS = 100  # a progressive JPEG has about ten; each of thousands would be decoded over the whole picture
 _FLAGS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 _MARGIN = 1.5  # a reduced image stays this much larger than the model's input
 
@@ -51,10 +53,22 @@ def decode(data: bytes, reduced: int = 1) -> npt.NDArray[np.uint8]:
     With `reduced` 2, 4 or 8 the sides are that much shorter, rounded up, each pixel the mean of those it stands for.
     Raises InvalidImage when the pixels cannot be read.
     """
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MOST_SCANS:
+        raise InvalidImage(f"the JPEG file has more than {_MOST_SCANS} scans; save it anew")
     try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | _FLAGS[reduced])
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION | _FLAGS[reduced]
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error as error:
         raise InvalidImage("the image data cannot be decoded; the file is damaged") from error
     if image is None:
         raise InvalidImage("the image data cannot be decoded; the file is cut or damaged")
-    return np.asarray(image, np.uint8)
+    return _upright(np.asarray(image, np.uint8), orientation(data))
+
+
+def _upright(image: npt.NDArray[np.uint8], turned: int) -> npt.NDArray[np.uint8]:
+    """OpenCV's own turning misses WebP files whose EXIF begins with `Exif`."""
+    if turned in (5, 6, 7, 8):
+        image = image.transpose(1, 0, 2)
+    rows = slice(None, None, -1 if turned in (3, 4, 7, 8) else None)
+    columns = slice(None, None, -1 if turned in (2, 3, 6, 7) else None)
+    return np.ascontiguousarray(image[rows, columns])

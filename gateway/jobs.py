@@ -32,8 +32,13 @@ class Processor:
     def __init__(self, pipeline: Pipeline, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._pipeline = pipeline
         self._patience_seconds = settings.triton_patience
+        self._tries: dict[str, float] = {}  # when the running try of a task began
         self.metrics = metrics or WorkerMetrics()
         self.stopping = threading.Event()
+
+    def longest_try(self) -> float:
+        """Seconds for which a task has been worked on, at most; waiting for Triton to return does not count."""
+        return time.monotonic() - min(list(self._tries.values()), default=time.monotonic())
 
     def process(self, claim: Claim) -> tuple[TaskView, dict[str, bytes]]:
         """Run one task to its end, a result or a failure with a reason; with the annotated pictures by media type.
@@ -46,7 +51,7 @@ class Processor:
         try:
             if claim.image is None:
                 raise ImageExpired("the image waited for a worker longer than it is kept; send it again")
-            result, image = self._detect(claim.image, request)
+            result, image = self._detect(claim.task_id, claim.image, request)
             if request.annotate:
                 begun = time.time()
                 pictures = encode(annotate(image, result))
@@ -60,16 +65,21 @@ class Processor:
                 "total": _milliseconds(request.accepted_at, time.time()),
             }
             view = TaskView(task_id=claim.task_id, status="SUCCESS", state="succeeded", result=result)
+        finally:
+            self._tries.pop(claim.task_id, None)
         view.created_at, view.started_at = timestamp(request.accepted_at), timestamp(started_at)
         if request.batch_id:
             view.batch_id = request.batch_id
         return view, pictures
 
-    def _detect(self, image: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
+    def _detect(
+        self, task_id: str, image: bytes, request: TaskRequest
+    ) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
         """Detect, waiting out an outage of Triton."""
         give_up_at = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
+            self._tries[task_id] = time.monotonic()
             try:
                 return self._pipeline.detect(image, request)
             except TritonUnavailable as error:
@@ -77,6 +87,7 @@ class Processor:
                     raise ModelUnavailable(f"{error}; waited {self._patience_seconds:g} s for it") from error
                 log.warning("%s; trying again in %.1f s", error, pause)
             self.metrics.retries.labels("triton_away").inc()
+            self._tries.pop(task_id, None)
             if self.stopping.wait(pause):
                 raise GivenBack
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)

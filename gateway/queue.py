@@ -63,6 +63,7 @@ class Claim(NamedTuple):
 
     job: Job
     image: bytes | None
+    was_lost: bool = False  # a worker has died under it, or it met a defect
 
     @property
     def task_id(self) -> str:
@@ -176,7 +177,7 @@ class TaskQueue:
                 raw_job, image, is_open = pipe.execute()
             job = self._job(task_id, raw_job)
             if is_open and job is not None:
-                return Claim(job, image)
+                return Claim(job, image, (job.retries_left or 0) < self._settings.task_retries)
             self.forget(task_id)  # canceled, or ended by a worker that was believed dead
         return None
 

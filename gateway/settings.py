@@ -41,7 +41,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
     worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 4
-    worker_ttl: Annotated[int, Meta(ge=2, description="silence after which a worker is taken for dead, seconds")] = 20
+    worker_ttl: Annotated[int, Meta(ge=2, description="silence after which a worker is taken for dead, seconds")] = 15
     task_timeout: Annotated[int, Meta(ge=5, description="longest run of one task, seconds")] = 180
     task_retries: Annotated[int, Meta(ge=1, le=10, description="new tries of a task whose worker died")] = 2
     triton_timeout: Annotated[float, Meta(gt=0, description="longest wait for one inference, seconds")] = 30.0

@@ -18,8 +18,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from types import FrameType
 from typing import TypeVar
 
@@ -76,7 +76,7 @@ class TaskWorker(SimpleWorker):
         self.processor = processor
         self._metrics = processor.metrics
         self._metrics_port = metrics_port
-        self._limit_seconds = settings.task_timeout + settings.triton_patience
+        self._limit_seconds = settings.task_timeout
         self._metrics.slots.set(settings.worker_tasks)
         self._slots = threading.BoundedSemaphore(settings.worker_tasks)
         self._pool = ThreadPoolExecutor(settings.worker_tasks, thread_name_prefix="task")
@@ -119,15 +119,18 @@ class TaskWorker(SimpleWorker):
             self._slots.release()
             return False
         self._metrics.running.inc()
-        run = self._pool.submit(self._run, claim)
+        others = list(self._running) if claim.was_lost else []
+        run = self._pool.submit(self._run, claim, others)
         self._running.add(run)
         run.add_done_callback(self._running.discard)
+        if claim.was_lost:
+            wait([run])  # it may be what killed the last worker: nothing runs beside it
         return True
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, others: Sequence[Future[None]]) -> None:
         with logs.about(task=claim.task_id, request=claim.job.kwargs.get("request_id", "")):
             try:
-                self._perform(claim)
+                self._perform(claim, others)
             except redis.RedisError as error:
                 # Its heartbeat stops with it: whoever does the maintenance starts the task again.
                 log.warning("the task is left to be tried again, Redis does not answer: %s", error)
@@ -135,11 +138,12 @@ class TaskWorker(SimpleWorker):
                 self._metrics.running.dec()
                 self._slots.release()
 
-    def _perform(self, claim: Claim) -> None:
+    def _perform(self, claim: Claim, others: Sequence[Future[None]]) -> None:
         execution = self.begin(claim)
         if execution is None:
             return
         try:
+            wait(others)
             view, pictures = self.processor.process(claim)
             if self._hold(lambda: self._tasks.finish(view, claim.job, execution, pictures)):
                 self._note(view)
@@ -227,7 +231,7 @@ class TaskWorker(SimpleWorker):
 
     def _keep_fresh(self) -> None:
         running = list(self.executions.values())
-        if any(time.time() - execution.created_at.timestamp() > self._limit_seconds for execution in running):
+        if self.processor.longest_try() > self._limit_seconds:
             log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)
             os._exit(1)
         with self.connection.pipeline() as pipe:

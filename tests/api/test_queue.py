@@ -6,19 +6,42 @@ import uuid
 from collections.abc import Callable
 
 import httpx2
+import numpy as np
+import numpy.typing as npt
 import pytest
 import redis
 
 from gateway.errors import WorkerLost
 from gateway.jobs import Processor
 from gateway.maintenance import Maintenance
+from gateway.modelspec import ModelSpec
 from gateway.pipeline import Pipeline
 from gateway.queue import Acceptance, NewTask, TaskQueue, failure, job_key
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
+from gateway.triton import Inference
 from gateway.worker import TaskWorker
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
+
+
+class CrowdedTriton(FakeTriton):
+    """Takes its time, and notes with each answer how many images it has at once."""
+
+    def __init__(self, seconds: float = 0.2, outages: int = 0) -> None:
+        super().__init__(outages=outages)
+        self.together: list[int] = []
+        self._seconds, self._lock, self._now = seconds, threading.Lock(), 0
+
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+        answer = super().infer(spec, image, version)
+        with self._lock:
+            self._now += 1
+        time.sleep(self._seconds)
+        with self._lock:
+            self.together.append(self._now)
+            self._now -= 1
+        return answer
 
 
 @pytest.fixture
@@ -188,6 +211,40 @@ def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:
     assert [maintenance.lead(1), maintenance.lead(1)] == [True, False]
     time.sleep(1.1)
     assert maintenance.lead(1)
+
+
+class TestAlone:
+    @pytest.fixture
+    def triton(self) -> CrowdedTriton:
+        return CrowdedTriton()
+
+    def test_a_task_that_was_lost_before_runs_with_no_other(
+        self,
+        queue: TaskQueue,
+        work: Callable[[], None],
+        triton: CrowdedTriton,
+        connection: "redis.Redis",
+        client: httpx2.Client,
+    ) -> None:
+        ids = [submit(queue) for _ in range(7)]
+        connection.hset(job_key(ids[3]), "retries_left", 1)
+        work()
+        assert [status(client, task_id) for task_id in ids] == ["SUCCESS"] * 7
+        assert triton.together[3] == 1
+        assert max(triton.together) > 1, "the others do share the worker"
+
+
+def test_a_try_is_timed_and_waiting_for_triton_is_not(settings: Settings, queue: TaskQueue, task_id: str) -> None:
+    triton = CrowdedTriton(seconds=0.6, outages=1)
+    processor = Processor(Pipeline(triton, settings), settings)
+    claim = queue.claim(0)
+    assert claim is not None and processor.longest_try() < 0.01
+    running = threading.Thread(target=processor.process, args=[claim])
+    running.start()
+    time.sleep(0.4)
+    assert 0.2 < processor.longest_try() < 0.6, "the first try, of before the outage, does not count"
+    running.join()
+    assert processor.longest_try() < 0.01
 
 
 class TestStopping:

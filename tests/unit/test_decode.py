@@ -6,7 +6,7 @@ import pytest
 
 from gateway.decode import decode, reduction, upright_hw
 from gateway.errors import InvalidImage
-from gateway.images import ImageHeader
+from gateway.images import ImageHeader, probe
 from tests.pictures import encoded, gradient
 
 
@@ -75,3 +75,44 @@ def oriented(jpeg: bytes, orientation: int) -> bytes:
     tiff = b"MM\x00*" + struct.pack(">IH", 8, 1) + struct.pack(">HHIHH", 0x0112, 3, 1, orientation, 0) + bytes(4)
     exif = b"Exif\x00\x00" + tiff
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:]
+
+
+def test_decode_refuses_a_jpeg_of_very_many_scans() -> None:
+    done, data = cv2.imencode(".jpg", gradient(64, 48), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert done
+    progressive = data.tobytes()
+    assert decode(progressive).shape == (48, 64, 3)
+    scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    with pytest.raises(InvalidImage, match="more than 100 scans"):
+        decode(progressive[:-2] + scan * 1000 + progressive[-2:])
+
+
+@pytest.mark.parametrize("size", [(1, 1), (2000, 1), (1, 2000)], ids=["1x1", "wide", "tall"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".gif"])
+def test_decode_and_probe_agree_on_odd_sizes(size: tuple[int, int], suffix: str) -> None:
+    data = encoded(*size, suffix)
+    header = probe(data, max_pixels=10_000, max_side=2_000)
+    assert decode(data).shape == (header.height, header.width, 3) == (size[1], size[0], 3)
+
+
+def test_decode_refuses_a_frame_that_is_larger_than_its_header_says() -> None:
+    frame = b"," + struct.pack("<HHHHB", 0, 0, 16_000, 16_000, 0) + b"\x02\x02\x4c\x01\x00;"
+    data = b"GIF89a" + struct.pack("<HHBBB", 1, 1, 0x80, 0, 0) + b"\0\0\0\xff\xff\xff" + frame
+    assert probe(data, max_pixels=1, max_side=1) == ("gif", 1, 1)
+    with pytest.raises(InvalidImage):
+        decode(data)
+
+
+def test_decode_drops_alpha_and_reads_grey_and_palettes() -> None:
+    clear = np.dstack([gradient(8, 8)[..., ::-1], np.zeros((8, 8, 1), np.uint8)])
+    done, data = cv2.imencode(".png", clear)
+    assert done and np.array_equal(decode(data.tobytes()), gradient(8, 8))
+    done, data = cv2.imencode(".png", gradient(8, 8)[..., 0])
+    assert done and np.array_equal(decode(data.tobytes())[..., 2], gradient(8, 8)[..., 0])
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
+def test_decode_refuses_a_jpeg_that_is_cut(kept: float) -> None:
+    data = encoded(640, 480, ".jpg")
+    with pytest.raises(InvalidImage):
+        decode(data[: int(kept * len(data))])

@@ -44,6 +44,7 @@ WORKER = {
     "annotate",
     "webhooks_worker",
     "maintenance",
+    "orientation",
     "colours",
 }
 SHARED = {

@@ -1,0 +1,51 @@
+"""`python -m reliability chaos|fuzz|overload [--quick]`: prints a table, exit status 1 when a promise breaks."""
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from local import triton
+from reliability import chaos
+from reliability.load import photographs
+from reliability.promises import table
+from reliability.service import ServiceError, running
+
+SHARED = Path(os.environ.get("YOLO_SHARED") or triton.ROOT.parent / "shared")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
+    parser.add_argument("what", choices=["chaos"])
+    parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
+    parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
+    parser.add_argument("--repository", type=Path, default=triton.ROOT / "model_repository")
+    parser.add_argument("--keep", type=Path, help="folder for the logs; left there")
+    options = parser.parse_args()
+    if options.model not in triton.models(options.repository):
+        print(
+            f"reliability: no model {options.model} in {options.repository}; run `make export-model`", file=sys.stderr
+        )
+        return 2
+    with tempfile.TemporaryDirectory() as scratch:
+        return prove(options, options.keep or Path(scratch))
+
+
+def prove(options: argparse.Namespace, folder: Path) -> int:
+    begun, images = time.monotonic(), photographs(SHARED)
+    try:
+        with running(folder, options.repository, options.model) as service:
+            plan = chaos.QUICK if options.quick else chaos.Plan()
+            promises = asyncio.run(chaos.all_of_it(service, images, plan))
+    except ServiceError as error:
+        print(f"reliability: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.what}: {time.monotonic() - begun:.0f} s\n\n{table(promises)}")
+    return 0 if all(promise.kept for promise in promises) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
