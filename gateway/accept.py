@@ -2,7 +2,6 @@
 
 import hashlib
 import time
-import uuid
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
@@ -13,7 +12,9 @@ from gateway import logs
 from gateway.batches import batch_view
 from gateway.detections import TaskView, problem_of
 from gateway.errors import GatewayError, InvalidParameter, SwitchedOff
+from gateway.guard import owner_of
 from gateway.images import probe
+from gateway.keys import new_id
 from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, parse, with_defaults
 from gateway.queue import Acceptance, NewTask
 from gateway.requestid import request_id
@@ -84,8 +85,8 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
 
 def accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str) -> Acceptance:
     """Make tasks of the images of a request. Raises as `probe` and `TaskQueue.accept` do; nothing was accepted then."""
-    services = services_of(request)
-    batch_id = uuid.uuid4().hex if len(upload.images) > 1 else ""
+    services, owner = services_of(request), owner_of(request)
+    batch_id = new_id(owner) if len(upload.images) > 1 else ""
     wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
     entries, tasks, errors = [], [], []
     for index, image in enumerate(upload.images):
@@ -95,7 +96,7 @@ def accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choic
             errors.append(error)
             entries.append(BatchEntry(index, image.filename, error=problem_of(error, wanted.request_id)))
             continue
-        task = NewTask(uuid.uuid4().hex, image.data, wanted)
+        task = NewTask(new_id(owner), image.data, wanted)
         tasks.append(task)
         entries.append(BatchEntry(index, image.filename, task.task_id))
     if not tasks:
@@ -119,7 +120,7 @@ def _idempotency_key(request: Request) -> str:
     key = request.headers.get("idempotency-key", "")
     if len(key) > _LONGEST_KEY:
         raise InvalidParameter(f"Idempotency-Key: give at most {_LONGEST_KEY} characters")
-    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+    return hashlib.sha256(f"{owner_of(request)}:{key}".encode()).hexdigest() if key else ""
 
 
 def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:

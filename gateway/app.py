@@ -18,6 +18,9 @@ from gateway import logs, responses, scrape
 from gateway.access import Access
 from gateway.errors import GatewayError
 from gateway.fetch import Fetcher
+from gateway.headers import AnswerHeaders, cross_origin
+from gateway.keys import check_exposure, load_keys
+from gateway.limits import Limiter
 from gateway.metrics import GatewayMetrics, QueueCollector
 from gateway.models import Models
 from gateway.modelspec import CHANNEL_ARGUMENTS
@@ -36,8 +39,11 @@ _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 
 
 
 def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlette:
-    """The ASGI application; connections live as long as its lifespan. `outbound` is the way to other hosts."""
-    metrics = GatewayMetrics()
+    """The ASGI application; connections live as long as its lifespan. `outbound` is the way to other hosts.
+
+    Raises SettingsError.
+    """
+    metrics, keys = GatewayMetrics(), load_keys(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -48,6 +54,7 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         app.state.settings = settings
         app.state.outbound = outbound or Outbound(settings.url_ports)
         app.state.fetcher = Fetcher(settings, app.state.outbound)
+        app.state.limiter = Limiter(reading)
         app.state.queue = TaskQueue(blocking, settings)
         app.state.results = Results(reading, settings.task_retries)
         app.state.models = Models(triton)
@@ -60,9 +67,7 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
             yield
         finally:
             for task in background:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+                await end(task)
             await subscribing.aclose()
             await reading.aclose()
             await triton.close()
@@ -75,15 +80,24 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         Exception: responses.internal_error,
     }
     table = routes()
-    app = Starlette(
-        routes=table,
-        lifespan=lifespan,
-        exception_handlers=handlers,
-        middleware=[Middleware(RequestId), Middleware(Access, metrics, table)],
-    )
+    middleware = [Middleware(RequestId), Middleware(AnswerHeaders), Middleware(Access, metrics, table)]
+    if settings.origins:
+        middleware.append(cross_origin(settings.origins))
+    app = Starlette(routes=table, lifespan=lifespan, exception_handlers=handlers, middleware=middleware)
     app.router.redirect_slashes = False  # a path that is not there is a 404, not a redirect to one that is
     app.state.metrics = metrics
+    app.state.keys = keys
+    app.state.stopping = asyncio.Event()
     return app
+
+
+async def end(task: "asyncio.Task[None]") -> None:
+    """Cancel until it is heard: redis-py loses a cancellation that comes while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.2)
+    if not task.cancelled():
+        task.result()
 
 
 def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
@@ -97,11 +111,12 @@ def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
 def main() -> int:
     try:
         settings = load()
+        check_exposure(settings)
+        app = create_app(settings)
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format, "gateway")
-    app = create_app(settings)
     serve_metrics(settings, app.state.metrics)
     web = server(app, settings)
     web.run()

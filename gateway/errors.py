@@ -3,6 +3,11 @@
     GatewayError
     ├── RequestError           the request is wrong: 4xx, told at once
     │   ├── MalformedRequest   400 malformed_request
+    │   ├── Unauthorized       401 unauthorized
+    │   ├── CrossSite          403 cross_site
+    │   ├── RequestTimeout     408 request_timeout
+    │   ├── UnknownHost        421 unknown_host
+    │   ├── RateLimited        429 rate_limited
     │   ├── PathNotFound       404 not_found
     │   ├── MethodNotAllowed   405 method_not_allowed
     │   ├── NotAcceptable      406 not_acceptable
@@ -24,6 +29,7 @@
     │   └── InvalidParameter   422 invalid_parameter
     ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
     ├── Overloaded             503 overloaded: more is waiting than the service takes on
+    ├── ShuttingDown           503 shutting_down
     └── TaskFailed             the task ends in FAILURE; never retried
         ├── Canceled           410 canceled
         ├── InvalidImage       422 invalid_image
@@ -52,6 +58,11 @@ class GatewayError(Exception):
     def detail(self) -> str:
         return str(self)
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """Headers that the answer has because of this error."""
+        return {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+
 
 class RequestError(GatewayError):
     """The client can mend the request."""
@@ -61,6 +72,44 @@ class MalformedRequest(RequestError):
     """The bytes on the connection are not HTTP/1.1."""
 
     status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class Unauthorized(RequestError):
+    """This service asks for a key, and none or a wrong one was given."""
+
+    status, code, title = 401, "unauthorized", "Unauthorized"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"WWW-Authenticate": 'Bearer realm="yolov5-triton-gateway"'}
+
+
+class CrossSite(RequestError):
+    """A browser sent this for a page of another site."""
+
+    status, code, title = 403, "cross_site", "Cross-site request"
+
+
+class RequestTimeout(RequestError):
+    """The headers or the body did not come in time; the connection is closed."""
+
+    status, code, title = 408, "request_timeout", "Request timeout"
+
+
+class UnknownHost(RequestError):
+    """The Host header has a name that this service does not go by."""
+
+    status, code, title = 421, "unknown_host", "Unknown host"
+
+
+class RateLimited(RequestError):
+    """The client has sent more requests than its rate allows."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class PathNotFound(RequestError):
@@ -109,6 +158,11 @@ class TaskNotFound(RequestError):
     """The task id was never given out, or its result has expired."""
 
     status, code, title = 404, "task_not_found", "Task not found"
+
+    @classmethod
+    def of(cls, what: str, identity: str) -> "TaskNotFound":
+        """For a task or a batch, in the same words whether it is unknown or another's."""
+        return cls(f"no {what} {identity}; it was never accepted, or it has expired")
 
 
 class ImageTooLarge(RequestError):
@@ -192,6 +246,13 @@ class Overloaded(GatewayError):
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
         self.retry_after = retry_after
+
+
+class ShuttingDown(GatewayError):
+    """This process is about to end; nothing was accepted."""
+
+    status, code, title = 503, "shutting_down", "Shutting down"
+    retry_after = 1
 
 
 class TaskFailed(GatewayError):

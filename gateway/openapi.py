@@ -11,7 +11,16 @@ from msgspec import Meta
 
 import gateway
 from gateway.detections import Problem
-from gateway.errors import GatewayError, HeadersTooLarge, InternalError, MalformedRequest, PathNotFound, TaskFailed
+from gateway.errors import (
+    GatewayError,
+    HeadersTooLarge,
+    InternalError,
+    MalformedRequest,
+    PathNotFound,
+    RequestTimeout,
+    TaskFailed,
+)
+from gateway.guard import refusals
 from gateway.operations import Answer, Operation, Parameter
 from gateway.requestid import HEADER
 
@@ -22,7 +31,9 @@ _TITLE = "YOLOv5 gateway"
 _ABOUT = """Upload an image, get a task, read the detections.
 
 Every error is problem details (RFC 9457) with a `code`. Paths and methods that are not listed here are answered with
-404 `not_found` and 405 `method_not_allowed`. Every answer carries an `X-Request-ID`: yours, or a new one."""
+404 `not_found` and 405 `method_not_allowed`. Every answer carries an `X-Request-ID`: yours, or a new one.
+
+If the operator has set up API keys, everything but the health checks and this description needs one."""
 
 ANSWER_HEADERS: dict[str, Any] = {
     HEADER: Annotated[str, Meta(description="the id of this request, also in the logs of gateway and worker")],
@@ -30,13 +41,22 @@ ANSWER_HEADERS: dict[str, Any] = {
     "Content-Location": Annotated[str, Meta(description="where the task can be read again")],
     "Preference-Applied": Annotated[str, Meta(description="the `wait` of the Prefer header that was granted")],
     "Server-Timing": Annotated[str, Meta(description="the milliseconds of each step, as in `timings_ms`")],
+    "RateLimit-Policy": Annotated[str, Meta(description="where there is a rate limit: `q` requests in `w` seconds")],
+    "RateLimit": Annotated[str, Meta(description="`r` requests are left, all `q` are again in `t` seconds")],
+    "WWW-Authenticate": Annotated[str, Meta(description="`Bearer`: how to give the key")],
     "Retry-After": Annotated[str, Meta(description="seconds after which to try again")],
     "Cache-Control": Annotated[str, Meta(description="`no-store`: the next answer may differ")],
     "Content-Disposition": Annotated[str, Meta(description="the name to save the file under")],
     "X-Accel-Buffering": Annotated[str, Meta(description="`no`: tells nginx to pass each event on at once")],
     "Vary": Annotated[str, Meta(description="`Accept`: the answer depends on it")],
 }
-_ANY_REQUEST = (MalformedRequest, HeadersTooLarge, InternalError)
+_ANY_REQUEST = (MalformedRequest, RequestTimeout, HeadersTooLarge, InternalError)
+_SECURITY: list[Schema] = [{}, {"bearer": []}, {"header": []}]
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "a key of this service, if it asks for one"},
+    "header": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "the same, in another header"},
+}
+_OF_STATUS = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 _REQUEST_ID = Parameter(
     HEADER, Annotated[str, Meta(description="an id of your own: 1 to 64 letters, digits, dots, _ and -")], "header"
 )
@@ -58,8 +78,9 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "info": {"title": _TITLE, "version": gateway.__version__, "description": _ABOUT, "license": {"name": "MIT"}},
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in tags],
+        "security": _SECURITY,
         "paths": dict(paths),
-        "components": {"schemas": dict(sorted(components.schemas.items()))},
+        "components": {"schemas": dict(sorted(components.schemas.items())), "securitySchemes": _SECURITY_SCHEMES},
     }
 
 
@@ -102,6 +123,8 @@ def _operation(operation: Operation, components: _Components) -> dict[str, Any]:
     if operation.body:
         content = {media: _content(fields, components) for media, fields in operation.body.items()}
         described["requestBody"] = {"required": True, "content": content}
+    if operation.public:
+        described["security"] = []
     described["responses"] = _responses(operation, components)
     return described
 
@@ -136,13 +159,15 @@ def _content(fields: tuple[Parameter, ...] | None, components: _Components) -> d
 
 
 def _responses(operation: Operation, components: _Components) -> dict[str, Any]:
-    responses: dict[str, Any] = {str(answer.status): _answer(answer, components) for answer in operation.answers}
+    often = () if operation.public else ("RateLimit-Policy?", "RateLimit?")
+    refused = () if operation.public else refusals(operation.method)
+    responses: dict[str, Any] = {str(each.status): _answer(each, often, components) for each in operation.answers}
     by_status: defaultdict[int, list[type[GatewayError]]] = defaultdict(list)
     anywhere = (*_ANY_REQUEST, PathNotFound) if "{" in operation.path else _ANY_REQUEST
-    for error in sorted({*operation.errors, *anywhere}, key=lambda each: each.code):
+    for error in sorted({*operation.errors, *refused, *anywhere}, key=lambda each: each.code):
         by_status[error.status].append(error)
     for status, errors in sorted(by_status.items()):
-        failed = _failure(status, errors)
+        failed = _failure(status, errors, often)
         if good := responses.get(str(status)):
             good["description"] += "\n\n" + failed["description"]
             good["content"] |= failed["content"]
@@ -151,18 +176,18 @@ def _responses(operation: Operation, components: _Components) -> dict[str, Any]:
     return responses
 
 
-def _answer(answer: Answer, components: _Components) -> dict[str, Any]:
-    described: dict[str, Any] = {"description": answer.description, "headers": _headers(answer.headers)}
+def _answer(answer: Answer, often: tuple[str, ...], components: _Components) -> dict[str, Any]:
+    described: dict[str, Any] = {"description": answer.description, "headers": _headers((*answer.headers, *often))}
     if answer.content:
         described["content"] = {media: {"schema": components.schema(kind)} for media, kind in answer.content.items()}
     return described
 
 
-def _failure(status: int, errors: Sequence[type[GatewayError]]) -> dict[str, Any]:
+def _failure(status: int, errors: Sequence[type[GatewayError]], often: tuple[str, ...]) -> dict[str, Any]:
     lines = [f"- `{error.code}`: {_unwrapped(error.__doc__ or error.title)}" for error in errors]
     return {
         "description": "\n".join(lines),
-        "headers": _headers(("Retry-After",) if status == 503 else ()),
+        "headers": _headers((*_OF_STATUS.get(status, ()), *often)),
         "content": {"application/problem+json": {"schema": _problem(errors, status)}},
     }
 

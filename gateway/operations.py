@@ -41,6 +41,7 @@ class Answer(NamedTuple):
 class Operation:
     """One method of one path. Its summary is the first line of the handler's docstring.
 
+    A `public` one is open to everybody; all others are behind `gateway.guard`.
     `body` maps each media type that is taken to its fields, None for the plain bytes of an image. `errors` are those of
     this operation; what any request can meet is added by `gateway.openapi`.
     """
@@ -49,6 +50,7 @@ class Operation:
     path: str
     handler: Handler
     tag: str
+    public: bool = False
     answers: tuple[Answer, ...]
     errors: tuple[type[GatewayError], ...] = ()
     parameters: tuple[Parameter, ...] = ()

@@ -162,7 +162,7 @@ class TaskQueue:
             keys = (*_BOOK, self.rq.key, result_key(task_id), picture_key(task_id))
             outcome = self._run(atomic.CANCEL, keys, (task_id, *atomic.words(commands)))
         if outcome == b"unknown":
-            raise TaskNotFound(f"no task {task_id}; it was never accepted, or its result has expired")
+            raise TaskNotFound.of("task", task_id)
         if outcome == b"running":
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None

@@ -1,5 +1,6 @@
 """The one error shape, the one task shape, and what every handler needs."""
 
+import asyncio
 from http import HTTPStatus
 from typing import Protocol, cast
 
@@ -11,6 +12,9 @@ from starlette.responses import Response
 from gateway.detections import Problem, problem_of
 from gateway.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gateway.fetch import Fetcher
+from gateway.headers import SECURITY_HEADERS
+from gateway.keys import Keyring
+from gateway.limits import Limiter
 from gateway.metrics import GatewayMetrics
 from gateway.models import Models
 from gateway.outbound import Outbound
@@ -34,6 +38,9 @@ class Services(Protocol):
     fetcher: Fetcher
     outbound: Outbound
     metrics: GatewayMetrics
+    keys: Keyring
+    limiter: Limiter
+    stopping: asyncio.Event
 
 
 def services_of(request: Request) -> Services:
@@ -72,8 +79,7 @@ def server_timing(view: bytes) -> dict[str, str]:
 def gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     services_of(request).metrics.rejected.labels(error.code).inc()
-    headers = None if error.retry_after is None else {"Retry-After": str(error.retry_after)}
-    return ProblemJSON(problem_of(error, request_id.get()), error.status, headers)
+    return ProblemJSON(problem_of(error, request_id.get()), error.status, error.headers)
 
 
 def http_error(request: Request, error: Exception) -> Response:
@@ -97,7 +103,8 @@ def internal_error(request: Request, error: Exception) -> Response:
         code="internal_error",
         request_id=request_id.get(),
     )
-    return ProblemJSON(problem, 500, {HEADER: request_id.get()})  # outside of the middleware that sets it
+    # Outside of the middleware that sets these.
+    return ProblemJSON(problem, 500, {HEADER: request_id.get(), **SECURITY_HEADERS})
 
 
 def client_gone(request: Request, error: Exception) -> Response:

@@ -44,6 +44,13 @@ class Results:
         self._redis = connection
         self._task_retries = task_retries
         self._waiting: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)
+        self._released = False
+
+    def release(self) -> None:
+        """Let all who wait have their tasks as they stand, and nobody wait from now on."""
+        self._released = True
+        for task_id in list(self._waiting):
+            self._wake(task_id, "")
 
     async def read(self, task_id: str) -> bytes:
         """The task as JSON of a TaskView. Raises TaskNotFound, ServiceUnavailable."""
@@ -57,8 +64,8 @@ class Results:
                 async with asyncio.timeout(seconds):
                     while True:
                         ended, view = await self._read(task_id)
-                        if ended:
-                            return True, view
+                        if ended or self._released:
+                            return ended, view
                         while await states.get() not in _ENDED | {""}:
                             pass
             except TimeoutError:
@@ -77,7 +84,7 @@ class Results:
                 if view != last:
                     last = view
                     yield view
-                if ended:
+                if ended or self._released:
                     return
                 await states.get()
 
@@ -86,7 +93,7 @@ class Results:
         with redis_errors():
             stored = await self._redis.get(batch_key(batch_id))
         if stored is None:
-            raise TaskNotFound(f"no batch {batch_id}; it was never accepted, or it has expired")
+            raise TaskNotFound.of("batch", batch_id)
         return msgspec.json.decode(stored, type=Acceptance)
 
     async def ends(self, task_ids: Sequence[str]) -> dict[str, Status]:
@@ -146,7 +153,7 @@ class Results:
         if stored is not None:
             return True, stored
         if status is None:
-            raise TaskNotFound(f"no task {task_id}; it was never accepted, or its result has expired")
+            raise TaskNotFound.of("task", task_id)
         if status in _LOST:
             lost = WorkerLost("the worker died under this task, again after each new try; send the image again")
             return True, msgspec.json.encode(failure(task_id, lost))

@@ -12,6 +12,7 @@ from starlette.routing import Route
 from gateway import accept, batches, deepstack, errors, openapi, tasks
 from gateway.detections import BatchView, TaskView
 from gateway.formats import CocoDataset, Format
+from gateway.guard import guarded
 from gateway.models import ModelList, ModelView
 from gateway.operations import (
     BATCH_ID,
@@ -63,7 +64,8 @@ async def livez(request: Request) -> Response:
 
 async def readyz(request: Request) -> Response:
     """Whether Redis answers, the model is ready in Triton, and a worker is alive."""
-    missing = await services_of(request).readiness.missing()
+    services = services_of(request)
+    missing = await services.readiness.missing() if not services.stopping.is_set() else {"gateway": "it stops"}
     return JSON(Ready("not ready", missing), 503) if missing else JSON(Ready("ready"))
 
 
@@ -211,6 +213,7 @@ operations = [
         path="/livez",
         handler=livez,
         tag="Service",
+        public=True,
         answers=(Answer(200, "It runs.", as_json(Alive)),),
     ),
     Operation(
@@ -218,6 +221,7 @@ operations = [
         path="/readyz",
         handler=readyz,
         tag="Service",
+        public=True,
         answers=(
             Answer(200, "All is ready.", as_json(Ready)),
             Answer(503, "Something is missing.", as_json(Ready)),
@@ -228,6 +232,7 @@ operations = [
         path="/openapi.json",
         handler=description,
         tag="Service",
+        public=True,
         answers=(Answer(200, "OpenAPI 3.1.", as_json({"type": "object"})),),
     ),
 ]
@@ -237,7 +242,8 @@ def routes() -> list[Route]:
     """One route for each path, so that a wrong method is told all the right ones."""
     by_path: dict[str, dict[str, Handler]] = {}
     for operation in operations:
-        by_path.setdefault(operation.path, {})[operation.method] = operation.handler
+        handler = operation.handler if operation.public else guarded(operation.handler)
+        by_path.setdefault(operation.path, {})[operation.method] = handler
     return [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
 
 

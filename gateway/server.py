@@ -11,9 +11,9 @@ from gateway.detections import problem_of
 from gateway.errors import HeadersTooLarge, MalformedRequest, RequestError
 from gateway.requestid import HEADER
 from gateway.settings import Settings
+from gateway.shutdown import Server
 
 MOST_HEAD_BYTES = 65_536
-_GRACE_SECONDS = 5
 
 
 def server(app: Starlette, settings: Settings) -> uvicorn.Server:
@@ -28,9 +28,16 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=_GRACE_SECONDS,
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies,
+        timeout_graceful_shutdown=max(1, round(settings.stop_timeout - settings.drain_seconds)),
     )
-    return uvicorn.Server(config)
+
+    def drain() -> None:
+        app.state.stopping.set()
+        app.state.results.release()
+
+    return Server(config, drain, settings.drain_seconds)
 
 
 class ProblemProtocol(HttpToolsProtocol):

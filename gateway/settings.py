@@ -1,5 +1,6 @@
 """Settings: one row per knob. The only reader of the environment."""
 
+import ipaddress
 import os
 from collections.abc import Mapping
 from typing import Annotated, Any
@@ -11,6 +12,19 @@ _PORTS = r"^[0-9]{1,5}(,[0-9]{1,5})*$"
 _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
 _SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _SECRETS = f"^{_SECRET}( {_SECRET})*$"
+RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
+_NEVER_SHOWN = frozenset({"webhook_secret", "api_keys"})
+
+
+LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a server that listens on this address can be reached from this machine only."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class SettingsError(ValueError):
@@ -71,11 +85,49 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_format: Annotated[
         str, Meta(pattern="^(json|text)$", description="json: one object a line; text: lines for people")
     ] = "text"
+    api_keys_file: Annotated[
+        str | None, Meta(description="file of the API keys that are accepted; without keys none is asked for")
+    ] = None
+    api_keys: Annotated[str | None, Meta(description="the same, as they stand in such a file, with spaces between")] = (
+        None
+    )
+    rate_limit: Annotated[
+        Annotated[str, Meta(pattern=f"^{RATE}$")] | None,
+        Meta(description="requests of one key, or of one address without keys, such as 600/minute"),
+    ] = None
+    allow_open: Annotated[bool, Meta(description="whether to listen beyond this machine without keys")] = False
+    trusted_hosts: Annotated[
+        str | None,
+        Meta(description="host names of this service, *.example.com for all below; else localhost, or any beyond it"),
+    ] = None
+    trusted_proxies: Annotated[
+        str | None, Meta(description="addresses of reverse proxies whose X-Forwarded-For is believed")
+    ] = None
+    cors_origins: Annotated[
+        str | None, Meta(description="origins of the web pages that may use this service, * for all")
+    ] = None
+    header_timeout: Annotated[float, Meta(gt=0, description="longest wait for a request's headers, seconds")] = 10.0
+    body_timeout: Annotated[float, Meta(gt=0, description="longest wait for a request's body, seconds")] = 30.0
+    drain_seconds: Annotated[
+        float, Meta(ge=0, description="how long a stopping gateway still answers, so that others notice, seconds")
+    ] = 2.0
+    stop_timeout: Annotated[float, Meta(ge=1, description="longest time the gateway takes to stop, seconds")] = 9.0
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
 
     @property
     def url_ports(self) -> frozenset[int]:
         return frozenset(int(port) for port in self.outbound_ports.split(","))
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Host names that requests may ask for; `*` stands for all."""
+        if self.trusted_hosts:
+            return frozenset(name.strip().lower() for name in self.trusted_hosts.split(","))
+        return LOOPBACK_HOSTS if is_loopback(self.host) else frozenset({"*"})
+
+    @property
+    def origins(self) -> frozenset[str]:
+        return frozenset(each.strip() for each in (self.cors_origins or "").split(",") if each.strip())
 
     @property
     def webhook_pauses(self) -> tuple[float, ...]:
@@ -91,7 +143,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         field = str(error).rpartition("$.")[2].rstrip("`")
-        value = "..." if field == "webhook_secret" else given.get(field)
+        value = "..." if field in _NEVER_SHOWN else given.get(field)
         raise SettingsError(f"{field.upper()}={value}: {error}") from error
     if settings.callbacks and settings.webhook_secret is None:
         raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")

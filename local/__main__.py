@@ -21,6 +21,7 @@ import msgspec
 import redis
 from honcho.environ import parse_procfile
 
+from gateway.keys import check_exposure
 from gateway.settings import Settings, SettingsError, load
 from local import triton
 from local.errors import LocalError
@@ -55,6 +56,7 @@ def run(given: Mapping[str, str]) -> int:
     with lock(run_dir):
         shutil.rmtree(run_dir / "metrics", ignore_errors=True)  # the counts of the last run's workers
         environment = {
+            "DRAIN_SECONDS": "0",  # nobody else is asked whether this gateway is ready
             **given,
             **addresses(given),
             "MODEL": settings.model,
@@ -123,7 +125,8 @@ def ask(host: str, port: int, path: str) -> tuple[int, bytes]:
 
 def ready_line(settings: Settings) -> str:
     url = f"http://{reachable(settings.host)}:{settings.port}"
-    command = f"curl -s -F image=@{shlex.quote(sample_image(settings.model))} '{url}/predict?wait=30'"
+    key = "-H 'X-API-Key: YOUR KEY' " if settings.api_keys or settings.api_keys_file else ""
+    command = f"curl -s {key}-F image=@{shlex.quote(sample_image(settings.model))} '{url}/predict?wait=30'"
     return f"Ready: {url} serves {settings.model}. Ctrl-C stops it. Try:  {command}"
 
 
@@ -154,7 +157,9 @@ def cause(supervisor: Supervisor, run_dir: Path) -> str:
 
 def read_settings(given: Mapping[str, str]) -> Settings:
     try:
-        return load(given)
+        settings = load(given)
+        check_exposure(settings)
+        return settings
     except SettingsError as error:
         raise LocalError(str(error)) from error
 

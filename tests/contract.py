@@ -6,8 +6,11 @@ from typing import Any
 import httpx2
 from jsonschema import Draft202012Validator
 
+from gateway.headers import SECURITY_HEADERS
+
 # What HTTP itself adds, and what is documented once for all paths.
 PLUMBING = {"allow", "connection", "content-length", "content-type", "date", "transfer-encoding"}
+SECURITY = {name.lower() for name in SECURITY_HEADERS}
 ANYWHERE = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -43,8 +46,9 @@ class Contract:
 
     def _check_headers(self, answer: httpx2.Response, documented: dict[str, Any], where: str) -> None:
         headers = {name.lower(): header for name, header in documented["headers"].items()}
-        unknown = set(answer.headers) - set(headers) - PLUMBING
+        unknown = set(answer.headers) - set(headers) - PLUMBING - SECURITY
         assert not unknown, f"{where} has undocumented headers: {unknown}"
+        assert set(answer.headers) >= SECURITY, f"{where} lacks security headers"
         missing = {name for name, header in headers.items() if header["required"]} - set(answer.headers)
         assert not missing, f"{where} lacks headers: {missing}"
 

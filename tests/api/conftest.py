@@ -5,15 +5,13 @@ from collections.abc import Callable, Iterator
 import httpx2
 import pytest
 import redis
-from starlette.testclient import TestClient
 
-from gateway.app import create_app
 from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
 from gateway.queue import TaskQueue
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
-from tests.contract import Contract
+from tests.api.clients import client_of
 from tests.fakes import FakeTriton
 
 NO_TRITON = "127.0.0.1:1"
@@ -27,8 +25,7 @@ def settings(redis_url: str) -> Settings:
 @pytest.fixture
 def client(settings: Settings) -> Iterator[httpx2.Client]:
     """Holds every answer against /openapi.json."""
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        client.event_hooks["response"] = [Contract(client.get("/openapi.json").json()).check]
+    with client_of(settings) as client:
         yield client
 
 

@@ -13,6 +13,7 @@ from gateway.app import create_app
 from gateway.outbound import Outbound
 from gateway.settings import Settings
 from gateway.webhooks import DUE_KEY, delivery_key
+from tests.api.clients import URL
 from tests.internet import Site, reachable, reply
 from tests.pictures import encoded
 
@@ -36,7 +37,7 @@ def outbound() -> Iterator[Outbound]:
 def open_client(settings: Settings, outbound: Outbound) -> Iterator[httpx2.Client]:
     """A gateway with both switches on."""
     switched_on = msgspec.structs.replace(settings, fetch_urls=True, callbacks=True, webhook_secret=SECRET)
-    with TestClient(create_app(switched_on, outbound), raise_server_exceptions=False) as client:
+    with TestClient(create_app(switched_on, outbound), URL, raise_server_exceptions=False) as client:
         yield client
 
 

@@ -18,6 +18,7 @@ from gateway.queue import Acceptance, NewTask, TaskQueue, job_key
 from gateway.rate import retry_after
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
+from tests.api.clients import URL
 from tests.api.conftest import NO_TRITON
 from tests.pictures import encoded
 
@@ -138,5 +139,5 @@ def test_retry_after_is_the_time_in_which_half_the_queue_ends(tasks: int, per_se
 
 def test_a_service_without_a_limit_on_memory_works(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, triton_url=NO_TRITON)
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(settings), URL) as client:
         assert client.post("/predict", content=PICTURE).status_code == 202

@@ -12,6 +12,7 @@ from gateway.detections import TaskView
 from gateway.modelspec import ModelSpec
 from gateway.queue import TaskQueue, image_key, result_key
 from gateway.settings import Settings
+from tests.api.clients import URL
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 
@@ -161,7 +162,8 @@ class TestLongOutage:
 
 
 def test_without_redis_nothing_is_accepted_and_the_client_is_told() -> None:
-    with TestClient(create_app(Settings(redis_url="redis://127.0.0.1:1/0")), raise_server_exceptions=False) as client:
+    app = create_app(Settings(redis_url="redis://127.0.0.1:1/0"))
+    with TestClient(app, URL, raise_server_exceptions=False) as client:
         for answer in (client.post("/predict", content=encoded(64, 48)), client.get(f"/result/{'0' * 32}")):
             assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
             assert int(answer.headers["retry-after"]) > 0

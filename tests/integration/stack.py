@@ -92,6 +92,7 @@ def running_stack(server: Triton, folder: Path, model: str, workers: int = 2) ->
         redis_server = stack.enter_context(ValkeyServer(port=redis_port, data_dir=folder / "redis"))
         redis_url = f"redis://{redis_server.host}:{redis_server.port}/0"
         settings = {"REDIS_URL": redis_url, "TRITON_URL": server.url, "MODEL": model, "PORT": str(port)}
+        settings["DRAIN_SECONDS"] = "0"
         for number in range(workers):
             stack.enter_context(running("gateway.worker", settings, folder / f"worker-{number}.log"))
         gateway = stack.enter_context(running("gateway.app", settings, folder / "gateway.log"))

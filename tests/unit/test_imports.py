@@ -11,6 +11,7 @@ GATEWAY = Path(__file__).parents[2] / "gateway"
 
 # Modules of one storey may import those of the storeys below, never above or beside.
 WEB = {
+    "__main__",
     "accept",
     "access",
     "app",
@@ -18,6 +19,9 @@ WEB = {
     "deepstack",
     "fetch",
     "formats",
+    "guard",
+    "headers",
+    "limits",
     "models",
     "openapi",
     "operations",
@@ -30,6 +34,7 @@ WEB = {
     "results",
     "routes",
     "server",
+    "shutdown",
     "tasks",
     "uploads",
 }
@@ -59,6 +64,7 @@ SHARED = {
     "detections",
     "images",
     "errors",
+    "keys",
     "modelspec",
     "requests",
     "settings",
