@@ -100,6 +100,15 @@ output [
 
 
 def _batching(serving: Serving) -> str:
+    if serving.device == "cpu" and not serving.square and not serving.delay:
+        return """\
+dynamic_batching {
+  # Images of one shape that wait go together at once: a batch of a preferred size or more is sent when its delay is
+  # over. With a delay of 0 Triton's batcher spins, and burns a core, while images of another shape wait (DELAY_US=).
+  preferred_batch_size: [ 1 ]
+  max_queue_delay_microseconds: 1
+}
+"""
     if serving.device == "cpu":
         return f"""\
 dynamic_batching {{

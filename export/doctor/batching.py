@@ -4,6 +4,7 @@ from export.doctor.findings import EXPORT, Finding, shortened, text
 from export.doctor.model import Host, Load, Model, Trial
 
 LONG_DELAY_MS = 100.0
+SHORT_DELAY_US = 100
 NEVER_TOGETHER = 1.2
 
 
@@ -88,7 +89,8 @@ def delay(model: Model, trial: Trial) -> Finding | None:
 def preferred(model: Model) -> Finding | None:
     assert model.batching is not None
     sizes = model.batching.preferred
-    if not sizes or max(sizes) == model.max_batch_size:
+    takes_what_waits = sizes == (1,) and 0 < model.batching.delay_us < SHORT_DELAY_US
+    if not sizes or max(sizes) == model.max_batch_size or takes_what_waits:
         return None
     return Finding(
         level="note",
@@ -114,7 +116,11 @@ def mixed_shapes(model: Model) -> Finding | None:
 def batching_on(model: Model) -> Finding:
     assert model.batching is not None
     wait_ms = model.batching.delay_us / 1000
-    waits = f"a lone request waits {wait_ms:g} ms" if wait_ms else "no request waits for others"
+    waits = (
+        f"a lone request waits {wait_ms:g} ms"
+        if model.batching.delay_us >= SHORT_DELAY_US
+        else "no request waits for others"
+    )
     return Finding(level="ok", title="batching", what=f"on: up to {model.max_batch_size} images, {waits}")
 
 

@@ -115,6 +115,7 @@ def test_cold_starts(model: Model, first_ms: float | None, level: str) -> None:
         ({"batching": Batching(delay_us=30_000)}, "note", "waits 30 ms"),
         ({"batching": Batching(delay_us=100_000)}, "wrong", "waits 100 ms"),
         ({"batching": Batching(preferred=(2,))}, "note", "preferred_batch_size is [2]"),
+        ({"batching": Batching(delay_us=1, preferred=(1,))}, "ok", "on: up to 4 images, no request waits for others"),
         ({"batching": Batching(preferred=(2, 4))}, "ok", "on: up to 4 images"),
         ({"batching": None, "scheduler": "ensemble_scheduling"}, "info", "an ensemble"),
         ({"batching": None, "scheduler": "sequence_batching"}, "info", "sequence_batching"),

@@ -25,7 +25,15 @@ def test_the_default_on_a_cpu_is_an_instance_a_core_with_one_thread() -> None:
     assert list(config.input[0].dims) == [-1, -1, 3]
     assert config.instance_group[0].count >= 1
     assert config.parameters["intra_op_thread_count"].string_value == "1"
-    assert config.dynamic_batching.max_queue_delay_microseconds == 0
+
+
+def test_free_sides_on_a_cpu_keep_the_batcher_from_spinning() -> None:
+    batching = parse(config_pbtxt(Serving(name="a", imgsz=640, stride=32, square=False))).dynamic_batching
+    assert (list(batching.preferred_batch_size), batching.max_queue_delay_microseconds) == ([1], 1)
+    square = parse(config_pbtxt(Serving(name="a", imgsz=640, stride=32, square=True))).dynamic_batching
+    assert (list(square.preferred_batch_size), square.max_queue_delay_microseconds) == ([], 0)
+    waiting = parse(config_pbtxt(Serving(name="a", imgsz=640, stride=32, square=False, delay_us=500))).dynamic_batching
+    assert (list(waiting.preferred_batch_size), waiting.max_queue_delay_microseconds) == ([], 500)
 
 
 def test_a_square_input_has_fixed_sides() -> None:
