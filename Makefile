@@ -23,7 +23,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test check bench export-model doctor evaluate setup lock clean
+.PHONY: help run test check contract bench export-model doctor evaluate setup lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -39,6 +39,9 @@ check: .venv/.ready ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+contract: setup ## several thousand requests made from /openapi.json against the running service
+	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),400) $(PY) -m pytest -s tests/integration/test_schemathesis.py
 
 # Other servers to compare with: a folder of their sources, not part of this project.
 PEERS ?= ../shared/peers

@@ -153,8 +153,10 @@ def _content(fields: tuple[Parameter, ...] | None, components: _Components) -> d
     if fields is None:
         return {}
     schema: Schema = {"type": "object", "properties": {each.name: _property(each, components) for each in fields}}
-    if required := [each.name for each in fields if each.required]:
+    if required := [each.name for each in fields if each.required is True]:
         schema["required"] = required
+    if one_of := [{"required": [each.name]} for each in fields if each.required == "one of"]:
+        schema["anyOf"] = one_of
     return {"schema": schema}
 
 
@@ -180,6 +182,11 @@ def _answer(answer: Answer, often: tuple[str, ...], components: _Components) -> 
     described: dict[str, Any] = {"description": answer.description, "headers": _headers((*answer.headers, *often))}
     if answer.content:
         described["content"] = {media: {"schema": components.schema(kind)} for media, kind in answer.content.items()}
+    if answer.links:
+        described["links"] = {
+            handler: {"operationId": handler, "parameters": {name: f"$response.body#/{name}"}}
+            for handler, name in answer.links.items()
+        }
     return described
 
 

@@ -16,25 +16,30 @@ Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Parameter(NamedTuple):
-    """One value that a request carries; `kind` is a type that msgspec can describe, or a JSON schema."""
+    """One value that a request carries; `kind` is a type that msgspec can describe, or a JSON schema.
+
+    Of the fields of a body that are required as "one of", one is enough.
+    """
 
     name: str
     kind: Any
     where: Literal["query", "header", "path", "body"] = "query"
     default: Any = None
-    required: bool = False
+    required: bool | Literal["one of"] = False
 
 
 class Answer(NamedTuple):
     """One way to answer well: the `content` by media type, each a type as for `Parameter`, or a tuple of alternatives.
 
     `headers` are names of `gateway.openapi.ANSWER_HEADERS`; a name that ends with ? is not in every such answer.
+    `links` map the name of a handler to the parameter that it can take from this answer's body.
     """
 
     status: int
     description: str
     content: Mapping[str, Any] = {}
     headers: tuple[str, ...] = ()
+    links: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,4 +96,4 @@ IDEMPOTENCY_KEY = Parameter(
 
 IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/gif", "application/octet-stream")
 TEXT = {"type": "string"}
-BINARY = {"type": "string", "contentMediaType": "application/octet-stream"}
+BINARY = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}

@@ -19,7 +19,7 @@ _Count = Annotated[int, Meta(ge=1, le=1000)]
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of `POST /predict`, from the query, from form fields or from a JSON body."""
 
-    model: Annotated[str, Meta(min_length=1, max_length=200, description="a model that Triton serves")] = ""
+    model: Annotated[str, Meta(max_length=200, description="a model that Triton serves")] = ""
     version: Annotated[str, Meta(pattern="^[0-9]{0,18}$", description="a version of the model")] = ""
     conf: Annotated[_Fraction | None, Meta(description="least score of a detection, from 0 to 1")] = None
     iou: Annotated[_Fraction | None, Meta(description="overlap above which NMS suppresses, from 0 to 1")] = None

@@ -83,8 +83,28 @@ _FORMAT = Parameter(
     "format", Annotated[Format, Meta(description="the form of a result; what has none stays JSON")], "query", "json"
 )
 _IMAGES = {"type": "array", "minItems": 1, "items": BINARY, "description": "one image, or several for a batch"}
-_BASE64 = Annotated[str, Meta(description="the image in base64, as it is or as a data: URL")]
-_URL = Annotated[str, Meta(description="https address of the image, where the operator has switched that on")]
+_BASE64 = {
+    "type": "string",
+    "format": "byte",
+    "contentEncoding": "base64",
+    "description": "the image in base64, as it is or as a data: URL",
+}
+_URL = Annotated[
+    str, Meta(min_length=1, description="https address of the image, where the operator has switched that on")
+]
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"const": "state"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/TaskView"},
+        },
+    },
+}
+_OF_TASK = {"result": "task_id", "delete": "task_id", "events": "task_id", "picture": "task_id"}
 _UNSEEN = (errors.TaskNotFound, errors.ServiceUnavailable)
 
 operations = [
@@ -96,13 +116,13 @@ operations = [
         parameters=(*choices(), PREFER, IDEMPOTENCY_KEY),
         body={
             "multipart/form-data": (
-                Parameter("image", _IMAGES, "body"),
-                Parameter("url", _URL, "body"),
+                Parameter("image", _IMAGES, "body", required="one of"),
+                Parameter("url", _URL, "body", required="one of"),
                 *choices(where="body"),
             ),
             "application/json": (
-                Parameter("image", _BASE64, "body"),
-                Parameter("url", _URL, "body"),
+                Parameter("image", _BASE64, "body", required="one of"),
+                Parameter("url", _URL, "body", required="one of"),
                 *choices(where="body"),
             ),
             **dict.fromkeys(IMAGE_TYPES),
@@ -113,12 +133,14 @@ operations = [
                 "Waited for, and ended: the task, or the batch when several images were sent.",
                 as_json((TaskView, BatchView)),
                 ("Content-Location?", "Location?", "Preference-Applied?", "Server-Timing?"),
+                _OF_TASK,
             ),
             Answer(
                 202,
                 "Accepted: the task, or the batch when several images were sent.",
                 as_json((TaskView, BatchView)),
                 ("Location", "Preference-Applied?"),
+                _OF_TASK,
             ),
         ),
         errors=(
@@ -165,8 +187,8 @@ operations = [
         answers=(
             Answer(
                 200,
-                "Events named `state`, each with a TaskView as data.",
-                {"text/event-stream": TEXT},
+                "An event for each state of the task; comments between them keep the connection open.",
+                {"text/event-stream": _EVENT},
                 ("Cache-Control", "X-Accel-Buffering"),
             ),
         ),

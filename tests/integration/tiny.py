@@ -1,4 +1,4 @@
-"""A model for tests of the servers: it takes an image as the real ones do, and answers its mean in every field."""
+"""Models for tests of the servers: they take an image as the real ones do."""
 
 from pathlib import Path
 
@@ -17,17 +17,36 @@ parameters [ {{ key: "stride" value: {{ string_value: "32" }} }}, {{ key: "imgsz
 """
 
 
-def write(repository: Path, name: str) -> Path:
-    """Add the model as version 1 and return its folder."""
+FOUND = [[100.0, 100.0, 200.0, 300.0, 0.9, 0.0], [10.0, 10.0, 90.0, 90.0, 0.5, 1.0]]
+
+
+def write(repository: Path, name: str, model: onnx.ModelProto | None = None) -> Path:
+    """Add a model, `mean` if none is given, as version 1 and return its folder."""
     folder = repository / name
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(CONFIG.format(name=name))
     (folder / "labels.txt").write_text("person\nbicycle\n")
-    onnx.save(graph(), folder / "1" / "model.onnx")
+    onnx.save(model or mean(), folder / "1" / "model.onnx")
     return folder
 
 
-def graph() -> onnx.ModelProto:
+def finder() -> onnx.ModelProto:
+    """Answers FOUND for every image."""
+    rows = [value for row in FOUND for value in row] + [0.0] * (1000 - len(FOUND)) * 6
+    nodes = [
+        helper.make_node("Shape", ["images"], ["batch"], start=0, end=1),
+        helper.make_node("Concat", ["batch", "ones"], ["shape"], axis=0),
+        helper.make_node("Expand", ["found", "shape"], ["detections"]),
+    ]
+    tensors = [
+        helper.make_tensor("ones", TensorProto.INT64, [2], [1, 1]),
+        helper.make_tensor("found", TensorProto.FLOAT, [1, 1000, 6], rows),
+    ]
+    return _model("finder", nodes, tensors)
+
+
+def mean() -> onnx.ModelProto:
+    """Answers the mean of an image in every field."""
     nodes = [
         helper.make_node("Cast", ["images"], ["pixels"], to=TensorProto.FLOAT),
         helper.make_node("ReduceMean", ["pixels", "axes"], ["mean"], keepdims=1),
@@ -37,11 +56,16 @@ def graph() -> onnx.ModelProto:
         helper.make_node("Expand", ["column", "shape"], ["detections"]),
     ]
     constants = {"axes": [1, 2, 3], "flat": [-1, 1, 1], "rows": [1000, 6]}
+    tensors = [helper.make_tensor(name, TensorProto.INT64, [len(values)], values) for name, values in constants.items()]
+    return _model("mean", nodes, tensors)
+
+
+def _model(name: str, nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto]) -> onnx.ModelProto:
     content = helper.make_graph(
         nodes,
-        "mean",
+        name,
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])],
         [helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["batch", 1000, 6])],
-        [helper.make_tensor(name, TensorProto.INT64, [len(values)], values) for name, values in constants.items()],
+        tensors,
     )
     return helper.make_model(content, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
