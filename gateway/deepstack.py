@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 import gateway
+from gateway import examples
 from gateway.accept import accept, task_request
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage, TaskNotFound, TaskRunning
@@ -156,6 +157,8 @@ _VISION_BODY = {
         Parameter("api_key", _API_KEY, "body"),
     )
 }
+_FOUND = Answer(200, "What was found.", as_json(VisionAnswer), examples={"found": examples.VISION})
+_LISTED = Answer(200, "The models.", as_json(ModelNames), examples={"models": examples.VISION_MODELS})
 _VISION_FAILURES = {
     400: "No image, a broken one, or a wrong parameter.",
     404: "No such model.",
@@ -168,7 +171,13 @@ _VISION_FAILURES = {
 def _vision_failures(*statuses: int) -> tuple[Answer, ...]:
     content = as_json(VisionFailure)
     return tuple(
-        Answer(status, _VISION_FAILURES[status], content, ("Retry-After",) if status == 503 else ())
+        Answer(
+            status,
+            _VISION_FAILURES[status],
+            content,
+            ("Retry-After",) if status == 503 else (),
+            examples={"no image": examples.VISION_FAILURE} if status == 400 else {},
+        )
         for status in statuses
     )
 
@@ -180,14 +189,20 @@ operations = [
         handler=vision_detection,
         tag=_CAMERAS,
         body=_VISION_BODY,
-        answers=(Answer(200, "What was found.", as_json(VisionAnswer)), *_vision_failures(400, 413, 500, 503)),
+        answers=(
+            _FOUND,
+            *_vision_failures(400, 413, 500, 503),
+        ),
     ),
     Operation(
         method="POST",
         path="/v1/vision/custom/list",
         handler=vision_custom_list,
         tag=_CAMERAS,
-        answers=(Answer(200, "The models.", as_json(ModelNames)), *_vision_failures(500, 503)),
+        answers=(
+            _LISTED,
+            *_vision_failures(500, 503),
+        ),
     ),
     Operation(
         method="POST",
@@ -196,7 +211,10 @@ operations = [
         tag=_CAMERAS,
         parameters=(MODEL,),
         body=_VISION_BODY,
-        answers=(Answer(200, "What was found.", as_json(VisionAnswer)), *_vision_failures(400, 404, 413, 500, 503)),
+        answers=(
+            _FOUND,
+            *_vision_failures(400, 404, 413, 500, 503),
+        ),
     ),
     Operation(
         method="GET",

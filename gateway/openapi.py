@@ -182,6 +182,9 @@ def _answer(answer: Answer, often: tuple[str, ...], components: _Components) -> 
     described: dict[str, Any] = {"description": answer.description, "headers": _headers((*answer.headers, *often))}
     if answer.content:
         described["content"] = {media: {"schema": components.schema(kind)} for media, kind in answer.content.items()}
+        if answer.examples:
+            shown = {name: {"value": msgspec.to_builtins(example)} for name, example in answer.examples.items()}
+            next(iter(described["content"].values()))["examples"] = shown
     if answer.links:
         described["links"] = {
             handler: {"operationId": handler, "parameters": {name: f"$response.body#/{name}"}}

@@ -32,7 +32,8 @@ class Answer(NamedTuple):
     """One way to answer well: the `content` by media type, each a type as for `Parameter`, or a tuple of alternatives.
 
     `headers` are names of `gateway.openapi.ANSWER_HEADERS`; a name that ends with ? is not in every such answer.
-    `links` map the name of a handler to the parameter that it can take from this answer's body.
+    `links` map the name of a handler to the parameter that it can take from this answer's body. `examples` are of the
+    first media type.
     """
 
     status: int
@@ -40,6 +41,7 @@ class Answer(NamedTuple):
     content: Mapping[str, Any] = {}
     headers: tuple[str, ...] = ()
     links: Mapping[str, str] = {}
+    examples: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

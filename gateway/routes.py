@@ -1,15 +1,15 @@
-"""The table of operations: routes and /openapi.json are made from it, and the small handlers."""
+"""The table of operations, from which the routes and /openapi.json are made."""
 
 import functools
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
-from msgspec import UNSET, Meta, UnsetType
+from msgspec import Meta
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from gateway import accept, batches, deepstack, errors, openapi, tasks
+from gateway import accept, batches, deepstack, errors, examples, openapi, service, tasks
 from gateway.detections import BatchView, TaskView
 from gateway.formats import CocoDataset, Format
 from gateway.guard import guarded
@@ -30,43 +30,8 @@ from gateway.operations import (
     as_json,
     choices,
 )
-from gateway.responses import JSON, services_of
-
-
-class Alive(msgspec.Struct):
-    """The process runs."""
-
-    status: Literal["alive"] = "alive"
-
-
-class Ready(msgspec.Struct):
-    """Whether requests can be served; `missing` names what cannot be reached, with the reason."""
-
-    status: Literal["ready", "not ready"]
-    missing: dict[str, str] | UnsetType = UNSET
-
-
-async def models(request: Request) -> Response:
-    """The models that Triton serves."""
-    services = services_of(request)
-    return JSON(await services.models.listing(services.settings.model))
-
-
-async def model(request: Request) -> Response:
-    """One model: versions, state, labels, input, batch limit."""
-    return JSON(await services_of(request).models.view(request.path_params["name"]))
-
-
-async def livez(request: Request) -> Response:
-    """Whether the process runs."""
-    return JSON(Alive())
-
-
-async def readyz(request: Request) -> Response:
-    """Whether Redis answers, the model is ready in Triton, and a worker is alive."""
-    services = services_of(request)
-    missing = await services.readiness.missing() if not services.stopping.is_set() else {"gateway": "it stops"}
-    return JSON(Ready("not ready", missing), 503) if missing else JSON(Ready("ready"))
+from gateway.responses import JSON
+from gateway.service import Alive, Ready
 
 
 async def description(request: Request) -> Response:
@@ -104,6 +69,7 @@ _EVENT = {
         },
     },
 }
+_NOT_READY = Ready("not ready", {"worker": "no worker is alive; start one with `python -m gateway.worker`"})
 _OF_TASK = {"result": "task_id", "delete": "task_id", "events": "task_id", "picture": "task_id"}
 _UNSEEN = (errors.TaskNotFound, errors.ServiceUnavailable)
 
@@ -134,6 +100,7 @@ operations = [
                 as_json((TaskView, BatchView)),
                 ("Content-Location?", "Location?", "Preference-Applied?", "Server-Timing?"),
                 _OF_TASK,
+                {"task": examples.SUCCESS},
             ),
             Answer(
                 202,
@@ -141,6 +108,7 @@ operations = [
                 as_json((TaskView, BatchView)),
                 ("Location", "Preference-Applied?"),
                 _OF_TASK,
+                {"task": examples.PENDING, "batch": examples.BATCH},
             ),
         ),
         errors=(
@@ -162,6 +130,7 @@ operations = [
                 "The task; once it has succeeded, its result in the asked-for form.",
                 {"application/json": (TaskView, CocoDataset), "text/plain": TEXT, "text/csv": TEXT},
                 ("Cache-Control", "Preference-Applied?", "Server-Timing?", "Content-Disposition?"),
+                examples={"succeeded": examples.SUCCESS},
             ),
         ),
         errors=(*_UNSEEN, errors.InvalidParameter),
@@ -173,7 +142,9 @@ operations = [
         tag="Tasks",
         parameters=(TASK_ID,),
         answers=(
-            Answer(200, "Canceled before it began: its end.", as_json(TaskView)),
+            Answer(
+                200, "Canceled before it began: its end.", as_json(TaskView), examples={"canceled": examples.CANCELED}
+            ),
             Answer(204, "It had ended, and is forgotten."),
         ),
         errors=(*_UNSEEN, errors.TaskRunning),
@@ -190,6 +161,7 @@ operations = [
                 "An event for each state of the task; comments between them keep the connection open.",
                 {"text/event-stream": _EVENT},
                 ("Cache-Control", "X-Accel-Buffering"),
+                examples={"started": examples.EVENT},
             ),
         ),
         errors=_UNSEEN,
@@ -209,44 +181,46 @@ operations = [
         handler=batches.batch,
         tag="Tasks",
         parameters=(BATCH_ID,),
-        answers=(Answer(200, "The batch.", as_json(BatchView), ("Cache-Control",)),),
+        answers=(
+            Answer(200, "The batch.", as_json(BatchView), ("Cache-Control",), examples={"batch": examples.BATCH}),
+        ),
         errors=_UNSEEN,
     ),
     Operation(
         method="GET",
         path="/models",
-        handler=models,
+        handler=service.models,
         tag="Models",
-        answers=(Answer(200, "Those that are ready.", as_json(ModelList)),),
+        answers=(Answer(200, "Those that are ready.", as_json(ModelList), examples={"models": examples.MODELS}),),
         errors=(errors.ServiceUnavailable,),
     ),
     Operation(
         method="GET",
         path="/models/{name}",
-        handler=model,
+        handler=service.model,
         tag="Models",
         parameters=(MODEL,),
-        answers=(Answer(200, "The model.", as_json(ModelView)),),
+        answers=(Answer(200, "The model.", as_json(ModelView), examples={"model": examples.MODEL}),),
         errors=(errors.ModelNotFound, errors.InvalidParameter, errors.ModelMismatch, errors.ServiceUnavailable),
     ),
     *deepstack.operations,
     Operation(
         method="GET",
         path="/livez",
-        handler=livez,
+        handler=service.livez,
         tag="Service",
         public=True,
-        answers=(Answer(200, "It runs.", as_json(Alive)),),
+        answers=(Answer(200, "It runs.", as_json(Alive), examples={"alive": Alive()}),),
     ),
     Operation(
         method="GET",
         path="/readyz",
-        handler=readyz,
+        handler=service.readyz,
         tag="Service",
         public=True,
         answers=(
-            Answer(200, "All is ready.", as_json(Ready)),
-            Answer(503, "Something is missing.", as_json(Ready)),
+            Answer(200, "All is ready.", as_json(Ready), examples={"ready": Ready("ready")}),
+            Answer(503, "Something is missing.", as_json(Ready), examples={"not ready": _NOT_READY}),
         ),
     ),
     Operation(

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Route
 
@@ -48,6 +49,16 @@ def test_an_operation_is_described_whole(path: str, method: str) -> None:
     assert in_path == {part.strip("{}") for part in path.split("/") if part.startswith("{")}
     assert all(each["description"] for each in described["parameters"])
     assert all(response["description"] for response in described["responses"].values())
+
+
+@pytest.mark.parametrize(("path", "method"), OPERATIONS, ids=[f"{method} {path}" for path, method in OPERATIONS])
+def test_examples_are_as_the_document_says(path: str, method: str) -> None:
+    for status, response in operation(path, method)["responses"].items():
+        for content in response.get("content", {}).values():
+            schema = {**content.get("schema", {}), "components": DOCUMENT["components"]}
+            for name, example in content.get("examples", {}).items():
+                errors = [error.message for error in Draft202012Validator(schema).iter_errors(example["value"])]
+                assert not errors, f"{status} {name}"
 
 
 def test_operation_ids_are_unique() -> None:

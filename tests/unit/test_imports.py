@@ -17,6 +17,7 @@ WEB = {
     "app",
     "batches",
     "deepstack",
+    "examples",
     "fetch",
     "formats",
     "guard",
@@ -35,6 +36,7 @@ WEB = {
     "routes",
     "server",
     "shutdown",
+    "service",
     "tasks",
     "uploads",
 }
