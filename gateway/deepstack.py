@@ -4,10 +4,8 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
-from typing import Annotated
 
 import msgspec
-from msgspec import Meta
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -149,7 +147,7 @@ def _forget(request: Request, task_id: str) -> None:
 
 
 _CAMERAS = "Camera software"
-_API_KEY = Annotated[str, Meta(description="taken, because DeepStack's clients send it")]
+_API_KEY = {"description": "taken, because DeepStack's clients send it"}
 _VISION_BODY = {
     "multipart/form-data": (
         Parameter("image", {**BINARY, "description": "the image"}, "body", required=True),

@@ -1,15 +1,15 @@
 """The table of operations, from which the routes and /openapi.json are made."""
 
 import functools
-from typing import Annotated
+from typing import Annotated, Any
 
-import msgspec
 from msgspec import Meta
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
 
-from gateway import accept, batches, deepstack, errors, examples, openapi, service, tasks
+from gateway import accept, batches, deepstack, docs, errors, examples, openapi, service, tasks
 from gateway.detections import BatchView, TaskView
 from gateway.formats import CocoDataset, Format
 from gateway.guard import guarded
@@ -36,12 +36,18 @@ from gateway.service import Alive, Ready
 
 async def description(request: Request) -> Response:
     """This description of the API."""
-    return JSON(_described())
+    return JSON(_document())
+
+
+async def reference(request: Request) -> Response:
+    """The same as a page to read and to try the API on."""
+    shown = docs.page(_document(), openapi.error_classes(), str(request.base_url).rstrip("/"))
+    return HTMLResponse(shown, headers={"Content-Security-Policy": docs.POLICY})
 
 
 @functools.cache
-def _described() -> bytes:
-    return msgspec.json.encode(openapi.document(operations))
+def _document() -> dict[str, Any]:
+    return openapi.document(operations)
 
 
 _FORMAT = Parameter(
@@ -231,16 +237,27 @@ operations = [
         public=True,
         answers=(Answer(200, "OpenAPI 3.1.", as_json({"type": "object"})),),
     ),
+    Operation(
+        method="GET",
+        path="/docs",
+        handler=reference,
+        tag="Service",
+        public=True,
+        answers=(Answer(200, "A page.", {"text/html": TEXT}),),
+    ),
 ]
 
+_STATIC = Mount("/static", StaticFiles(packages=[("gateway", "static")]), name="static")
 
-def routes() -> list[Route]:
-    """One route for each path, so that a wrong method is told all the right ones."""
+
+def routes() -> list[BaseRoute]:
+    """One route for each path, so that a wrong method is told all the right ones; and the files of the pages."""
     by_path: dict[str, dict[str, Handler]] = {}
     for operation in operations:
         handler = operation.handler if operation.public else guarded(operation.handler)
         by_path.setdefault(operation.path, {})[operation.method] = handler
-    return [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    made = [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    return [*made, _STATIC]
 
 
 def _dispatch(handlers: dict[str, Handler]) -> Handler:

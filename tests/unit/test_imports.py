@@ -17,6 +17,7 @@ WEB = {
     "app",
     "batches",
     "deepstack",
+    "docs",
     "examples",
     "fetch",
     "formats",
