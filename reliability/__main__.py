@@ -6,20 +6,21 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from local import triton
-from reliability import chaos
+from reliability import chaos, fuzz
 from reliability.load import photographs
-from reliability.promises import table
-from reliability.service import ServiceError, running
+from reliability.promises import Promise, table
+from reliability.service import Service, ServiceError, running
 
 SHARED = Path(os.environ.get("YOLO_SHARED") or triton.ROOT.parent / "shared")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
-    parser.add_argument("what", choices=["chaos"])
+    parser.add_argument("what", choices=["chaos", "fuzz"])
     parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
     parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
     parser.add_argument("--repository", type=Path, default=triton.ROOT / "model_repository")
@@ -38,13 +39,18 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
     begun, images = time.monotonic(), photographs(SHARED)
     try:
         with running(folder, options.repository, options.model) as service:
-            plan = chaos.QUICK if options.quick else chaos.Plan()
-            promises = asyncio.run(chaos.all_of_it(service, images, plan))
+            promises = asyncio.run(scenario(options.what, service, images, options.quick))
     except ServiceError as error:
         print(f"reliability: {error}", file=sys.stderr)
         return 1
     print(f"{options.what}: {time.monotonic() - begun:.0f} s\n\n{table(promises)}")
     return 0 if all(promise.kept for promise in promises) else 1
+
+
+async def scenario(what: str, service: Service, images: Sequence[bytes], quick: bool) -> list[Promise]:
+    if what == "chaos":
+        return await chaos.all_of_it(service, images, chaos.QUICK if quick else chaos.Plan())
+    return await fuzz.no_file_harms(service, images, SHARED, fuzz.QUICK if quick else fuzz.Plan())
 
 
 if __name__ == "__main__":
