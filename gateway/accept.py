@@ -29,17 +29,20 @@ _LONGEST_KEY = 255
 async def predict(request: Request) -> Response:
     """Accept one image or several; 202 with where to read, or 200 with the end when it was waited for."""
     services = services_of(request)
-    upload = await read_upload(request, services.settings)
-    for image in upload.images:
-        services.metrics.uploaded.observe(len(image.data))
-    choices = parse({**upload.fields, **request.query_params})
-    if upload.url:
-        upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
-    wait, preferred = wait_seconds(request, choices)
-    request.state.waits = bool(wait)
-    key = _idempotency_key(request)
-    wanted = await task_request(request, choices)
-    accepted = await run_in_threadpool(accept, request, upload, wanted, choices, key)
+    with services.admission.taking() as received:
+        upload = await read_upload(request, services.settings, received)
+        for size in [len(image.data) for image in upload.images]:
+            services.metrics.uploaded.observe(size)
+        choices = parse({**upload.fields, **request.query_params})
+        if upload.url:
+            upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
+            received(len(upload.images[-1].data))
+        wait, preferred = wait_seconds(request, choices)
+        request.state.waits = bool(wait)
+        key = _idempotency_key(request)
+        wanted = await task_request(request, choices)
+        accepted = await run_in_threadpool(accept, request, upload, wanted, choices, key)
+        del upload  # a client may wait for long, its image need not
     headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
     if accepted.batch_id:
         return await _batch_answer(request, accepted, wait, headers)

@@ -8,6 +8,9 @@ from typing import Any
 
 import redis
 import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -16,6 +19,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway import logs, responses, scrape
 from gateway.access import Access
+from gateway.admission import Admission
 from gateway.errors import GatewayError
 from gateway.fetch import Fetcher
 from gateway.headers import AnswerHeaders, cross_origin
@@ -47,14 +51,19 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        blocking = redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(settings.redis_url, **_POOL))
-        reading = aioredis.Redis.from_pool(aioredis.BlockingConnectionPool.from_url(settings.redis_url, **_POOL))
+        # Once more, for a connection that a restart of Redis has cut; then the client is told.
+        once, once_more = Retry(NoBackoff(), 1), AsyncRetry(NoBackoff(), 1)
+        pool = redis.BlockingConnectionPool.from_url(settings.redis_url, retry=once, **_POOL)
+        blocking = redis.Redis.from_pool(pool)
+        waiting = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)
+        reading = aioredis.Redis.from_pool(waiting)
         subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
         triton = InferenceServerClient(settings.triton_url, channel_args=CHANNEL_ARGUMENTS)
         app.state.settings = settings
         app.state.outbound = outbound or Outbound(settings.url_ports)
         app.state.fetcher = Fetcher(settings, app.state.outbound)
         app.state.limiter = Limiter(reading)
+        app.state.admission = Admission(settings.max_uploading_bytes)
         app.state.queue = TaskQueue(blocking, settings)
         app.state.results = Results(reading, settings.task_retries)
         app.state.models = Models(triton)

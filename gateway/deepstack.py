@@ -86,12 +86,14 @@ async def _list(request: Request) -> Response:
 async def _detect(request: Request) -> Response:
     begun = time.monotonic()
     model = request.path_params.get("name", "")
-    upload = await read_upload(request, services_of(request).settings)
-    if not upload.images:
-        raise NoImage(f"send the image as the multipart field `{FIELD}`")
-    wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
-    one = Upload(upload.images[:1])
-    accepted = await run_in_threadpool(accept, request, one, wanted, Choices(), "")
+    services = services_of(request)
+    with services.admission.taking() as received:
+        upload = await read_upload(request, services.settings, received)
+        if not upload.images:
+            raise NoImage(f"send the image as the multipart field `{FIELD}`")
+        wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
+        accepted = await run_in_threadpool(accept, request, Upload(upload.images[:1]), wanted, Choices(), "")
+        del upload  # the answer may take long, the image need not
     task_id = accepted.entries[0].task_id
     ended, stored = await _waited_for(request, task_id)
     if not ended:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
+from gateway.admission import Admission
 from gateway.detections import Problem, problem_of
 from gateway.errors import GatewayError, MethodNotAllowed, PathNotFound
 from gateway.fetch import Fetcher
@@ -41,6 +42,7 @@ class Services(Protocol):
     keys: Keyring
     limiter: Limiter
     stopping: asyncio.Event
+    admission: Admission
 
 
 def services_of(request: Request) -> Services:

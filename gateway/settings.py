@@ -50,6 +50,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     vision_wait: Annotated[
         float, Meta(gt=0, le=60, description="longest wait of camera software for its answer, seconds")
     ] = 30.0
+    max_uploading_bytes: Annotated[int, Meta(ge=1, description="most bytes of uploads being received, a gateway")] = (
+        100_000_000
+    )
     max_queued_tasks: Annotated[int, Meta(ge=1, description="most tasks accepted and not ended")] = 5_000
     max_queued_bytes: Annotated[int, Meta(ge=1, description="most bytes of the images of these tasks")] = 500_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -41,19 +42,23 @@ class _JSONBody(msgspec.Struct):
     url: str = ""
 
 
-async def read_upload(request: Request, settings: Settings) -> Upload:
+async def read_upload(request: Request, settings: Settings, received: Callable[[int], None]) -> Upload:
     """The images of a request: multipart fields `image`, a JSON body with `image` as base64, or else the raw body.
 
+    `received` is told the bytes of each chunk, and may raise Overloaded.
     Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, TooManyImages, and Starlette's ClientDisconnect.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
+    chunks = _chunks(request, received)
     if content_type == b"multipart/form-data":
-        upload = await _read_multipart(request, options.get(b"boundary", b""), settings)
+        upload = await _read_multipart(request, chunks, options.get(b"boundary", b""), settings)
     elif content_type == b"application/json":
         most_bytes = settings.max_image_bytes * 4 // 3 + _ENVELOPE_BYTES
-        upload = _from_json(await _read_body(request, most_bytes, settings.max_image_bytes), settings.max_image_bytes)
+        upload = _from_json(
+            await _read_body(request, chunks, most_bytes, settings.max_image_bytes), settings.max_image_bytes
+        )
     else:
-        body = await _read_body(request, settings.max_image_bytes, settings.max_image_bytes)
+        body = await _read_body(request, chunks, settings.max_image_bytes, settings.max_image_bytes)
         upload = Upload([UploadedImage(data=body)] if body else [])
     if not upload.url and not any(image.data or image.too_large for image in upload.images):
         raise NoImage(f"send the image as the multipart field `{FIELD}`, as base64 in JSON, or as the raw body")
@@ -64,10 +69,16 @@ def too_large(max_image_bytes: int) -> ImageTooLarge:
     return ImageTooLarge(f"the image is larger than {max_image_bytes} bytes, the most that is accepted")
 
 
-async def _read_body(request: Request, most_bytes: int, max_image_bytes: int) -> bytes:
+async def _chunks(request: Request, received: Callable[[int], None]) -> AsyncIterator[bytes]:
+    async for chunk in request.stream():
+        received(len(chunk))
+        yield chunk
+
+
+async def _read_body(request: Request, chunks: AsyncIterator[bytes], most_bytes: int, max_image_bytes: int) -> bytes:
     _check_declared(request, most_bytes, max_image_bytes)
     body = bytearray()
-    async for chunk in request.stream():
+    async for chunk in chunks:
         body += chunk
         if len(body) > most_bytes:
             raise too_large(max_image_bytes)
@@ -158,7 +169,9 @@ class _Form:
         self.complete = True
 
 
-async def _read_multipart(request: Request, boundary: bytes, settings: Settings) -> Upload:
+async def _read_multipart(
+    request: Request, chunks: AsyncIterator[bytes], boundary: bytes, settings: Settings
+) -> Upload:
     if not boundary:
         raise BadMultipart("the Content-Type header names no boundary; let the HTTP client set that header")
     most_bytes = max(settings.max_request_bytes, settings.max_image_bytes) + _ENVELOPE_BYTES
@@ -166,7 +179,7 @@ async def _read_multipart(request: Request, boundary: bytes, settings: Settings)
     form, received = _Form(settings), 0
     try:
         parser = MultipartParser(boundary, _callbacks(form))
-        async for chunk in request.stream():
+        async for chunk in chunks:
             received += len(chunk)
             if received > most_bytes:
                 raise ImageTooLarge(f"the request is larger than {most_bytes} bytes, the most that is accepted")

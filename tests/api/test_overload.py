@@ -1,5 +1,6 @@
 """The queue is bounded, and what is not taken on is told when to come back."""
 
+import base64
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ import redis
 from starlette.testclient import TestClient
 
 from gateway import atomic
+from gateway.admission import Admission
 from gateway.app import create_app
 from gateway.errors import Overloaded
 from gateway.maintenance import Maintenance
@@ -141,3 +143,39 @@ def test_a_service_without_a_limit_on_memory_works(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, triton_url=NO_TRITON)
     with TestClient(create_app(settings), URL) as client:
         assert client.post("/predict", content=PICTURE).status_code == 202
+
+
+def test_a_full_queue_is_remembered_for_a_moment(client: httpx2.Client, connection: "redis.Redis") -> None:
+    for _ in range(MOST_TASKS + 1):
+        client.post("/predict", content=PICTURE)
+    calls = connection.info("stats")["total_commands_processed"]
+    refused = [client.post("/predict", content=PICTURE) for _ in range(5)]
+    assert {answer.status_code for answer in refused} == {503}
+    assert connection.info("stats")["total_commands_processed"] - calls < 5, "Redis was not asked each time"
+
+
+def test_what_is_being_received_is_bounded() -> None:
+    admission = Admission(most_bytes=1000)
+    with admission.taking() as received, admission.taking() as other:
+        received(600)
+        with pytest.raises(Overloaded, match="too much is being uploaded"), admission.taking() as more:
+            other(300)
+            more(200)
+    time.sleep(0.6)
+    with admission.taking() as received:
+        received(1000)
+
+
+@pytest.mark.parametrize("kind", ["raw", "form", "json"])
+def test_a_body_beyond_what_may_be_received_is_refused(redis_url: str, kind: str) -> None:
+    settings = Settings(redis_url=redis_url, triton_url=NO_TRITON, max_uploading_bytes=1000)
+    picture = b"\xff\xd8" + bytes(2000)
+    with TestClient(create_app(settings)) as client:
+        if kind == "form":
+            answer = client.post("/predict", files={"image": ("a.jpg", picture)})
+        elif kind == "json":
+            answer = client.post("/predict", json={"image": base64.b64encode(picture).decode()})
+        else:
+            answer = client.post("/predict", content=picture)
+        assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+        assert answer.headers["retry-after"] == "1"

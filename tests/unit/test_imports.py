@@ -13,6 +13,7 @@ GATEWAY = Path(__file__).parents[2] / "gateway"
 WEB = {
     "__main__",
     "accept",
+    "admission",
     "access",
     "app",
     "batches",
