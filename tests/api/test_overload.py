@@ -9,18 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx2
 import pytest
 import redis
-from starlette.testclient import TestClient
 
 from gateway import atomic
 from gateway.admission import Admission
-from gateway.app import create_app
 from gateway.errors import Overloaded
 from gateway.maintenance import Maintenance
 from gateway.queue import Acceptance, NewTask, TaskQueue, job_key
 from gateway.rate import retry_after
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
-from tests.api.clients import URL
+from tests.api.clients import client_of
 from tests.api.conftest import NO_TRITON
 from tests.pictures import encoded
 
@@ -141,7 +139,7 @@ def test_retry_after_is_the_time_in_which_half_the_queue_ends(tasks: int, per_se
 
 def test_a_service_without_a_limit_on_memory_works(redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, triton_url=NO_TRITON)
-    with TestClient(create_app(settings), URL) as client:
+    with client_of(settings) as client:
         assert client.post("/predict", content=PICTURE).status_code == 202
 
 
@@ -170,7 +168,7 @@ def test_what_is_being_received_is_bounded() -> None:
 def test_a_body_beyond_what_may_be_received_is_refused(redis_url: str, kind: str) -> None:
     settings = Settings(redis_url=redis_url, triton_url=NO_TRITON, max_uploading_bytes=1000)
     picture = b"\xff\xd8" + bytes(2000)
-    with TestClient(create_app(settings)) as client:
+    with client_of(settings) as client:
         if kind == "form":
             answer = client.post("/predict", files={"image": ("a.jpg", picture)})
         elif kind == "json":
