@@ -1,6 +1,7 @@
 """The document agrees with the code; that the answers agree with it, every test in this folder checks by the way."""
 
 import ast
+import re
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,10 @@ def test_what_the_code_reads_is_documented(kind: str, where: str, implied: set[s
 def test_error_classes_are_found_below_a_base() -> None:
     assert all(issubclass(each, GatewayError) for each in openapi.error_classes())
     assert [each.status for each in openapi.error_classes()] == sorted(each.status for each in openapi.error_classes())
+
+
+def test_the_handbook_names_every_path() -> None:
+    handbook = (GATEWAY.parent / "docs" / "api.md").read_text()
+    named = set(re.findall(r"/[a-z0-9_/.<>-]+", handbook))
+    told = {path.replace("{name}", "<model>").replace("{", "<").replace("}", ">") for path in DOCUMENT["paths"]}
+    assert told - named - {"/livez", "/readyz", "/models/<model>"} == set()
