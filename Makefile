@@ -23,7 +23,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test check contract bench export-model doctor evaluate setup lock clean
+.PHONY: help run test check contract bench chaos fuzz overload export-model doctor evaluate setup lock clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -49,6 +49,15 @@ export PEERS QUICK
 
 bench: setup $(ONNX) $(if $(wildcard $(PEERS)/common.py),.venv-peers/.ready) ## measure: five minutes, QUICK=1 one
 	@$(PY) -m benchmarks $(ARGS)
+
+chaos: setup $(ONNX) ## prove that nothing accepted is lost, whatever dies (10 minutes; ARGS=--quick)
+	@$(PY) -m reliability $@ $(ARGS)
+
+fuzz: setup $(ONNX) ## prove that no file harms, corpus and 10,000 spoilt ones (10 minutes; ARGS=--quick)
+	@$(PY) -m reliability $@ $(ARGS)
+
+overload: setup $(ONNX) ## prove that ten times the capacity is told, not suffered (5 minutes; ARGS=--quick)
+	@$(PY) -m reliability $@ $(ARGS)
 
 # An option counts only where it is given to make: shells export names like NAME for other ends.
 given = $(if $(findstring command,$(origin $1)),--$2 '$($1)')

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local import triton
-from reliability import chaos, fuzz
+from reliability import chaos, fuzz, overload
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, ServiceError, running
@@ -20,7 +20,7 @@ SHARED = Path(os.environ.get("YOLO_SHARED") or triton.ROOT.parent / "shared")
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
-    parser.add_argument("what", choices=["chaos", "fuzz"])
+    parser.add_argument("what", choices=["chaos", "fuzz", "overload"])
     parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
     parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
     parser.add_argument("--repository", type=Path, default=triton.ROOT / "model_repository")
@@ -38,7 +38,8 @@ def main() -> int:
 def prove(options: argparse.Namespace, folder: Path) -> int:
     begun, images = time.monotonic(), photographs(SHARED)
     try:
-        with running(folder, options.repository, options.model) as service:
+        settings = overload.QUICK.settings if options.what == "overload" and options.quick else {}
+        with running(folder, options.repository, options.model, settings=settings) as service:
             promises = asyncio.run(scenario(options.what, service, images, options.quick))
     except ServiceError as error:
         print(f"reliability: {error}", file=sys.stderr)
@@ -50,6 +51,8 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
 async def scenario(what: str, service: Service, images: Sequence[bytes], quick: bool) -> list[Promise]:
     if what == "chaos":
         return await chaos.all_of_it(service, images, chaos.QUICK if quick else chaos.Plan())
+    if what == "overload":
+        return await overload.ten_times(service, images, overload.QUICK if quick else overload.Plan())
     return await fuzz.no_file_harms(service, images, SHARED, fuzz.QUICK if quick else fuzz.Plan())
 
 

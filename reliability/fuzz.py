@@ -30,7 +30,7 @@ class Plan(NamedTuple):
     warm_up: int = 400
 
 
-QUICK = Plan(mutations=350, clients=8, corpus_step=8, warm_up=60)
+QUICK = Plan(mutations=250, clients=8, corpus_step=12, warm_up=60)
 
 
 @dataclass

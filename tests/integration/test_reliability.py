@@ -1,0 +1,53 @@
+"""The short forms of `make chaos`, `make fuzz` and `make overload`: one service, killed, spoilt and flooded in turn."""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from reliability import chaos, fuzz, overload
+from reliability.load import photographs
+from reliability.promises import Promise, table
+from reliability.service import Service, running
+from tests.shared import SHARED
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture(scope="module")
+def service(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    settings = {"WORKER_TTL": "3", **overload.QUICK.settings}
+    with running(tmp_path_factory.mktemp("reliability"), model_repository, "yolov5n", settings=settings) as service:
+        yield service
+
+
+@pytest.fixture
+def images() -> Sequence[bytes]:
+    return photographs(SHARED)
+
+
+def check(promises: Sequence[Promise], service: Service) -> None:
+    broken = [promise.name for promise in promises if not promise.kept]
+    assert not broken, f"{broken}\n{table(promises)}\n{service.tails()}"
+
+
+Scenario = Callable[[Service, Sequence[bytes], chaos.Plan], Coroutine[None, None, list[Promise]]]
+
+
+@pytest.mark.parametrize(
+    "scenario", [chaos.everything_dies, chaos.triton_is_away, chaos.redis_restarts, chaos.workers_roll]
+)
+def test_chaos(service: Service, images: Sequence[bytes], scenario: Scenario) -> None:
+    service.wait_until_ready()
+    check(asyncio.run(scenario(service, images, chaos.QUICK)), service)
+
+
+def test_overload(service: Service, images: Sequence[bytes]) -> None:
+    service.wait_until_ready()
+    check(asyncio.run(overload.ten_times(service, images, overload.QUICK)), service)
+
+
+def test_fuzz(service: Service, images: Sequence[bytes]) -> None:
+    service.wait_until_ready()
+    check(asyncio.run(fuzz.no_file_harms(service, images, SHARED, fuzz.QUICK)), service)
