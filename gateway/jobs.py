@@ -52,7 +52,7 @@ class Processor:
             if claim.image is None:
                 raise ImageExpired("the image waited for a worker longer than it is kept; send it again")
             result, image = self._detect(claim.task_id, claim.image, request)
-            if request.annotate:
+            if image is not None:
                 begun = time.time()
                 pictures = encode(annotate(image, result))
                 result.timings_ms["annotate"] = _milliseconds(begun, time.time())
@@ -74,7 +74,7 @@ class Processor:
 
     def _detect(
         self, task_id: str, image: bytes, request: TaskRequest
-    ) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
+    ) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
         """Detect, waiting out an outage of Triton."""
         give_up_at = time.monotonic() + self._patience_seconds
         pause = _FIRST_PAUSE_SECONDS

@@ -46,10 +46,8 @@ class Pipeline:
         self._inferer = inferer
         self._settings = settings
 
-    def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8]]:
-        """Detect the objects in an encoded image; returns the result and the decoded image.
-
-        Only for a picture (`annotate`) is a large JPEG decoded at its full size.
+    def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
+        """Detect the objects in an encoded image; returns the result and, if `annotate` asks for it, the decoded image.
 
         `timings_ms` of the result has the steps decode, letterbox, triton and nms, and Triton's own means; boxes are in
         pixels of the upright source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
@@ -65,6 +63,8 @@ class Pipeline:
             letterboxed, placement = letterbox(
                 image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square, source_hw=source_hw
             )
+        kept = image if request.annotate else None
+        del image  # a worker waits for Triton with several at a time
         with timings.step("triton"):
             candidates, spec, parts_ms = self._inferer.infer(spec, letterboxed, request.version)
         timings |= parts_ms
@@ -85,7 +85,7 @@ class Pipeline:
             detections=_detections(boxes_xyxy_source, rows[:, 4], rows[:, 5].astype(int), spec.labels),
             timings_ms=timings,
         )
-        return result, image
+        return result, kept
 
 
 def _detections(

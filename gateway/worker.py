@@ -34,6 +34,7 @@ from rq.utils import now
 from rq.worker_registration import clean_worker_registry, register
 
 from gateway import logs, scrape
+from gateway.allocation import give_back_large_blocks
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.jobs import GivenBack, Processor
@@ -264,6 +265,7 @@ def main() -> int:
         print(f"worker: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format, "worker")
+    give_back_large_blocks()
     metrics_port = scrape.WorkerPort(settings)
     metrics_port.try_to_serve()
     inferer = TritonClient(settings.triton_url, settings.triton_timeout)

@@ -44,6 +44,7 @@ WEB = {
 }
 WORKER = {
     "worker",
+    "allocation",
     "jobs",
     "pipeline",
     "triton",

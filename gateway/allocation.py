@@ -1,0 +1,19 @@
+"""How the C library's allocator keeps freed memory: pixels of large images are to go back to the system."""
+
+import ctypes
+
+# malloc.h of glibc
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+_MEGABYTE = 1 << 20
+
+
+def give_back_large_blocks() -> None:
+    """Blocks of 1 MB and more are mapped, so that freeing one returns it; threads share two heaps. glibc only.
+
+    By itself glibc raises its threshold with every large block that is freed, and has a heap for each thread.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _MEGABYTE)
+        mallopt(_TRIM_THRESHOLD, 4 * _MEGABYTE)
+        mallopt(_ARENA_MAX, 2)
