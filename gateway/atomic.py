@@ -3,6 +3,9 @@
 `yolo:open` is the book of open tasks: a hash of every task that was accepted and has not ended, with the bytes of its
 image; `yolo:open_bytes` is the sum. A task enters the book as it is accepted and leaves it as it ends, and whatever a
 worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
+
+`yolo:pictures` lists the annotated pictures that are kept, as `<task_id>:<bytes>` by the time of their making;
+`yolo:pictures_bytes` is the sum.
 """
 
 from collections.abc import Sequence
@@ -11,6 +14,8 @@ import redis
 
 OPEN_KEY = "yolo:open"
 OPEN_BYTES_KEY = "yolo:open_bytes"
+PICTURES_KEY = "yolo:pictures"
+PICTURES_BYTES_KEY = "yolo:pictures_bytes"
 
 _RUN = """
 local function run(at)
@@ -98,6 +103,26 @@ run(2)
 return 'canceled'
 """
 )
+
+# KEYS: book, index of pictures, their sum.
+# ARGV: id, prefix of picture keys, bytes, instant, seconds to keep, most bytes, (media type, picture) of each.
+# The oldest pictures make room; a task that is not open gets none.
+KEEP_PICTURES = """
+local function drop(member)
+    local id, bytes = string.match(member, '(.*):(%d+)')
+    redis.call('zrem', KEYS[2], member)
+    redis.call('decrby', KEYS[3], bytes)
+    redis.call('del', ARGV[2] .. id)
+end
+if redis.call('hexists', KEYS[1], ARGV[1]) == 0 or tonumber(ARGV[3]) > tonumber(ARGV[6]) then return 0 end
+redis.call('hset', ARGV[2] .. ARGV[1], unpack(ARGV, 7))
+redis.call('expire', ARGV[2] .. ARGV[1], ARGV[5])
+redis.call('zadd', KEYS[2], ARGV[4], ARGV[1] .. ':' .. ARGV[3])
+redis.call('incrby', KEYS[3], ARGV[3])
+for _, member in ipairs(redis.call('zrange', KEYS[2], '-inf', ARGV[4] - ARGV[5], 'byscore')) do drop(member) end
+while tonumber(redis.call('get', KEYS[3])) > tonumber(ARGV[6]) do drop(redis.call('zrange', KEYS[2], 0, 0)[1]) end
+return 1
+"""
 
 # KEYS: between, queue. ARGV: id. The id goes back only if nobody has begun the task in the meantime.
 RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then return redis.call('lpush', KEYS[2], ARGV[1]) end"

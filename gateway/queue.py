@@ -202,15 +202,14 @@ class TaskQueue:
         `pictures` are annotated pictures by media type. False when the task had ended before: the first end stays.
         """
         commands = self.connection.pipeline()
-        for media_type, picture in (pictures or {}).items():
-            commands.hset(picture_key(view.task_id), media_type, picture)
-            commands.expire(picture_key(view.task_id), self._settings.result_ttl)
         if job is not None and execution is not None:
             commands.delete(job.key, ExecutionRegistry(job.id, self.connection).key)
         self._store_end(view, commands, job)
         with self.connection.pipeline() as pipe:
             if job is not None and execution is not None:
                 execution.delete(job, pipe)
+            if pictures:
+                self._keep_pictures(view.task_id, pictures, pipe)
             pipe.eval(atomic.END, len(_BOOK), *_BOOK, view.task_id, *atomic.words(commands))
             return bool(pipe.execute()[-1])
 
@@ -246,6 +245,13 @@ class TaskQueue:
             pipeline=pipe,
         )
         pipe.set(image_key(task.task_id), task.image, ex=settings.image_ttl)
+
+    def _keep_pictures(self, task_id: str, pictures: Mapping[str, bytes], pipe: "redis.client.Pipeline") -> None:
+        settings, size = self._settings, sum(map(len, pictures.values()))
+        keys = (atomic.OPEN_KEY, atomic.PICTURES_KEY, atomic.PICTURES_BYTES_KEY)
+        bounds = int(time.time()), settings.result_ttl, settings.max_pictures_bytes
+        flat = [word for pair in pictures.items() for word in pair]
+        pipe.eval(atomic.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)
 
     def _store_end(self, view: TaskView, pipe: "redis.client.Pipeline", job: Job | None) -> None:
         ended_at = time.time()

@@ -118,7 +118,9 @@ class Results:
             picture = await self._redis.hget(picture_key(task_id), media_type)
         if not isinstance(picture, bytes):
             await self._read(task_id)
-            raise NoPicture("the task has no picture: ask for one with annotate=true, and read it once it has ended")
+            raise NoPicture(
+                "the task has no picture: ask for it with annotate=true, read it soon after the task has ended"
+            )
         return picture
 
     async def listen(self, connection: "aioredis.Redis") -> None:

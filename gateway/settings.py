@@ -57,6 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_bytes: Annotated[int, Meta(ge=1, description="most bytes of the images of these tasks")] = 500_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
+    max_pictures_bytes: Annotated[int, Meta(ge=0, description="most bytes of annotated pictures kept; oldest go")] = (
+        200_000_000
+    )
     worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 4
     worker_ttl: Annotated[int, Meta(ge=2, description="silence after which a worker is taken for dead, seconds")] = 15
     task_timeout: Annotated[int, Meta(ge=5, description="longest run of one task, seconds")] = 180

@@ -12,9 +12,10 @@ import redis
 
 from gateway import atomic
 from gateway.admission import Admission
+from gateway.detections import TaskView
 from gateway.errors import Overloaded
 from gateway.maintenance import Maintenance
-from gateway.queue import Acceptance, NewTask, TaskQueue, job_key
+from gateway.queue import Acceptance, NewTask, TaskQueue, job_key, picture_key, result_key
 from gateway.rate import retry_after
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
@@ -177,3 +178,33 @@ def test_a_body_beyond_what_may_be_received_is_refused(redis_url: str, kind: str
             answer = client.post("/predict", content=picture)
         assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
         assert answer.headers["retry-after"] == "1"
+
+
+def keep(queue: TaskQueue, size: int) -> str:
+    """A task that has ended with a picture of that size."""
+    task_id = submit(queue)
+    view = TaskView(task_id=task_id, status="SUCCESS", state="succeeded")
+    assert queue.finish(view, pictures={"image/jpeg": bytes(size - 10), "image/png": bytes(10)})
+    return task_id
+
+
+def test_pictures_are_bounded_and_the_oldest_make_room(connection: "redis.Redis", redis_url: str) -> None:
+    queue = TaskQueue(connection, Settings(redis_url=redis_url, max_pictures_bytes=1000))
+    ids = []
+    for size in (400, 400, 300):
+        ids.append(keep(queue, size))
+        connection.zadd(atomic.PICTURES_KEY, {f"{ids[-1]}:{size}": time.time() - 100 + len(ids)})
+    assert [connection.exists(picture_key(task_id)) for task_id in ids] == [0, 1, 1]
+    assert connection.get(atomic.PICTURES_BYTES_KEY) == b"700"
+    too_large = keep(queue, 1001)
+    assert connection.exists(picture_key(too_large), result_key(too_large)) == 1, "only the result is kept"
+    assert connection.hkeys(picture_key(ids[2])) == [b"image/jpeg", b"image/png"]
+
+
+def test_pictures_that_have_expired_do_not_count(connection: "redis.Redis", redis_url: str) -> None:
+    queue = TaskQueue(connection, Settings(redis_url=redis_url, max_pictures_bytes=1000))
+    old = keep(queue, 400)
+    connection.zadd(atomic.PICTURES_KEY, {f"{old}:400": time.time() - 4000})
+    keep(queue, 100)
+    assert connection.get(atomic.PICTURES_BYTES_KEY) == b"100"
+    assert connection.zcard(atomic.PICTURES_KEY) == 1
