@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -34,6 +34,7 @@ DEFAULT_WORKERS = 2
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends a running export too
     try:
         return run(os.environ)
     except LocalError as error:
@@ -72,7 +73,7 @@ def supervise(settings: Settings, environment: dict[str, str], workers: int) -> 
     failures: list[str] = []
 
     def watch() -> None:
-        missing = wait_until_ready(settings, supervisor.stopping)
+        missing = wait_until_ready(settings, supervisor.stopping, supervisor.console.say)
         if missing:
             failures.append(missing)
             supervisor.terminate()
@@ -84,9 +85,11 @@ def supervise(settings: Settings, environment: dict[str, str], workers: int) -> 
         for number in range(1, counts.get(name, 1) + 1):
             supervisor.add_process(f"{name}.{number}", command, env=environment, cwd=str(triton.ROOT))
     signal.signal(signal.SIGHUP, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
-    print(f"Starting Redis, Triton, {workers} workers and the gateway ...", flush=True)
-    supervisor.loop()
-    triton.clear(int(environment["LOCAL_TRITON_GRPC_PORT"]))
+    supervisor.console.say(f"Starting {'Redis, ' if own_redis else ''}Triton, {workers} workers and the gateway ...")
+    try:
+        supervisor.loop()
+    finally:
+        triton.clear(int(environment["LOCAL_TRITON_GRPC_PORT"]))
     if supervisor.ended:
         failures.append(cause(supervisor, Path(environment["RUN_DIR"])))
     if failures:
@@ -94,14 +97,14 @@ def supervise(settings: Settings, environment: dict[str, str], workers: int) -> 
     return 0
 
 
-def wait_until_ready(settings: Settings, stopping: threading.Event) -> str | None:
-    """Print the ready line once all is ready; otherwise say what is missing when the time is up."""
+def wait_until_ready(settings: Settings, stopping: threading.Event, say: Callable[[str], None]) -> str | None:
+    """Say the ready line once all is ready; otherwise return what is missing when the time is up."""
     deadline = time.monotonic() + READY_SECONDS
     missing = "the gateway does not answer"
     while not stopping.wait(0.2):
         status, body = ask(reachable(settings.host), settings.port, "/readyz")
         if status == 200:
-            print(ready_line(settings), flush=True)
+            say(ready_line(settings))
             return None
         if status:
             missing = "; ".join(f"{name}: {reason}" for name, reason in json.loads(body).get("missing", {}).items())
@@ -150,7 +153,8 @@ def cause(supervisor: Supervisor, run_dir: Path) -> str:
     name, status = supervisor.ended
     words = supervisor.console.last_words(name)
     if name.startswith("triton") and not words:
-        words = f"{triton.failure(run_dir / triton.LOG)} (log: {run_dir / triton.LOG})"
+        reason = triton.failure(run_dir / triton.LOG)
+        words = f"{reason} (log: {run_dir / triton.LOG}){triton.remedy(reason)}"
     ending = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
     return f"{name} {ending}, so all was stopped: {words or 'it said nothing'}"
 
@@ -189,7 +193,7 @@ def addresses(given: Mapping[str, str]) -> dict[str, str]:
     try:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as connection:
             connection.ping()
-    except (redis.RedisError, ValueError) as error:
+    except (redis.RedisError, ValueError, TypeError) as error:  # TypeError: an unknown option in the URL
         raise LocalError(f"REDIS_URL names a Redis that does not answer: {error}") from error
     return found
 

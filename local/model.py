@@ -1,5 +1,6 @@
 """Has a model ready to serve: the one asked for, or the demo model where there are no weights to be had."""
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,23 +10,49 @@ from local.triton import ROOT, models
 
 DEMO = ROOT / "tests" / "data" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320
+SOURCE = "weights.sha256"  # beside the model file of a version
 NO_WEIGHTS = 3  # exit status of `python -m export`
 
 
 def prepare(repository: Path, model: str, weights: Path | None) -> str:
-    """Export `model` where `repository` has none, or one older than `weights`; the name of the model to serve.
+    """The name of the model to serve: `model`, exported where `repository` has none, or one of other weights.
 
     Raises LocalError when it cannot be exported; `python -m export` has said why then.
     """
-    if model in models(repository) and not (weights and _is_newer(weights, repository / model)):
+    digest = digest_of(weights) if weights else ""
+    if model in models(repository) and (not weights or source(repository / model) == digest):
         return model
-    source = ["--weights", str(weights)] if weights else ["--model", model]
-    status = _export(repository, model, *source)
+    status = _export(repository, model, *(["--weights", str(weights)] if weights else ["--model", model]))
     if status == NO_WEIGHTS and not weights:
         return _demo(repository, model)
     if status:
         raise LocalError(f"the model {model} could not be exported (see above)")
+    if weights:
+        (latest(repository / model) / SOURCE).write_text(digest)
     return model
+
+
+def digest_of(weights: Path) -> str:
+    try:
+        with weights.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LocalError(f"WEIGHTS={weights}: {(error.strerror or str(error)).lower()}") from error
+
+
+def source(model: Path) -> str:
+    """The digest of the weights that the model's latest version was exported of; empty where that is not known.
+
+    A name says nothing: each training of YOLOv5 ends in a best.pt.
+    """
+    kept = latest(model) / SOURCE
+    return kept.read_text() if kept.is_file() else ""
+
+
+def latest(model: Path) -> Path:
+    """The folder of the latest version with a model file."""
+    versions = {file.parent for file in model.glob("*/*.onnx") if file.parent.name.isdecimal()}
+    return max(versions, key=lambda version: int(version.name))
 
 
 def _demo(repository: Path, model: str) -> str:
@@ -46,9 +73,3 @@ def _demo(repository: Path, model: str) -> str:
 def _export(repository: Path, name: str, *options: str) -> int:
     command = [sys.executable, "-m", "export", "--repository", str(repository), "--name", name, *options]
     return subprocess.run(command, cwd=ROOT, check=False).returncode
-
-
-def _is_newer(weights: Path, model: Path) -> bool:
-    if not weights.is_file():
-        raise LocalError(f"WEIGHTS={weights}: there is no such file")
-    return weights.stat().st_mtime > max(file.stat().st_mtime for file in model.glob("*/model.*"))

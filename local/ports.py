@@ -1,5 +1,6 @@
 """Ports of this machine."""
 
+import errno
 import socket
 from contextlib import ExitStack
 
@@ -25,4 +26,5 @@ def check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            raise LocalError(f"{host}:{port}: {reason.lower()}; choose another with `make run PORT=...`") from error
+            wrong = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+            raise LocalError(f"{host}:{port}: {reason.lower()}; choose another with `make run {wrong}=...`") from error

@@ -5,8 +5,8 @@ import re
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from honcho.manager import SYSTEM_PRINTER_NAME, Manager
 from honcho.printer import Message, Printer
@@ -17,11 +17,15 @@ _EVENT = re.compile(r"(?P<name>\S+) (?:started \(pid=(?P<pid>\d+)\)|stopped \(rc
 
 
 class Console(Printer):  # type: ignore[misc]
-    """Prints what the processes say; what honcho says of itself goes to `report` instead."""
+    """Prints what the processes say; what honcho says of itself goes to `report` instead.
 
-    def __init__(self, report: Callable[[str], None]) -> None:
+    `when_unread` is called when nobody reads the output any more; from then on it is dropped.
+    """
+
+    def __init__(self, report: Callable[[str], None], when_unread: Callable[[], None]) -> None:
         super().__init__()
         self._report = report
+        self._when_unread = when_unread
         self._said: dict[str, deque[str]] = {}
 
     def write(self, message: Message) -> None:
@@ -31,17 +35,35 @@ class Console(Printer):  # type: ignore[misc]
             return self._report(text)
         if text.strip():
             self._said.setdefault(message.name, deque(maxlen=1)).append(text.strip())
-        super().write(message)
+        with self._readers():
+            super().write(message)
+
+    def say(self, line: str) -> None:
+        with self._readers():
+            print(line, file=self.output, flush=True)
+
+    @contextmanager
+    def _readers(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError:  # `make run | tee log` and Ctrl-C, which ends tee too; or a terminal that was closed
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.output.fileno())
+            os.close(nowhere)
+            self._when_unread()
 
     def last_words(self, name: str) -> str:
         return "".join(self._said.get(name, ()))
 
 
 class Supervisor(Manager):  # type: ignore[misc]
-    """Runs processes until a signal comes or one of them ends; then stops all: first the users, then the servers."""
+    """Runs processes until a signal comes, one of them ends or nobody reads what they say; then stops all.
+
+    First the users are stopped, then the servers.
+    """
 
     def __init__(self, when_started: Callable[[], None]) -> None:
-        self.console = Console(self._note)
+        self.console = Console(self._note, when_unread=self.terminate)
         super().__init__(self.console)
         self.ended: tuple[str, int] | None = None  # the process that ended by itself, and its exit status
         self.stopping = threading.Event()

@@ -1,11 +1,13 @@
 """Triton without Docker: the tritonserver of the wheel nvidia-pytriton, with this folder's `onnxruntime` backend.
 
-`python -m local.triton` becomes that server; `start` runs it as a child for tests.
+`python -m local.triton` becomes that server, with `--check` it only says whether this Python can run it; `start` runs
+it as a child for tests.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -80,7 +82,7 @@ def clear(grpc_port: int) -> None:
 
 def models(repository: Path) -> list[str]:
     """Names of the models with a config and an ONNX file in a version folder."""
-    files = repository.glob("*/[0-9]*/*.onnx")
+    files = [file for file in repository.glob("*/*/*.onnx") if file.parent.name.isdecimal()]
     return sorted({file.parts[-3] for file in files if (file.parent.parent / "config.pbtxt").is_file()})
 
 
@@ -89,7 +91,16 @@ def failure(log: Path) -> str:
     lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
     fatal = [line.removeprefix("error: ").rstrip(";") for line in lines if line.startswith("error:")]
     errors = [line.partition("] ")[2].strip('" ') for line in lines if line.startswith("E")]
-    return next(iter(fatal or errors[-1:] or lines[-1:]), "it said nothing")
+    telling = [line for line in fatal if "failed to load all models" not in line]  # the error before it says why
+    return next(iter(telling or errors[-1:] or lines[-1:]), "it said nothing")
+
+
+def remedy(reason: str) -> str:
+    """What to do about a reason that `failure` gave, where that is known."""
+    found = re.search(r"model (?:directory )?'([^']+)'", reason)
+    if not found:
+        return ""
+    return f"; write that model again with `make export-model MODEL={found[1]}` (WEIGHTS=path.pt for one of your own)"
 
 
 def environment() -> dict[str, str]:
@@ -161,8 +172,11 @@ def same(a: os.stat_result, b: os.stat_result) -> bool:
 
 def main() -> int:
     """Reads MODEL_REPOSITORY, RUN_DIR and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
-    http_port, grpc_port, metrics_port = (int(os.environ[f"LOCAL_TRITON_{name}_PORT"]) for name in PORTS)
     try:
+        if "--check" in sys.argv[1:]:
+            libpython()
+            return 0
+        http_port, grpc_port, metrics_port = (int(os.environ[f"LOCAL_TRITON_{name}_PORT"]) for name in PORTS)
         become(
             Path(os.environ["MODEL_REPOSITORY"]),
             http_port,

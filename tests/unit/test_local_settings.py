@@ -25,6 +25,11 @@ def test_taken_port_is_refused() -> None:
             check_free("127.0.0.1", port)
 
 
+def test_host_that_is_not_of_this_machine_is_refused() -> None:
+    with pytest.raises(LocalError, match=r"192\.0\.2\.1:5000: .*make run HOST="):
+        check_free("192.0.2.1", 5000)
+
+
 def test_workers_have_a_default_and_bounds() -> None:
     assert worker_count({"WORKERS": ""}) == worker_count({}) > 0
     assert worker_count({"WORKERS": "2"}) == 2
@@ -44,9 +49,14 @@ def test_own_redis_unless_one_is_named() -> None:
     assert found["TRITON_URL"].endswith(f":{found['LOCAL_TRITON_GRPC_PORT']}")
 
 
-def test_named_redis_must_answer() -> None:
+@pytest.mark.parametrize(
+    "url",
+    ["redis://127.0.0.1:1/0", "127.0.0.1:6379", "redis://127.0.0.1:1/0?colour=red"],
+    ids=["nobody there", "no URL", "unknown option"],
+)
+def test_named_redis_must_answer(url: str) -> None:
     with pytest.raises(LocalError, match="REDIS_URL"):
-        addresses({"REDIS_URL": "redis://127.0.0.1:1/0"})
+        addresses({"REDIS_URL": url})
 
 
 def test_missing_model_names_those_there_are(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """The supervisor of `python -m local`, with shell commands as processes."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from local.supervisor import Supervisor
+from local.triton import ROOT
 
 WAITS = "exec sleep 60"
 
@@ -50,6 +53,19 @@ def test_group_ends_with_its_leader(tmp_path: Path) -> None:
     while child.exists() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not child.exists() or "State:\tZ" in (child / "status").read_text()
+
+
+def test_output_that_nobody_reads_ends_all(tmp_path: Path) -> None:
+    """`make run | tee log`: Ctrl-C ends tee too, and what the processes say last has no reader."""
+    ended = tmp_path / "ended"
+    waits = f"trap 'echo $NAME >> {ended}; echo bye; exit 0' TERM; while :; do sleep 0.05; done"
+    commands = {"redis.1": f"NAME=redis; {waits}", "worker.1": f"NAME=worker; echo hello; {waits}"}
+    command = f"from tests.unit.test_local_supervisor import loop; loop({commands!r})"
+    with subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.wait(10) == 0
+    assert ended.read_text().split() == ["worker", "redis"]
 
 
 def test_stop_while_starting_ends_all() -> None:

@@ -20,6 +20,7 @@ def test_models_are_those_with_a_config_and_a_file(tmp_path: Path) -> None:
     model(tmp_path, "renamed", "12/best.onnx")
     model(tmp_path, "engine", "1/model.plan")
     model(tmp_path, "no-version", "latest/model.onnx")
+    model(tmp_path, "put-away", "1.old/model.onnx")
     (tmp_path / "only-config").mkdir()
     (tmp_path / "only-config" / "config.pbtxt").touch()
     assert triton.models(tmp_path) == ["renamed", "served"]
@@ -37,16 +38,29 @@ def test_repository_without_models_is_refused(tmp_path: Path) -> None:
             'I1 x] fine\nE1 2 a.cc:3] "first"\nerror: creating server: Internal - broken;\n',
             "creating server: Internal - broken",
         ),
+        (
+            "E1 2 a.cc:3] \"Poll failed for model directory 'best': bad\"\n"
+            "error: creating server: Internal - failed to load all models\n",
+            "Poll failed for model directory 'best': bad",
+        ),
         ('E1 2 a.cc:3] "first"\nE1 2 a.cc:4] "second"\nI1 x] bye\n', "second"),
         ("tritonserver: cannot open shared object\n", "tritonserver: cannot open shared object"),
         ("", "it said nothing"),
     ],
-    ids=["fatal line", "error lines", "loader", "empty"],
+    ids=["fatal line", "fatal line that tells nothing", "error lines", "loader", "empty"],
 )
 def test_failure_is_the_line_that_tells_most(tmp_path: Path, log: str, reason: str) -> None:
     path = tmp_path / "triton.log"
     path.write_text(log)
     assert triton.failure(path) == reason
+
+
+def test_remedy_names_the_model() -> None:
+    assert "export-model MODEL=best`" in triton.remedy("Poll failed for model directory 'best': bad")
+    assert "export-model MODEL=best`" in triton.remedy(
+        "load failed for model 'best': version 1 is at UNAVAILABLE state"
+    )
+    assert triton.remedy("failed to listen on port 1") == ""
 
 
 def test_failure_without_a_log(tmp_path: Path) -> None:

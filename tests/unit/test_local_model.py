@@ -1,0 +1,53 @@
+"""Which model `make run` serves, as far as no exporter is needed to tell."""
+
+from pathlib import Path
+
+import pytest
+
+from local import model
+from local.errors import LocalError
+
+
+def version(repository: Path, number: int, weights: Path | None) -> None:
+    folder = repository / "best" / str(number)
+    folder.mkdir(parents=True)
+    (folder / "model.onnx").touch()
+    (folder.parent / "config.pbtxt").touch()
+    if weights is not None:
+        (folder / model.SOURCE).write_text(model.digest_of(weights))
+
+
+@pytest.fixture
+def trainings(tmp_path: Path) -> tuple[Path, Path]:
+    """Two checkpoints of one name, and of one age."""
+    found = []
+    for name in ("first", "second"):
+        path = tmp_path / name / "best.pt"
+        path.parent.mkdir()
+        path.write_text(name)
+        found.append(path)
+    return found[0], found[1]
+
+
+def test_source_of_a_model_is_that_of_its_latest_version(tmp_path: Path, trainings: tuple[Path, Path]) -> None:
+    first, second = trainings
+    version(tmp_path, 9, first)
+    assert model.source(tmp_path / "best") == model.digest_of(first) != model.digest_of(second)
+    version(tmp_path, 10, second)
+    assert model.source(tmp_path / "best") == model.digest_of(second)
+    version(tmp_path, 11, None)
+    assert model.source(tmp_path / "best") == ""
+
+
+def test_model_is_not_exported_again(tmp_path: Path, trainings: tuple[Path, Path]) -> None:
+    version(tmp_path, 1, trainings[0])
+    assert model.prepare(tmp_path, "best", None) == "best"
+    assert model.prepare(tmp_path, "best", trainings[0]) == "best"
+
+
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
+    version(tmp_path, 1, None)
+    with pytest.raises(LocalError, match=r"WEIGHTS=.*none\.pt: no such file"):
+        model.prepare(tmp_path, "best", tmp_path / "none.pt")
+    with pytest.raises(LocalError, match=r"WEIGHTS=.*: is a directory"):
+        model.prepare(tmp_path, "best", tmp_path)
