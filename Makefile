@@ -79,9 +79,10 @@ evaluate: .venv/.ready ## mAP of the served model over DATA=dir, beside PyTorch'
 $(ONNX): $(WEIGHTS) | .venv/.ready
 	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')
 
-setup: .venv/.ready .venv-triton/.ready ## make both environments
+setup: .venv-triton/.ready .venv/.ready ## make both environments
 
-# A stamp is written last: an environment without it is completed by the next run.
+# A stamp is written last: an environment without it is completed by the next run, one whose Python is gone made anew.
+$(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$venv/.ready; done)
 .venv/.ready: requirements/all.txt
 	@$(call make-venv,.venv)
 	@echo "Installing PyTorch, then everything else, into .venv (once) ..."
@@ -91,6 +92,7 @@ setup: .venv/.ready .venv-triton/.ready ## make both environments
 
 .venv-triton/.ready: requirements/triton.txt
 	@$(call make-venv,.venv-triton)
+	@.venv-triton/bin/python -m local.triton --check
 	@echo "Installing Triton into .venv-triton (once) ..."
 	@.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r $< $(SAID)
 	@touch $@
@@ -107,7 +109,7 @@ setup: .venv/.ready .venv-triton/.ready ## make both environments
 define make-venv
 $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
   { echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with PYTHON=python3.11" >&2; exit 1; }; \
-rm -f $1/.ready; $(PYTHON) -m venv $1 || \
+rm -f $1/.ready; $1/bin/python -c '' 2>/dev/null || rm -rf $1; $(PYTHON) -m venv $1 || \
   { echo "make: $(PYTHON) could not make $1 (see above); on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 endef
 
