@@ -13,6 +13,7 @@ from benchmarks.suite import FULL, QUICK, Suite
 from gateway.triton import TritonClient
 from local import triton
 
+SETTINGS = {"MAX_QUEUED_TASKS": "20000"}  # ten thousand are queued at the end
 OUTPUT = arms.ROOT / "benchmarks" / "results"
 
 
@@ -44,7 +45,7 @@ def measure(arguments: argparse.Namespace) -> results.Report:
     with ExitStack() as exits:
         folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True)))
         say("starting the stack")
-        service = exits.enter_context(arms.stack(arguments.model, repository, folder, {}))
+        service = exits.enter_context(arms.stack(arguments.model, repository, folder, SETTINGS))
         client = TritonClient(service.triton_address, timeout=30)
         spec = client.spec(arguments.model)
         client.close()
