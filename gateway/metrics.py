@@ -152,7 +152,8 @@ class QueueState:
     """What Redis holds at one instant. Sizes in bytes, times in seconds; a `memory_limit` of 0 is none."""
 
     tasks: dict[str, int] = field(default_factory=dict)
-    image_bytes: int = 0
+    open_tasks: int = 0
+    open_bytes: int = 0
     oldest_age: float = 0.0
     workers: dict[str, int] = field(default_factory=dict)
     memory: int = 0
@@ -191,7 +192,10 @@ class QueueCollector(Collector):
             workers.add_metric([name], count)
         yield tasks
         yield workers
-        yield _gauge("yolo_queue_image_bytes", "encoded size of the images of the queued tasks", state.image_bytes)
+        yield _gauge(
+            "yolo_queue_open_tasks", "tasks accepted and not ended; MAX_QUEUED_TASKS bounds them", state.open_tasks
+        )
+        yield _gauge("yolo_queue_open_bytes", "encoded size of their images", state.open_bytes)
         yield _gauge(
             "yolo_queue_oldest_task_age_seconds", "age of the oldest queued task, 0 without one", state.oldest_age
         )

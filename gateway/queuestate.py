@@ -9,21 +9,21 @@ from typing import Any
 import redis
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from gateway.atomic import OPEN_BYTES_KEY, OPEN_KEY
 from gateway.metrics import QueueState
-from gateway.queue import QUEUE_NAME, TaskQueue, image_key, job_key
+from gateway.queue import QUEUE_NAME, TaskQueue, job_key
 from gateway.readiness import FRESH_SECONDS
 
 log = logging.getLogger(__name__)
 
-# Bytes of the queued images, and when the oldest task was made. RQ's times compare as text.
-_WAITING = """
-local bytes, oldest = 0, ''
+# When the oldest queued task was made. RQ's times compare as text.
+_OLDEST = """
+local oldest = ''
 for _, id in ipairs(redis.call('lrange', KEYS[1], 0, -1)) do
-  bytes = bytes + redis.call('strlen', ARGV[1] .. id)
-  local created = redis.call('hget', ARGV[2] .. id, 'created_at')
+  local created = redis.call('hget', ARGV[1] .. id, 'created_at')
   if created and (oldest == '' or created < oldest) then oldest = created end
 end
-return {bytes, oldest}
+return oldest
 """
 
 
@@ -46,10 +46,12 @@ def _read(queue: TaskQueue) -> QueueState:
         pipe.llen(rq.key)
         pipe.llen(rq.intermediate_queue_key)
         pipe.zcount(rq.started_job_registry.key, instant, "+inf")
-        pipe.eval(_WAITING, 1, rq.key, image_key(""), job_key(""))
+        pipe.hlen(OPEN_KEY)
+        pipe.get(OPEN_BYTES_KEY)
+        pipe.eval(_OLDEST, 1, rq.key, job_key(""))
         pipe.smembers(WORKERS_BY_QUEUE_KEY % QUEUE_NAME)
         pipe.info("memory")
-        queued, taken, started, (image_bytes, oldest), workers, memory = pipe.execute()
+        queued, taken, started, open_tasks, open_bytes, oldest, workers, memory = pipe.execute()
         for key in workers:
             pipe.hget(key, "last_heartbeat")
             pipe.scard(key + b":executions")
@@ -59,7 +61,8 @@ def _read(queue: TaskQueue) -> QueueState:
     ]
     return QueueState(
         tasks={"queued": queued, "taken": taken, "started": started},
-        image_bytes=image_bytes,
+        open_tasks=open_tasks,
+        open_bytes=int(open_bytes or 0),
         oldest_age=max(_age(oldest), 0.0) if oldest else 0.0,
         workers={"alive": len(alive), "busy": sum(running > 0 for running in alive)},
         memory=memory["used_memory"],

@@ -98,7 +98,7 @@ def test_the_queue_is_described(client: httpx2.Client, queue: TaskQueue) -> None
     time.sleep(0.05)
     state = state_of(queue)
     assert state.tasks == {"queued": 3, "taken": 0, "started": 0}
-    assert state.image_bytes == 3 * len(PICTURE)
+    assert (state.open_tasks, state.open_bytes) == (3, 3 * len(PICTURE))
     assert 0.05 <= state.oldest_age < 5
     assert state.memory > 0
     assert queue.claim(0) is not None
