@@ -120,6 +120,7 @@ lock: ## renew the lock files (UPGRADE=1 takes newer releases)
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(UV); }
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/serve.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export --extra dev -c requirements/serve.txt -o requirements/all.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra export -c requirements/all.txt -o requirements/export.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) --no-deps requirements/triton.in -o requirements/triton.txt
 
 clean: ## remove environments, caches and what runs left; models and weights stay

@@ -45,7 +45,10 @@ def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, 
     os.execve(command[0], command, environment())
 
 
-def server_command(repository: Path, http_port: int, grpc_port: int, metrics_port: int, backends: Path) -> list[str]:
+def server_command(
+    repository: Path, http_port: int, grpc_port: int, metrics_port: int, backends: Path, address: str = "127.0.0.1"
+) -> list[str]:
+    """`address` is where gRPC and metrics listen; HTTP stays on loopback. Raises LocalError without a model."""
     names = models(repository)
     if not names:
         raise LocalError(f"no model in {repository}: there is no <name>/<version>/*.onnx; run `make export-model`")
@@ -65,8 +68,8 @@ def server_command(repository: Path, http_port: int, grpc_port: int, metrics_por
         f"--grpc-port={grpc_port}",
         f"--metrics-port={metrics_port}",
         "--http-address=127.0.0.1",
-        "--grpc-address=127.0.0.1",
-        "--metrics-address=127.0.0.1",
+        f"--grpc-address={address}",
+        f"--metrics-address={address}",
     ]
 
 

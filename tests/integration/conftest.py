@@ -1,5 +1,6 @@
 """The real servers, each started once for a test run."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,7 +27,13 @@ def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
-def stack(triton: Triton, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    """The service; the one that STACK_URL names (docker-compose.test.yml), or else one started for the tests."""
+    if "STACK_URL" in os.environ:
+        names = ("STACK_URL", "STACK_TRITON_METRICS_URL", "STACK_REDIS_URL", "STACK_TRITON_URL")
+        yield Stack(*(os.environ[name] for name in names))
+        return
+    triton: Triton = request.getfixturevalue("triton")
     with running_stack(triton, tmp_path_factory.mktemp("stack"), "yolov5n") as service:
         yield service
 

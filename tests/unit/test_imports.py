@@ -63,6 +63,7 @@ SHARED = {
     "scrape",
     "atomic",
     "rate",
+    "healthcheck",
     "addresses",
     "outbound",
     "queue",

@@ -1,0 +1,9 @@
+# Triton for GPU: NVIDIA's image, which is 15 to 20 GB. An engine must be built by the TensorRT that serves it:
+# `make export-model FORMAT=tensorrt` uses the same image (export/tensorrt.py).
+ARG IMAGE=nvcr.io/nvidia/tritonserver:25.08-py3
+FROM ${IMAGE}
+COPY docker/triton-gpu.sh /usr/local/bin/serve
+USER 1000:1000
+EXPOSE 8001 8002
+ENTRYPOINT []
+CMD ["serve"]

@@ -1,0 +1,16 @@
+#!/bin/sh
+# Becomes tritonserver with every model of /models that has a model file. HTTP is for the healthcheck only.
+set -eu
+set -- tritonserver --model-repository=/models --model-control-mode=explicit --disable-auto-complete-config \
+  --strict-readiness=true --exit-on-error=true --exit-timeout-secs=10 \
+  --http-address=127.0.0.1 --grpc-address=0.0.0.0 --metrics-address=0.0.0.0
+found=
+for folder in /models/*/; do
+  name=$(basename "$folder")
+  if ls "$folder"[0-9]*/model.* >/dev/null 2>&1; then
+    found=yes
+    set -- "$@" "--load-model=$name"
+  fi
+done
+[ "$found" ] || { echo "no model in /models: there is no <name>/<version>/model.*; run the export service" >&2; exit 1; }
+exec "$@"

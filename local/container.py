@@ -1,0 +1,32 @@
+"""`python -m local.container`: becomes Triton inside of its image; with `compose` it makes the backends at build time.
+
+gRPC and metrics listen on every address of the container, HTTP only where the healthcheck asks.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from local import triton
+from local.errors import LocalError
+
+MODELS = Path("/models")
+BACKENDS = triton.ROOT / "backends"
+HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
+
+
+def main(arguments: list[str]) -> int:
+    """Serves every model of /models that has a model file."""
+    try:
+        if arguments == ["compose"]:
+            triton.compose_backends(BACKENDS)
+            return 0
+        command = triton.server_command(MODELS, HTTP_PORT, GRPC_PORT, METRICS_PORT, BACKENDS, address="0.0.0.0")
+    except LocalError as error:
+        print(f"triton: {error}", file=sys.stderr)
+        return 1
+    os.execve(command[0], command, triton.environment())
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

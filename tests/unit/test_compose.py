@@ -1,0 +1,91 @@
+"""The composed stack as far as it can be looked at without an engine."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]
+
+from export import tensorrt
+from gateway.settings import load, rows
+
+ROOT = Path(__file__).parents[2]
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.test.yml")
+
+# Set by the images or fixed by the composition; not for people to change.
+FIXED = {"HOST", "PORT", "METRICS_HOST", "METRICS_PORT", "WORKER_METRICS_PORT", "PROMETHEUS_MULTIPROC_DIR"}
+
+
+def composed(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, Any]:
+    found: dict[str, Any] = composed("docker-compose.yml")["services"]
+    return found
+
+
+def test_only_the_gateway_is_published(services: dict[str, Any]) -> None:
+    published = {name for name, service in services.items() if "ports" in service and "profiles" not in service}
+    assert published == {"gateway"}
+
+
+def test_what_is_published_listens_on_loopback_unless_told(services: dict[str, Any]) -> None:
+    for service in services.values():
+        for port in service.get("ports", []):
+            assert port.startswith(("127.0.0.1:", "${GATEWAY_ADDRESS:-127.0.0.1}:"))
+
+
+def test_redis_and_triton_reach_no_other_network(services: dict[str, Any]) -> None:
+    assert composed("docker-compose.yml")["networks"]["back"] == {"internal": True}
+    for name in ("redis", "triton", "worker"):
+        assert services[name]["networks"] == ["back"]
+
+
+def test_every_service_is_confined(services: dict[str, Any]) -> None:
+    for name, service in services.items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert "mem_limit" in service, name
+
+
+def test_redis_forgets_nothing_that_was_accepted(services: dict[str, Any]) -> None:
+    command = services["redis"]["command"]
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert re.search(r"--maxmemory \S+", command)
+
+
+def test_every_setting_can_be_given(services: dict[str, Any]) -> None:
+    given = set(services["gateway"]["environment"])
+    assert given == {name for name, _, _ in rows()} - FIXED
+    assert services["worker"]["environment"] == services["gateway"]["environment"]
+
+
+def test_the_defaults_of_the_composition_are_settings(services: dict[str, Any]) -> None:
+    environment = services["gateway"]["environment"]
+    defaults = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in environment.items()}
+    assert load(defaults).redis_url == "redis://redis:6379/0"
+
+
+def test_engines_are_built_by_the_image_that_serves_them() -> None:
+    dockerfile = (ROOT / "docker" / "triton-gpu.Dockerfile").read_text()
+    assert f"ARG IMAGE={tensorrt.IMAGE}\n" in dockerfile
+    args = composed("docker-compose.gpu.yml")["services"]["triton"]["build"]["args"]
+    assert args == {"IMAGE": f"${{TRITON_IMAGE:-{tensorrt.IMAGE}}}"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_what_is_built_is_there(name: str) -> None:
+    for service in composed(name)["services"].values():
+        if "build" in service:
+            assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+def test_no_serving_image_has_torch() -> None:
+    for lock in ("serve.txt", "triton.txt"):
+        assert not re.search(r"^(torch|ultralytics)\b", (ROOT / "requirements" / lock).read_text(), re.MULTILINE)
