@@ -47,7 +47,7 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
 
     Raises SettingsError.
     """
-    metrics, keys = GatewayMetrics(), load_keys(settings)
+    metrics, keys, stopping = GatewayMetrics(), load_keys(settings), asyncio.Event()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -89,14 +89,14 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         Exception: responses.internal_error,
     }
     table = routes()
-    middleware = [Middleware(RequestId), Middleware(AnswerHeaders), Middleware(Access, metrics, table)]
+    middleware = [Middleware(RequestId), Middleware(AnswerHeaders, stopping), Middleware(Access, metrics, table)]
     if settings.origins:
         middleware.append(cross_origin(settings.origins))
     app = Starlette(routes=table, lifespan=lifespan, exception_handlers=handlers, middleware=middleware)
     app.router.redirect_slashes = False  # a path that is not there is a 404, not a redirect to one that is
     app.state.metrics = metrics
     app.state.keys = keys
-    app.state.stopping = asyncio.Event()
+    app.state.stopping = stopping
     return app
 
 

@@ -1,5 +1,6 @@
 """The headers that every answer has, whatever answers."""
 
+import asyncio
 from collections.abc import Collection
 from typing import cast
 
@@ -24,10 +25,11 @@ def answer_headers(scope: Scope) -> dict[str, str]:
 
 
 class AnswerHeaders:
-    """ASGI middleware that adds both kinds."""
+    """ASGI middleware that adds both kinds; once `stopping` is set it also has clients leave their connections."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
         self._app = app
+        self._stopping = stopping
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,6 +42,8 @@ class AnswerHeaders:
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 headers.update(wanted)
+                if self._stopping.is_set():
+                    headers["Connection"] = "close"
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

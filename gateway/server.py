@@ -1,17 +1,22 @@
-"""uvicorn for this service: bounded headers, and problem details for what never reaches the application."""
+"""uvicorn for this service: bounded in bytes and time, and problem details for what never reaches the application."""
 
+import asyncio
 import uuid
+from collections.abc import Callable
+from typing import ClassVar
 
 import msgspec
 import uvicorn
 from starlette.applications import Starlette
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.detections import problem_of
-from gateway.errors import HeadersTooLarge, MalformedRequest, RequestError
+from gateway.errors import GatewayError, HeadersTooLarge, MalformedRequest, RequestTimeout, ShuttingDown
+from gateway.headers import SECURITY_HEADERS
 from gateway.requestid import HEADER
 from gateway.settings import Settings
-from gateway.shutdown import Server
+from gateway.shutdown import Server, Stop
 
 MOST_HEAD_BYTES = 65_536
 
@@ -23,21 +28,29 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=ProblemProtocol,
+        http=_timed(settings),
         ws="none",
         log_config=None,
         access_log=False,
         server_header=False,
         proxy_headers=settings.trusted_proxies is not None,
         forwarded_allow_ips=settings.trusted_proxies,
-        timeout_graceful_shutdown=max(1, round(settings.stop_timeout - settings.drain_seconds)),
     )
 
     def drain() -> None:
         app.state.stopping.set()
         app.state.results.release()
 
-    return Server(config, drain, settings.drain_seconds)
+    def cut() -> None:
+        for connection in list(web.server_state.connections):
+            if isinstance(connection, ProblemProtocol):
+                connection.refuse(
+                    ShuttingDown("this process stops, and the request did not end in time; send it again")
+                )
+
+    stop = Stop(drain, settings.drain_seconds, cut, settings.stop_timeout)
+    web = Server(config, stop)
+    return web
 
 
 class ProblemProtocol(HttpToolsProtocol):
@@ -45,6 +58,11 @@ class ProblemProtocol(HttpToolsProtocol):
 
     _reading_head = False
     _head_bytes = 0
+    _running: RequestResponseCycle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tell_application()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         begun = self._reading_head
@@ -52,7 +70,7 @@ class ProblemProtocol(HttpToolsProtocol):
         if begun and self._reading_head and not self.transport.is_closing():
             self._head_bytes += len(data)  # a header that has not ended yet, the parser keeps it to itself
             if self._head_bytes > MOST_HEAD_BYTES:
-                self._refuse(_too_large())
+                self.refuse(_too_large())
 
     def on_message_begin(self) -> None:
         self._reading_head, self._head_bytes = True, 0
@@ -70,18 +88,23 @@ class ProblemProtocol(HttpToolsProtocol):
         self._reading_head = False
         super().on_headers_complete()
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
     def send_400_response(self, msg: str) -> None:
         if self._head_bytes > MOST_HEAD_BYTES:
-            self._refuse(_too_large())
+            self.refuse(_too_large())
         else:
-            self._refuse(MalformedRequest("the request is not HTTP/1.1: look at its first line, headers and chunks"))
+            self.refuse(MalformedRequest("the request is not HTTP/1.1: look at its first line, headers and chunks"))
 
     def _count(self, size: int) -> None:
         self._head_bytes += size
         if self._head_bytes > MOST_HEAD_BYTES:
             raise _too_large()  # the parser stops, and uvicorn calls send_400_response
 
-    def _refuse(self, error: RequestError) -> None:
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with the problem, if the answer has not begun, and close."""
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             identity = uuid.uuid4().hex
             body = msgspec.json.encode(problem_of(error, identity))
@@ -89,12 +112,104 @@ class ProblemProtocol(HttpToolsProtocol):
                 *self.server_state.default_headers,
                 (b"content-type", b"application/problem+json"),
                 (b"content-length", str(len(body)).encode()),
-                (HEADER.lower().encode(), identity.encode()),
+                _raw(HEADER, identity),
+                *(_raw(name, value) for name, value in (SECURITY_HEADERS | error.headers).items()),
                 (b"connection", b"close"),
             ]
             lines = [name + b": " + value + b"\r\n" for name, value in headers]
             self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        self._tell_application()
         self.transport.close()
+
+    def _tell_application(self) -> None:
+        """Nobody takes its answer any more. uvicorn tells the last request only, not one that others wait behind."""
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+
+class TimedProtocol(ProblemProtocol):
+    """One connection. uvicorn itself would wait for headers and bodies without end, and for answers to be taken."""
+
+    header_seconds: ClassVar[float]
+    body_seconds: ClassVar[float]
+
+    _reading: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._read_within(self.header_seconds, self._no_headers)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_reading_timer()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._reading is None and not self.transport.is_closing():
+            self._read_within(self.header_seconds, self._no_headers)  # empty lines count for the next request
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._reading is None:
+            self._read_within(self.header_seconds, self._no_headers)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._read_within(self.body_seconds, self._no_body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._stop_reading_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing = self.loop.call_later(self.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _read_within(self, seconds: float, otherwise: Callable[[], None]) -> None:
+        self._stop_reading_timer()
+        self._reading = self.loop.call_later(seconds, otherwise)
+
+    def _stop_reading_timer(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _no_headers(self) -> None:
+        if self._reading_head:
+            self.refuse(RequestTimeout(f"the headers did not come within {self.header_seconds:g} s"))
+        else:
+            self.transport.close()  # nothing was asked, nothing is answered
+
+    def _no_body(self) -> None:
+        if self.pipeline:  # it is not read before the request ahead of it has its answer
+            self._read_within(self.body_seconds, self._no_body)
+        elif self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.refuse(RequestTimeout(f"the body did not come within {self.body_seconds:g} s"))
+
+
+def _timed(settings: Settings) -> type[TimedProtocol]:
+    class Protocol(TimedProtocol):
+        header_seconds = settings.header_timeout
+        body_seconds = settings.body_timeout
+
+    return Protocol
+
+
+def _raw(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode(), value.encode()
 
 
 def _too_large() -> HeadersTooLarge:

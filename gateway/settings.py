@@ -113,7 +113,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str | None, Meta(description="origins of the web pages that may use this service, * for all")
     ] = None
     header_timeout: Annotated[float, Meta(gt=0, description="longest wait for a request's headers, seconds")] = 10.0
-    body_timeout: Annotated[float, Meta(gt=0, description="longest wait for a request's body, seconds")] = 30.0
+    body_timeout: Annotated[
+        float, Meta(gt=0, description="longest wait for a request's body, or for an answer to be taken, seconds")
+    ] = 30.0
     drain_seconds: Annotated[
         float, Meta(ge=0, description="how long a stopping gateway still answers, so that others notice, seconds")
     ] = 2.0

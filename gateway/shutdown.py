@@ -1,23 +1,38 @@
 """An orderly end: say so first, then take nothing new, then let what runs end."""
 
+import asyncio
+import math
 import signal
+import socket
 import time
 from collections.abc import Callable
 from types import FrameType
+from typing import NamedTuple
 
 import uvicorn
 
+_LAST_SECONDS = 1  # for what is told that it is cut
+
+
+class Stop(NamedTuple):
+    """What is done once a signal has come: `drain` at once, `cut` what runs still; all seconds are from the signal."""
+
+    drain: Callable[[], None]
+    drain_seconds: float
+    cut: Callable[[], None]
+    stop_seconds: float
+
 
 class Server(uvicorn.Server):
-    """On the first signal calls `drain` and goes on answering for `drain_seconds`; a second one ends that time.
+    """Goes on answering while it drains; a second signal ends that time.
 
-    uvicorn alone would close its door at once, and end by the signal instead of with exit status 0.
+    uvicorn alone would close its door at once, cut what runs with a traceback, and end by the signal instead of with
+    exit status 0.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Callable[[], None], drain_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
         super().__init__(config)
-        self._drain = drain
-        self._drain_seconds = drain_seconds
+        self._stop = stop
         self._told_at: float | None = None
         self._draining = False
 
@@ -33,7 +48,15 @@ class Server(uvicorn.Server):
         if self._told_at is not None:
             if not self._draining:
                 self._draining = True
-                self._drain()
-            if time.monotonic() - self._told_at >= self._drain_seconds:
+                self._stop.drain()
+            if time.monotonic() - self._told_at >= self._stop.drain_seconds:
                 self.should_exit = True
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        passed = time.monotonic() - (self._told_at or time.monotonic())
+        left = max(0.0, self._stop.stop_seconds - _LAST_SECONDS - passed)
+        cutting = asyncio.get_running_loop().call_later(left, self._stop.cut)
+        self.config.timeout_graceful_shutdown = math.ceil(left + _LAST_SECONDS)
+        await super().shutdown(sockets)
+        cutting.cancel()
