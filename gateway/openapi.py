@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 import gateway
-from gateway.detections import Problem
+from gateway.detections import Problem, TaskView
 from gateway.errors import (
     GatewayError,
     HeadersTooLarge,
@@ -80,6 +80,7 @@ def document(operations: Sequence[Operation]) -> dict[str, Any]:
         "tags": [{"name": tag} for tag in tags],
         "security": _SECURITY,
         "paths": dict(paths),
+        "webhooks": {"taskEnded": {"post": _webhook(components)}},
         "components": {"schemas": dict(sorted(components.schemas.items())), "securitySchemes": _SECURITY_SCHEMES},
     }
 
@@ -108,6 +109,27 @@ class _Components:
                 component["description"] = _unwrapped(component["description"])
             self.schemas.setdefault(name, component)
         return schema
+
+
+def _webhook(components: _Components) -> dict[str, Any]:
+    """What a `callback_url` gets, https://www.standardwebhooks.com."""
+    headers = {
+        "webhook-id": "the task id; the same at every try",
+        "webhook-timestamp": "when this try was made, seconds since the epoch",
+        "webhook-signature": "`v1,` and the base64 of HMAC-SHA256 over id, timestamp and body, with dots between",
+    }
+    parameters = [Parameter(name, Annotated[str, Meta(description=text)], "header") for name, text in headers.items()]
+    return {
+        "operationId": "taskEnded",
+        "summary": "A task that was sent with `callback_url` has ended, well or badly",
+        "parameters": [_parameter(each, components) | {"required": True} for each in parameters],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": components.schema(TaskView)}}},
+        "responses": {
+            "2XX": {"description": "Delivered."},
+            "410": {"description": "Not wanted any more."},
+            "default": {"description": "Tried again later, several times."},
+        },
+    }
 
 
 def _operation(operation: Operation, components: _Components) -> dict[str, Any]:
