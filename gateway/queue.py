@@ -275,6 +275,8 @@ class TaskQueue:
         return moved.decode() if isinstance(moved, bytes) else None
 
     def _job(self, task_id: str, stored: Mapping[bytes | str, bytes | str]) -> Job | None:
+        if not stored:
+            return None  # RQ would refuse to name a job after whatever a client sent
         job = Job(task_id, connection=self.connection, serializer=JSONSerializer)
         try:
             job.restore(stored)

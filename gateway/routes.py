@@ -60,9 +60,7 @@ _BASE64 = {
     "contentEncoding": "base64",
     "description": "the image in base64, as it is or as a data: URL",
 }
-_URL = Annotated[
-    str, Meta(min_length=1, description="https address of the image, where the operator has switched that on")
-]
+_URL = Annotated[str, Meta(description="https address of the image, where the operator has switched that on")]
 _EVENT = {
     "type": "object",
     "required": ["event", "data"],

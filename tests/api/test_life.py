@@ -80,6 +80,13 @@ def test_a_running_task_cannot_be_deleted(client: httpx2.Client, settings: Setti
     assert (answer.status_code, answer.json()["code"]) == (409, "task_running")
 
 
+@pytest.mark.parametrize("task_id", ["0" * 32, "a b", "%C3%BC%3F", "%00", "..%2e", "a" * 5_000])
+def test_ids_that_were_never_given_out_are_not_found(client: httpx2.Client, task_id: str) -> None:
+    for method, path in [("GET", ""), ("DELETE", ""), ("GET", "/events"), ("GET", "/image")]:
+        answer = client.request(method, f"/result/{task_id}{path}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+
+
 def test_canceling_wakes_who_waits(client: httpx2.Client) -> None:
     place = client.post("/predict", content=PICTURE).headers["location"]
     timer = threading.Timer(0.3, lambda: client.delete(place))
