@@ -21,7 +21,7 @@ from gateway.requestid import request_id
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.responses import JSON, server_timing, services_of
 from gateway.settings import Settings
-from gateway.uploads import Upload, UploadedImage, read_upload, too_large
+from gateway.uploads import Upload, UploadedImage, joined, read_upload, too_large
 
 _LONGEST_KEY = 255
 
@@ -33,7 +33,7 @@ async def predict(request: Request) -> Response:
         upload = await read_upload(request, services.settings, received)
         for size in [len(image.data) for image in upload.images]:
             services.metrics.uploaded.observe(size)
-        choices = parse({**upload.fields, **request.query_params})
+        choices = parse({**upload.fields, **joined(request.query_params.multi_items())})
         if upload.url:
             upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
             received(len(upload.images[-1].data))
@@ -52,10 +52,11 @@ async def predict(request: Request) -> Response:
 
 def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
     """How long to wait, and whether a Prefer header (RFC 7240) said so. Raises InvalidParameter."""
-    for preference in request.headers.get("prefer", "").split(","):
-        name, _, value = preference.strip().partition("=")
-        if name.lower() == "wait" and value.strip('" ').isdecimal() and "wait" not in request.query_params:
-            return min(float(value.strip('" ')), LONGEST_WAIT_SECONDS), True
+    for preference in ",".join(request.headers.getlist("prefer")).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        seconds = value.strip('" ')
+        if name.strip().lower() == "wait" and seconds.isdecimal() and "wait" not in request.query_params:
+            return min(float(seconds), LONGEST_WAIT_SECONDS), True
     return min(choices.wait, LONGEST_WAIT_SECONDS), False
 
 

@@ -11,6 +11,7 @@ from gateway.modelspec import ModelSpec
 from gateway.settings import Settings
 
 LONGEST_WAIT_SECONDS = 60
+_LONGEST_ID = 18  # digits; Python itself refuses to read a number of some thousands
 
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
@@ -67,7 +68,7 @@ def class_ids(choices: Choices, spec: ModelSpec) -> list[int] | None:
     for name in (part.strip() for part in choices.classes.split(",")):
         if name.lower() in by_label:
             ids.append(by_label[name.lower()])
-        elif name.isdecimal() and int(name) < len(spec.labels):
+        elif name.isdecimal() and len(name) <= _LONGEST_ID and int(name) < len(spec.labels):
             ids.append(int(name))
         else:
             known = ", ".join(spec.labels[:20]) + (", …" if len(spec.labels) > 20 else "")

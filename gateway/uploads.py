@@ -2,7 +2,7 @@
 
 import base64
 import binascii
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -11,12 +11,14 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from gateway.errors import BadJSON, BadMultipart, ImageTooLarge, NoImage, TooManyImages
+from gateway.errors import BadJSON, BadMultipart, ImageTooLarge, InvalidParameter, NoImage, TooManyImages
+from gateway.parameters import describe
 from gateway.settings import Settings
 
 FIELD = "image"
 _ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the images
 _LONGEST_FIELD_BYTES = 4096
+_PARAMETERS = {*describe(), "url", "min_confidence"}
 
 
 @dataclass
@@ -46,7 +48,8 @@ async def read_upload(request: Request, settings: Settings, received: Callable[[
     """The images of a request: multipart fields `image`, a JSON body with `image` as base64, or else the raw body.
 
     `received` is told the bytes of each chunk, and may raise Overloaded.
-    Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, TooManyImages, and Starlette's ClientDisconnect.
+    Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, TooManyImages, InvalidParameter, and Starlette's
+    ClientDisconnect.
     """
     content_type, options = parse_options_header(request.headers.get("content-type"))
     chunks = _chunks(request, received)
@@ -63,6 +66,14 @@ async def read_upload(request: Request, settings: Settings, received: Callable[[
     if not upload.url and not any(image.data or image.too_large for image in upload.images):
         raise NoImage(f"send the image as the multipart field `{FIELD}`, as base64 in JSON, or as the raw body")
     return upload
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Parameters by name; the values of one that is given several times with commas between, none is dropped."""
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        values.setdefault(name, []).extend([value] if value.strip() else [])
+    return {name: ",".join(given) for name, given in values.items()}
 
 
 def too_large(max_image_bytes: int) -> ImageTooLarge:
@@ -96,7 +107,7 @@ def _from_json(body: bytes, max_image_bytes: int) -> Upload:
         parsed = msgspec.json.decode(body, type=_JSONBody)
         values = msgspec.json.decode(body, type=dict[str, object])
         image = base64.b64decode(parsed.image.rpartition(",")[2] or parsed.image, validate=True)
-    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, RecursionError) as error:
         raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
     if len(image) > max_image_bytes:
         raise too_large(max_image_bytes)
@@ -133,7 +144,10 @@ class _Form:
             UploadedImage(part.filename, bytes(part.data), part.too_large) for part in self.parts if part.name == FIELD
         ]
         texts = [part for part in self.parts if part.name not in (FIELD, "url") and not part.filename]
-        fields = {part.name: bytes(part.data).decode(errors="replace") for part in texts}
+        for part in self.parts:
+            if part.too_large and part.name in _PARAMETERS:
+                raise InvalidParameter(f"{part.name}: give at most {_LONGEST_FIELD_BYTES} bytes")
+        fields = joined((part.name, bytes(part.data).decode(errors="replace")) for part in texts)
         urls = [bytes(part.data).decode(errors="replace") for part in self.parts if part.name == "url"]
         return Upload(images, fields, urls[0] if urls else "")
 

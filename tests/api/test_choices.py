@@ -112,7 +112,7 @@ def test_high_priority_goes_to_the_front(client: httpx2.Client) -> None:
 
 @pytest.mark.parametrize(
     ("params", "headers"),
-    [({"wait": "20"}, {}), ({}, {"Prefer": "wait=20"}), ({}, {"Prefer": 'respond-async, wait="20"'})],
+    [({"wait": "20"}, {}), ({}, {"Prefer": "wait=20"}), ({}, {"Prefer": 'respond-async, wait="20"; n=1'})],
     ids=["query", "Prefer", "Prefer among others"],
 )
 def test_a_waited_for_task_is_answered_at_once(
@@ -163,3 +163,25 @@ def test_every_answer_has_a_request_id(client: httpx2.Client, work: Callable[[],
     assert len(made) == 32 and made != client.get("/livez").headers["x-request-id"]
     refused = client.post("/predict", headers={"X-Request-ID": "bad id\t<script>"})
     assert refused.json()["request_id"] == refused.headers["x-request-id"] != "bad id\t<script>"
+
+
+def test_another_parameter_is_not_given_twice(client: httpx2.Client) -> None:
+    answer = client.post("/predict?conf=0.3&conf=0.4", content=PICTURE)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+
+
+def test_a_field_that_is_too_long_is_told(client: httpx2.Client) -> None:
+    answer = client.post("/predict", data={"classes": "person," * 800}, files={"image": ("a.png", PICTURE)})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert answer.json()["detail"] == "classes: give at most 4096 bytes"
+
+
+def test_json_nested_too_deeply(client: httpx2.Client) -> None:
+    body = '{"x":' + "[" * 100_000 + "]" * 100_000 + "}"
+    answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
+
+
+def test_a_preference_in_a_header_of_its_own(client: httpx2.Client) -> None:
+    headers = [("Prefer", "return=representation"), ("Prefer", "wait=0")]
+    assert client.post("/predict", content=PICTURE, headers=headers).headers["preference-applied"] == "wait=0"
