@@ -55,7 +55,7 @@ class Results:
     async def read(self, task_id: str) -> bytes:
         """The task as JSON of a TaskView. Raises TaskNotFound, ServiceUnavailable."""
         ended, view = await self._read(task_id)
-        return view if ended else await self._with_outlook(view)
+        return view if ended else await self.with_outlook(view)
 
     async def wait(self, task_id: str, seconds: float) -> tuple[bool, bytes]:
         """Whether the task has ended, and the task, at the latest after `seconds`. Raises as `read` does."""
@@ -166,7 +166,7 @@ class Results:
             view.started_at = _milliseconds(started_at)
         return False, msgspec.json.encode(view)
 
-    async def _with_outlook(self, pending: bytes) -> bytes:
+    async def with_outlook(self, pending: bytes) -> bytes:
         """Add the place in the queue, and from the rate of the last minute when the task will have ended."""
         view = msgspec.json.decode(pending, type=TaskView)
         if view.state == "started":

@@ -29,7 +29,10 @@ async def result(request: Request) -> Response:
     headers = {**_PRIVATE, **({"Preference-Applied": f"wait={seconds:g}"} if preferred else {})}
     if seconds:
         ended, view = await results.wait(task_id, seconds)
-        headers |= server_timing(view) if ended else {}
+        if ended:
+            headers |= server_timing(view)
+        else:
+            view = await results.with_outlook(view)
     else:
         view = await results.read(task_id)
     if form != "json":

@@ -43,7 +43,8 @@ def test_wait_returns_when_the_task_ends(client: httpx2.Client, task_id: str, wo
 
 def test_wait_answers_pending_when_the_time_is_up(client: httpx2.Client, task_id: str) -> None:
     begun = time.monotonic()
-    assert client.get(f"/result/{task_id}?wait=0.4").json()["status"] == "PENDING"
+    body = client.get(f"/result/{task_id}?wait=0.4").json()
+    assert (body["status"], body["position"]) == ("PENDING", 0)
     assert 0.4 <= time.monotonic() - begun < 2
 
 
