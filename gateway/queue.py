@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 import redis
+from msgspec import UNSET
 from rq import Queue, Retry
 from rq.exceptions import DeserializationError, NoSuchJobError
 from rq.executions import Execution, ExecutionRegistry
@@ -107,7 +108,11 @@ def failure(task_id: str, error: GatewayError, request: TaskRequest | None = Non
     """The end of a task that failed."""
     problem = problem_of(error, request.request_id if request else "")
     state: State = "canceled" if isinstance(error, Canceled) else "failed"
-    return TaskView(task_id=task_id, status="FAILURE", state=state, result=error.detail, error=problem)
+    view = TaskView(task_id=task_id, status="FAILURE", state=state, result=error.detail, error=problem)
+    if request:
+        view.created_at = timestamp(request.accepted_at)
+        view.batch_id = request.batch_id or UNSET
+    return view
 
 
 class TaskQueue:
@@ -154,11 +159,12 @@ class TaskQueue:
 
         Raises TaskRunning, TaskNotFound, ServiceUnavailable.
         """
-        view = failure(task_id, Canceled("the task was canceled before it began"))
         with redis_errors():
+            job = self._job(task_id, self.connection.hgetall(job_key(task_id)))
+            view = failure(task_id, Canceled("the task was canceled before it began"), _request_of(job))
             commands = self.connection.pipeline()
             commands.delete(job_key(task_id))
-            self._store_end(view, commands, self._job(task_id, self.connection.hgetall(job_key(task_id))))
+            self._store_end(view, commands, job)
             keys = (*_BOOK, self.rq.key, result_key(task_id), picture_key(task_id))
             outcome = self._run(atomic.CANCEL, keys, (task_id, *atomic.words(commands)))
         if outcome == b"unknown":
@@ -262,8 +268,9 @@ class TaskQueue:
         if job is not None and (callback_url := _callback_url(job)):
             schedule(pipe, view.task_id, callback_url, body)
         pipe.delete(image_key(view.task_id))
-        pipe.incr(rate_key(ended_at))
-        pipe.expire(rate_key(ended_at), KEPT_SECONDS)
+        if view.state != "canceled":  # no work, and so no measure of how fast it goes
+            pipe.incr(rate_key(ended_at))
+            pipe.expire(rate_key(ended_at), KEPT_SECONDS)
         pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}")
 
     def _next_id(self, seconds: float) -> str | None:
@@ -293,6 +300,13 @@ class TaskQueue:
         seconds = 60 if full else retry_after(tasks, tasks_per_second(counters, instant))
         what = "its memory is taken up by results" if full else f"{tasks} tasks with {sum_bytes} bytes are waiting"
         return Overloaded(f"the service has more to do than it can take on: {what}; try again in {seconds} s", seconds)
+
+
+def _request_of(job: Job | None) -> TaskRequest | None:
+    try:
+        return msgspec.convert(job.kwargs, TaskRequest) if job is not None else None
+    except (DeserializationError, msgspec.ValidationError):
+        return None
 
 
 def _callback_url(job: Job) -> str:

@@ -55,6 +55,9 @@ def test_a_queued_task_can_be_canceled(
     place = client.post("/predict", content=PICTURE).headers["location"]
     canceled = client.delete(place)
     assert (canceled.status_code, canceled.json()["status"]) == (200, "FAILURE")
+    assert canceled.json()["created_at"] < canceled.json()["ended_at"]
+    assert canceled.json()["error"]["request_id"]
+    assert not connection.keys("yolo:rate:*"), "it tells nothing about how fast tasks are worked off"
     work()
     body = client.get(place).json()
     assert (body["state"], body["error"]["code"]) == ("canceled", "canceled")
