@@ -102,7 +102,7 @@ $(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$
 .venv-peers/.ready: requirements/peers.txt .venv/.ready
 	@$(call make-venv,.venv-peers)
 	@cd .venv-peers/lib/python3.*/site-packages && ls -d "$(CURDIR)"/.venv/lib/python3.*/site-packages > stack.pth && \
-	  mkdir torchvision-0.28.0.dist-info && printf 'Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n' > torchvision-0.28.0.dist-info/METADATA
+	  mkdir -p torchvision-0.28.0.dist-info && printf 'Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n' > torchvision-0.28.0.dist-info/METADATA
 	@.venv-peers/bin/python $(PIP) -q -r $< $(SAID)
 	@touch $@
 
