@@ -9,6 +9,7 @@ RUN python3 -m venv --without-pip /venv \
 FROM ${BASE}
 COPY --from=packages /venv /venv
 WORKDIR /app
+COPY docker/healthcheck.sh /usr/local/bin/healthcheck
 COPY gateway gateway
 RUN /venv/bin/python3 -m compileall -q gateway
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOST=0.0.0.0 METRICS_HOST=0.0.0.0 LOG_FORMAT=json

@@ -3,6 +3,7 @@
 ARG IMAGE=nvcr.io/nvidia/tritonserver:25.08-py3
 FROM ${IMAGE}
 COPY docker/triton-gpu.sh /usr/local/bin/serve
+COPY docker/healthcheck.sh /usr/local/bin/healthcheck
 USER 1000:1000
 EXPOSE 8001 8002
 ENTRYPOINT []

@@ -14,6 +14,7 @@ RUN .venv-triton/bin/python3 -m local.container compose
 
 FROM ${BASE}
 COPY --from=packages /app /app
+COPY docker/healthcheck.sh /usr/local/bin/healthcheck
 WORKDIR /app
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 ORT_DISABLE_TELEMETRY=1
 USER 1000:1000

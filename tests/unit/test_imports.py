@@ -63,7 +63,6 @@ SHARED = {
     "scrape",
     "atomic",
     "rate",
-    "healthcheck",
     "addresses",
     "outbound",
     "queue",
