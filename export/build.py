@@ -1,5 +1,6 @@
 """From a checkpoint to a published version."""
 
+import hashlib
 import json
 import os
 import time
@@ -33,7 +34,8 @@ def publish(source: Source, options: Options, report: Report) -> int:
     with repository.staging(options.repository, options.name) as staged:
         report(f"writing {serving.file_name}: {len(source.labels)} classes, {shape_of(serving)}, {serving.precision}")
         source.write(staged.version / "model.onnx", serving)
-        (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving))
+        graph = hashlib.sha256((staged.version / "model.onnx").read_bytes()).hexdigest()
+        (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving, graph))
         (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in source.labels))
         findings = verified(source.candidates, staged, serving, report)
         findings["export"] = told(serving, source.path)

@@ -49,13 +49,13 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def config_pbtxt(serving: Serving) -> str:
-    """The text of config.pbtxt."""
+def config_pbtxt(serving: Serving, graph: str = "") -> str:
+    """The text of config.pbtxt. `graph` is the digest of the ONNX file, by which its TensorRT engines are kept."""
     blocks = [_header(serving), _tensors(serving), _batching(serving), _instances(serving), _parameters(serving)]
     if serving.device == "gpu":
         blocks.append(_warm_up(serving))
     if serving.optimize_tensorrt:
-        blocks.append(_accelerator(serving))
+        blocks.append(_accelerator(serving, graph))
     return "\n".join(blocks)
 
 
@@ -123,7 +123,7 @@ dynamic_batching {{
   default_queue_policy {{
     # Requests beyond this queue are refused at once, so that an overload is told early: 16 full batches an instance.
     max_queue_size: {serving.max_batch * serving.instance_count * 16}
-    # A request that waited 10 s is refused: whoever sent it has given up.
+    # A request that waited 10 s is refused; the worker that sent it asks again.
     timeout_action: REJECT
     default_timeout_microseconds: 10000000
     allow_timeout_override: true
@@ -185,7 +185,7 @@ model_warmup [
     )
 
 
-def _accelerator(serving: Serving) -> str:
+def _accelerator(serving: Serving, graph: str) -> str:
     mode = "FP16" if serving.precision == "fp16" else "FP32"
     return f"""\
 # ONNX Runtime hands the graph to TensorRT (OPTIMIZE=tensorrt). The first load builds an engine, which takes minutes.
@@ -195,9 +195,11 @@ optimization {{
       {{
         name: "tensorrt"
         parameters {{ key: "precision_mode" value: "{mode}" }}
-        # The built engine is kept for the next start.
+        # The built engine is kept for the next start. By its own name ONNX Runtime would take it for any model with the
+        # same layers, whatever the weights; the prefix is of this export.
         parameters {{ key: "trt_engine_cache_enable" value: "true" }}
         parameters {{ key: "trt_engine_cache_path" value: "/tmp/tensorrt-cache" }}
+        parameters {{ key: "trt_engine_cache_prefix" value: "{serving.name}-{graph[:16]}" }}
       }}
     ]
   }}

@@ -83,6 +83,15 @@ def test_onnx_on_a_gpu_can_use_tensorrt(precision: str, mode: str) -> None:
     assert accelerator.parameters["trt_engine_cache_enable"] == "true"
 
 
+def test_engines_of_other_weights_are_not_taken_from_the_cache() -> None:
+    """ONNX Runtime names an engine by the model's file name and layers, which a newly trained version shares."""
+    serving = Serving(name="a", imgsz=640, stride=32, square=True, device="gpu", optimize_tensorrt=True)
+    configs = [parse(config_pbtxt(serving, graph)) for graph in ("1" * 64, "2" * 64)]
+    accelerators = [each.optimization.execution_accelerators.gpu_execution_accelerator[0] for each in configs]
+    prefixes = [each.parameters["trt_engine_cache_prefix"] for each in accelerators]
+    assert prefixes == ["a-" + "1" * 16, "a-" + "2" * 16]
+
+
 def test_each_number_has_its_comment() -> None:
     lines = config_pbtxt(GPU).splitlines()
     for key in ("max_batch_size", "max_queue_delay", "max_queue_size", "timeout_action", "kind:"):
