@@ -8,6 +8,7 @@ checkpoint in Triton's place. Both count what YOLOv5's own validation counts: co
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ import numpy.typing as npt
 from tqdm import tqdm  # type: ignore[import-untyped]
 
 from export.dataset import Dataset, DatasetError, LabelledImage, read
+from export.doctor.place import AddressError, find
 from export.errors import ExportError
 from export.scoring import Scores, Truth, score
 from gateway.decode import decode
@@ -95,6 +97,7 @@ def served(client: TritonClient, spec: ModelSpec) -> Model:
 
 def pytorch(given: str, spec: ModelSpec) -> Model:
     """The checkpoint itself in float32, without the deployed graph. Raises ExportError when there is none that fits."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's waiting threads would spin beside Triton's
     from export import reference, weights  # torch: seconds to import, and absent where only the served half is wanted
 
     checkpoint = weights.load(weights.find(spec.name, given or None, _say))
@@ -110,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 1 when something is wrong or the two halves differ beyond the tolerance."""
     try:
         return _run(_parser().parse_args(arguments))
-    except (DatasetError, ExportError, SettingsError) as error:
+    except (AddressError, DatasetError, ExportError, SettingsError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
     except TritonUnavailable as error:
         print(f"evaluate: {error}; start it with `make run`, or say where it is with TRITON_URL", file=sys.stderr)
@@ -134,7 +137,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--data", metavar="DIR", default="", help="folder of images with YOLO labels")
     add("--model", default="", help="name of the served model (default: the setting MODEL)")
     add("--weights", default="", help="its checkpoint (default: the one that export finds for that name)")
-    add("--triton", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: the setting TRITON_URL)")
+    add("--triton", default="", metavar="HOST:PORT", help="its gRPC endpoint (default: TRITON_URL, else make run's)")
     add("--tolerance", type=_fraction, default=TOLERANCE, help=f"largest difference from PyTorch (default {TOLERANCE})")
     add("--served-only", action="store_true", help="leave PyTorch out")
     return parser
@@ -154,7 +157,7 @@ def _run(options: argparse.Namespace) -> int:
     if not options.data:
         raise ExportError("no data set; give its folder: make evaluate DATA=folder")
     settings = load()
-    client = TritonClient(options.triton or settings.triton_url, settings.triton_timeout)
+    client = TritonClient(find(options.triton, "", os.environ).url, settings.triton_timeout)
     try:
         spec = client.spec(options.model or settings.model)
         dataset = read(Path(options.data), len(spec.labels))
