@@ -5,6 +5,7 @@ where Triton does not look.
 """
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -32,7 +33,7 @@ class Staged:
 
     def publish(self) -> int:
         """Make it the model's next version by renames; returns the version's number."""
-        number = max(versions(self.model), default=0) + 1
+        number = max(_numbered(self.model), default=0) + 1
         with told_as_error(self.model):
             self.version.rename(self.model / str(number))
             for file in sorted(self.folder.iterdir()):
@@ -51,8 +52,12 @@ def versions(model: Path) -> list[int]:
     """Numbers of the versions that hold a model file, ascending."""
     if not model.is_dir():
         return []
-    numbered = [folder for folder in model.iterdir() if folder.is_dir() and re.fullmatch(r"[1-9]\d*", folder.name)]
-    return sorted(int(folder.name) for folder in numbered if any((folder / file).is_file() for file in MODEL_FILES))
+    return sorted(n for n in _numbered(model) if any((model / str(n) / file).is_file() for file in MODEL_FILES))
+
+
+def _numbered(model: Path) -> list[int]:
+    """What Triton takes for versions, whatever is in them."""
+    return [int(path.name) for path in model.iterdir() if path.is_dir() and re.fullmatch(r"[1-9]\d*", path.name)]
 
 
 @contextlib.contextmanager
@@ -120,6 +125,7 @@ def told_as_error(place: Path) -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename or place
+        change = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) else "make it writable"
         raise ExportError(
-            f"{where} cannot be written: {error.strerror}; free the space or choose another REPOSITORY="
+            f"{where} cannot be written: {error.strerror}; {change}, or choose another REPOSITORY="
         ) from error

@@ -23,6 +23,13 @@ def test_each_export_is_the_next_version(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"m/1/model.onnx": "a", "m/2/model.onnx": "b", "m/config.pbtxt": "b"}
 
 
+def test_a_numbered_folder_without_a_model_is_a_version_to_triton(tmp_path: Path) -> None:
+    (tmp_path / "m" / "2").mkdir(parents=True)
+    (tmp_path / "m" / "2" / "notes").write_text("kept")
+    assert publish(tmp_path) == 3
+    assert versions(tmp_path / "m") == [3]
+
+
 def test_a_failed_export_leaves_the_repository_as_it_was(tmp_path: Path) -> None:
     publish(tmp_path)
     before = tree(tmp_path)
