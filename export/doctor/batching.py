@@ -25,6 +25,8 @@ def batch_dimension(model: Model, trial: Trial, host: Host) -> Finding | None:
     if model.max_batch_size == 0 and model.image is None:
         return None
     if model.max_batch_size == 0:
+        if len(shape) == 4 and shape[0] < 0:
+            return Finding(level="info", title=title, what=f"free in {text(shape)}, but the model did not answer")
         held = f"fixed at {shape[0]}" if len(shape) == 4 else "none"
         return Finding(
             level="wrong",

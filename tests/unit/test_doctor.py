@@ -127,6 +127,11 @@ def test_batching(changes: dict[str, object], level: str, said: str) -> None:
     assert (finding.level, said in finding.what) == (level, True)
 
 
+def test_a_free_batch_is_not_called_fixed_where_the_model_did_not_answer() -> None:
+    said = found("batch dimension", replace(ON_CPU, max_batch_size=0, inputs=(IMAGES,)), Trial(refused="no"))
+    assert (said.level, said.what) == ("info", "free in [-1, 640, 640, 3], but the model did not answer")
+
+
 def test_free_sides_on_a_gpu_spoil_batches() -> None:
     free = replace(IMAGES, shape=(-1, -1, -1, 3))
     assert "one shape" in found("batching", replace(ON_GPU, inputs=(free,))).what
