@@ -20,10 +20,12 @@ def build(folder: Path, serving: Serving, report: Callable[[str], None]) -> None
     Raises ExportError where there is no Docker or no GPU, or TensorRT refuses the graph.
     """
     line = command(folder, serving)
-    told = shlex.join(line)
-    report(f"building the engine, which takes minutes: {told}")
+    report(f"building the engine, which takes minutes: {shlex.join(line)}")
     if shutil.which(line[0]) is None:
-        raise ExportError(f"an engine is built inside Triton's image, and there is no docker here; elsewhere: {told}")
+        raise ExportError(
+            "an engine is built inside Triton's image, and there is no docker here; "
+            "run this export where Docker and the GPU are"
+        )
     log = folder / "trtexec.log"
     with log.open("wb") as output:
         done = subprocess.run(line, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False)

@@ -104,11 +104,12 @@ def test_an_engine_is_built_in_tritons_image(tmp_path: Path) -> None:
     assert 'platform: "tensorrt_plan"' in (version.parent / "config.pbtxt").read_text()
 
 
-def test_without_docker_the_command_for_elsewhere_is_told(tmp_path: Path) -> None:
+def test_without_docker_the_command_is_shown_and_nothing_published(tmp_path: Path) -> None:
     engine = ("--weights", str(SHAPES), "--device", "gpu", "--format", "tensorrt", "--imgsz", "320")
     done = run(*engine, folder=tmp_path, PATH=str(tmp_path))
     assert done.returncode == 1
-    assert "there is no docker here; elsewhere: docker run" in done.stderr and done.stderr.count("\n") == 1
+    assert "there is no docker here" in done.stderr and done.stderr.count("\n") == 1
+    assert "docker run --rm --gpus all" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
