@@ -32,7 +32,7 @@ def load(path: Path) -> Source:
     signature = _signature(model, path)
     names = _literal(metadata.get("names", ""))
     count = len(names) if isinstance(names, dict | list | tuple) else 0
-    labels = label_names(names, count, path, f"the file carries no class names; {AGAIN}")
+    labels = label_names(names, count, path, AGAIN)
     stride = int(metadata["stride"]) if metadata.get("stride", "").isdecimal() else 32
     session = Session(path)
     raw = partial(_raw, session, signature)

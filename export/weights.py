@@ -167,7 +167,8 @@ def label_names(names: object, count: int, path: Path, otherwise: str) -> tuple[
     labels = [" ".join(str(name).split()) for name in found] if isinstance(found, list | tuple) else []
     if not labels or len(labels) != count or not all(labels):
         told = sum(bool(label) for label in labels)
-        raise ExportError(f"{path} has names for {told} of {count} classes: {otherwise}")
+        has = f"names for {told} of {count} classes" if count else "no class names"
+        raise ExportError(f"{path} has {has}: {otherwise}")
     return tuple(labels)
 
 
