@@ -23,6 +23,7 @@ def export(options: Options, report: Report) -> int:
     Raises ExportError, with the repository as it was.
     """
     repository.check_name(options.name)
+    triton.address()  # a wrong TRITON_URL is told before the work, not after it
     path = weights.find(options.model, options.weights, report)
     report(f"loading {path}")
     return publish(open_source(path), options, report)
@@ -83,6 +84,8 @@ def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving,
             if serving.device == "cpu" or "TRITON_URL" in os.environ:
                 raise
             report(f"Triton: not asked, it is no server for this model ({refusal})")
+        except triton.NotAsked:
+            report(f"Triton: not asked, the one at {server.url} runs without --model-control-mode=explicit")
 
 
 def take_up(name: str, version: int, report: Report) -> None:

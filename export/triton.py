@@ -23,12 +23,17 @@ from gateway.modelspec import CHANNEL_ARGUMENTS
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 
+UNCONTROLLED = "explicit model load / unload is not allowed"  # Triton's answer, whether it polls or not
 LOAD_S = 300.0  # a GPU builds an engine or warms up while it loads
 CALL_S = 60.0
 
 
 class Refused(ExportError):
     """Triton does not load the model; the message has Triton's reason."""
+
+
+class NotAsked(Exception):
+    """Triton lets no model be loaded by request: it polls its repository, or reads it at its start alone."""
 
 
 class Triton:
@@ -42,7 +47,7 @@ class Triton:
     def candidate(self, name: str, staged: Path) -> Iterator["Candidate"]:
         """Serve what is staged, one instance of it, until the block ends.
 
-        Raises Refused when Triton does not load it.
+        Raises Refused when Triton does not load it, NotAsked when it loads nothing that it is asked to.
         """
         trial = f"{name}.candidate-{os.getpid()}"
         config = parse((staged / "config.pbtxt").read_text())
@@ -54,6 +59,8 @@ class Triton:
         try:
             self._client.load_model(trial, config=json_format.MessageToJson(config), files=files, client_timeout=LOAD_S)
         except InferenceServerException as error:
+            if UNCONTROLLED in _line(error):
+                raise NotAsked from error
             raise Refused(f"Triton at {self.url} refuses the model: {_line(error)}") from error
         try:
             yield Candidate(self._client, trial)
@@ -69,6 +76,8 @@ class Triton:
                 return None
             return f"it serves {name} from another repository"
         except InferenceServerException as error:
+            if UNCONTROLLED in _line(error):
+                return "it runs without --model-control-mode=explicit; unless it polls, start it again"
             return _line(error)
 
 
