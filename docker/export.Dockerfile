@@ -24,7 +24,7 @@ RUN pip3 --python /venv/bin/python3 install --no-cache-dir --no-deps --require-h
 RUN /venv/bin/python3 -m venv --without-pip /app/.venv-triton \
  && pip3 --python /app/.venv-triton/bin/python3 install --no-cache-dir --no-deps --require-hashes -r /tmp/triton.txt
 COPY . .
-RUN mkdir -p .run && chown 1000:1000 .run
+RUN mkdir -p .run && chown 1000:1000 . .run
 USER 1000:1000
 ENTRYPOINT ["python3", "-m", "pytest", "-p", "no:cacheprovider"]
 CMD []
