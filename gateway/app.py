@@ -52,7 +52,8 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         # Once more, for a connection that a restart of Redis has cut; then the client is told.
-        once, once_more = Retry(NoBackoff(), 1), AsyncRetry(NoBackoff(), 1)
+        cut = (redis.ConnectionError,)
+        once, once_more = Retry(NoBackoff(), 1, cut), AsyncRetry(NoBackoff(), 1, cut)
         pool = redis.BlockingConnectionPool.from_url(settings.redis_url, retry=once, **_POOL)
         blocking = redis.Redis.from_pool(pool)
         waiting = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)

@@ -15,11 +15,12 @@ from gateway.pipeline import Pipeline
 from gateway.queue import Claim, failure
 from gateway.requests import TaskRequest
 from gateway.settings import Settings
-from gateway.triton import TritonUnavailable
+from gateway.triton import TritonFailing, TritonUnavailable
 
 log = logging.getLogger(__name__)
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.1, 2.0
+_LONGEST_FAILING_SECONDS = 30.0
 
 
 class GivenBack(Exception):
@@ -76,15 +77,17 @@ class Processor:
         self, task_id: str, image: bytes, request: TaskRequest
     ) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
         """Detect, waiting out an outage of Triton."""
-        give_up_at = time.monotonic() + self._patience_seconds
+        away_since, failing_since = time.monotonic(), float("inf")
         pause = _FIRST_PAUSE_SECONDS
         while True:
             self._tries[task_id] = time.monotonic()
             try:
                 return self._pipeline.detect(image, request)
             except TritonUnavailable as error:
-                if time.monotonic() + pause > give_up_at:
-                    raise ModelUnavailable(f"{error}; waited {self._patience_seconds:g} s for it") from error
+                instant = time.monotonic() + pause
+                failing_since = min(failing_since, instant) if isinstance(error, TritonFailing) else float("inf")
+                if instant - away_since > self._patience_seconds or instant - failing_since > _LONGEST_FAILING_SECONDS:
+                    raise ModelUnavailable(f"{error}; waited {instant - away_since:.0f} s for it") from error
                 log.warning("%s; trying again in %.1f s", error, pause)
             self.metrics.retries.labels("triton_away").inc()
             self._tries.pop(task_id, None)

@@ -17,8 +17,15 @@ _STATISTICS_SECONDS = 1.0
 OUTAGE = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
 
 
+_REFUSED = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"})
+
+
 class TritonUnavailable(Exception):
     """Triton cannot be reached or is not ready. It may come back: worth waiting for."""
+
+
+class TritonFailing(TritonUnavailable):
+    """Triton could not run the model, or has none of that name; it may be about to end. Worth some more tries."""
 
 
 class Inference(NamedTuple):
@@ -50,7 +57,7 @@ class TritonClient:
     def spec(self, model: str, version: str = "") -> ModelSpec:
         """The spec of a version, or of the one that Triton's version policy picks; asked once for each that answers.
 
-        Raises TritonUnavailable, or ModelMismatch when the served model is not one that `export` wrote.
+        Raises as `infer` does, and ModelMismatch when the served model is not one that `export` wrote.
         """
         with self._reading:
             if (model, version) not in self._specs:
@@ -60,7 +67,8 @@ class TritonClient:
     def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
 
-        Raises TritonUnavailable in an outage and ModelUnavailable when Triton refuses the request.
+        Raises TritonUnavailable in an outage, TritonFailing when the model does not run, ModelUnavailable when Triton
+        refuses the request.
         """
         outputs = [InferRequestedOutput(OUTPUT)]
         try:
@@ -88,6 +96,8 @@ class TritonClient:
             self._specs.pop(key, None)
         if error.status() in OUTAGE:
             return TritonUnavailable(f"Triton does not answer: {error.message()}")
+        if error.status() not in _REFUSED:
+            return TritonFailing(f"Triton cannot run {model}: {error.message()}")
         return ModelUnavailable(f"Triton refused the inference of {model}: {error.message()}")
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-from local import triton
+from local import stubs, triton
 from local.errors import LocalError
 
 MODELS = Path("/models")
@@ -25,6 +25,7 @@ def main(arguments: list[str]) -> int:
     except LocalError as error:
         print(f"triton: {error}", file=sys.stderr)
         return 1
+    stubs.look_after_this_process()
     os.execve(command[0], command, triton.environment())
 
 

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 from pathlib import Path
 
+from local import stubs
 from local.errors import LocalError
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -42,6 +43,7 @@ def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, 
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    stubs.look_after_this_process()
     os.execve(command[0], command, environment())
 
 

@@ -38,7 +38,8 @@ def main() -> int:
 def prove(options: argparse.Namespace, folder: Path) -> int:
     begun, images = time.monotonic(), photographs(SHARED)
     try:
-        settings = overload.QUICK.settings if options.what == "overload" and options.quick else {}
+        plan = overload.QUICK if options.quick else overload.Plan()
+        settings = plan.settings if options.what == "overload" else {}
         with running(folder, options.repository, options.model, settings=settings) as service:
             promises = asyncio.run(scenario(options.what, service, images, options.quick))
     except ServiceError as error:

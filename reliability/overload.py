@@ -5,9 +5,9 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,13 +24,16 @@ _TIMES = 10
 
 
 class Plan(NamedTuple):
-    """Seconds in which the capacity is measured, seconds of the overload, connections, seconds until the last end."""
+    """Seconds in which the capacity is measured, seconds of the overload, connections, seconds until the last end.
+
+    `settings` are bounds that are reached also where little can be done.
+    """
 
     measured_seconds: float = 15
     seconds: float = 60
     connections: int = 64
     patience_seconds: float = 1500
-    settings: dict[str, str] = {}  # noqa: RUF012  # never changed
+    settings: Mapping[str, str] = MappingProxyType({"MAX_QUEUED_TASKS": "1000", "MAX_QUEUED_BYTES": "150000000"})
 
 
 QUICK = Plan(measured_seconds=3, seconds=6, connections=32, patience_seconds=60, settings={"MAX_QUEUED_TASKS": "60"})

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,7 +55,7 @@ class Service:
     """Redis, Triton, workers and gateway on free ports of 127.0.0.1. `settings` are environment variables."""
 
     def __init__(
-        self, folder: Path, repository: Path, model: str, workers: int = 2, settings: dict[str, str] | None = None
+        self, folder: Path, repository: Path, model: str, workers: int = 2, settings: Mapping[str, str] | None = None
     ) -> None:
         http_port, grpc_port, metrics_port, redis_port, port = free_ports(5)
         self.url = f"http://127.0.0.1:{port}"
@@ -97,6 +97,16 @@ class Service:
     def pid(self, name: str) -> int | None:
         running = self._processes[name].running
         return None if running is None or running.poll() is not None else running.pid
+
+    def children(self, name: str, command: str) -> list[int]:
+        """Processes of that command name that a process has started."""
+        found = []
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):
+                head, _, fields = path.read_text().rpartition(")")
+                if int(fields.split()[1]) == self.pid(name) and head.partition("(")[2].startswith(command[:15]):
+                    found.append(int(path.parent.name))
+        return found
 
     def kill(self, name: str, number: signal.Signals = signal.SIGKILL) -> None:
         """Send a signal, SIGKILL to all that the process has started too; it is started again unless held."""
@@ -209,7 +219,7 @@ class Service:
 
 @contextmanager
 def running(
-    folder: Path, repository: Path, model: str, workers: int = 2, settings: dict[str, str] | None = None
+    folder: Path, repository: Path, model: str, workers: int = 2, settings: Mapping[str, str] | None = None
 ) -> Iterator[Service]:
     """A service that is ready; stopped when the block is left."""
     folder.mkdir(parents=True, exist_ok=True)

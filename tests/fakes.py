@@ -4,20 +4,23 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.modelspec import ModelSpec
-from gateway.triton import Inference, TritonUnavailable
+from gateway.triton import Inference, TritonFailing, TritonUnavailable
 
 SPEC = ModelSpec(name="fake", version="1", imgsz=640, stride=32, square=False, labels=("person", "bicycle", "car"))
 
 
 class FakeTriton:
-    """Satisfies `gateway.pipeline.Inferer`: answers `rows` for every image, after `outages` refused calls.
+    """Satisfies `gateway.pipeline.Inferer`: answers `rows` for every image, after `outages` calls that meet no Triton.
+
+    With `failing` these meet one that cannot run the model.
 
     `rows` are x1, y1, x2, y2 in input pixels, score, class_id. `seen` keeps the shapes of the images.
     """
 
-    def __init__(self, rows: list[list[float]] | None = None, outages: int = 0) -> None:
+    def __init__(self, rows: list[list[float]] | None = None, outages: int = 0, failing: bool = False) -> None:
         self.rows = np.array(rows or [[100, 100, 200, 300, 0.9, 0]], np.float32).reshape(-1, 6)
         self.outages = outages
+        self.failing = failing
         self.seen: list[tuple[int, ...]] = []
 
     def spec(self, model: str, version: str = "") -> ModelSpec:
@@ -27,5 +30,5 @@ class FakeTriton:
         self.seen.append(image.shape)
         if self.outages:
             self.outages -= 1
-            raise TritonUnavailable("Triton does not answer: planted")
+            raise (TritonFailing if self.failing else TritonUnavailable)("Triton does not answer: planted")
         return Inference(self.rows, spec, {})

@@ -162,6 +162,16 @@ class TestLongOutage:
         assert client.get(f"/result/{task_id}").json()["error"]["code"] == "model_unavailable"
 
 
+class TestAFailingTriton:
+    @pytest.fixture
+    def triton(self) -> FakeTriton:
+        return FakeTriton(outages=2, failing=True)
+
+    def test_gets_some_more_tries(self, client: httpx2.Client, task_id: str, work: Callable[[], None]) -> None:
+        work()
+        assert client.get(f"/result/{task_id}").json()["status"] == "SUCCESS"
+
+
 def test_without_redis_nothing_is_accepted_and_the_client_is_told() -> None:
     app = create_app(Settings(redis_url="redis://127.0.0.1:1/0"))
     with TestClient(app, URL, raise_server_exceptions=False) as client:

@@ -36,7 +36,8 @@ Scenario = Callable[[Service, Sequence[bytes], chaos.Plan], Coroutine[None, None
 
 
 @pytest.mark.parametrize(
-    "scenario", [chaos.everything_dies, chaos.triton_is_away, chaos.redis_restarts, chaos.workers_roll]
+    "scenario",
+    [chaos.everything_dies, chaos.triton_is_away, chaos.triton_restarts, chaos.redis_restarts, chaos.workers_roll],
 )
 def test_chaos(service: Service, images: Sequence[bytes], scenario: Scenario) -> None:
     service.wait_until_ready()

@@ -1,0 +1,49 @@
+"""Looks after tritonserver: it does not notice when one of its model processes dies, and sends it requests for ever."""
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+_LOOK_SECONDS = 2.0
+
+
+def look_after_this_process() -> None:
+    """Fork a watcher that ends this process, which becomes tritonserver, once a child of it has died.
+
+    tritonserver waits only for the model processes that it ends itself; one that was killed, or ran out of memory,
+    stays a zombie. Ended, the server is missed, and whoever keeps it starts it again.
+    """
+    server = os.getpid()
+    if os.fork():
+        return
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the server may take its time to end, the watcher ends with it
+    dead: set[int] = set()
+    while os.getppid() == server:
+        seen = zombies(server)
+        if dead & seen:
+            print("error: a process of the model has died (killed, or out of memory); Triton ends", flush=True)
+            os.kill(server, signal.SIGKILL)
+            time.sleep(_LOOK_SECONDS)
+            if os.getppid() == server:  # process 1 of a container cannot be killed from inside
+                os.kill(server, signal.SIGTERM)
+            break
+        dead = seen
+        time.sleep(_LOOK_SECONDS)
+    sys.stdout.flush()
+    os._exit(0)
+
+
+def zombies(parent: int) -> set[int]:
+    """Children of a process that have ended and that it has not waited for."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent_of_it = path.read_text().rpartition(")")[2].split()[:2]
+        except OSError:
+            continue
+        if state == "Z" and int(parent_of_it) == parent:
+            found.add(int(path.parent.name))
+    return found
