@@ -177,8 +177,8 @@ def _content(fields: tuple[Parameter, ...] | None, components: _Components) -> d
     schema: Schema = {"type": "object", "properties": {each.name: _property(each, components) for each in fields}}
     if required := [each.name for each in fields if each.required is True]:
         schema["required"] = required
-    if one_of := [each.name for each in fields if each.required == "one of"]:
-        schema["anyOf"] = [{"required": [name], "properties": {name: {"minLength": 1}}} for name in one_of]
+    if one_of := [{"required": [each.name]} for each in fields if each.required == "one of"]:
+        schema["anyOf"] = one_of
     return {"schema": schema}
 
 

@@ -39,6 +39,8 @@ def make_known(values: dict[str, Any]) -> None:
     for name, known in KNOWN.items():
         if len(str(values.get(name, "-"))) % 2 == 0:
             values[name] = known
+    if values.get("url") == "":
+        values["url"] = "https://example.com/"  # the empty one counts as not given, which the document cannot say
     if "image" in values or "url" not in values:
         for name in SWITCHED_OFF:
             if len(str(values.get(name, ""))) % 4:
