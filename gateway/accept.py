@@ -47,7 +47,7 @@ async def predict(request: Request) -> Response:
     if accepted.batch_id:
         return await _batch_answer(request, accepted, wait, headers)
     logs.task_id.set(accepted.entries[0].task_id)
-    return await _task_answer(request, accepted.entries[0].task_id, wait, headers)
+    return await _task_answer(request, accepted.entries[0].task_id, wait, headers, may_have_ended=bool(key))
 
 
 def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
@@ -136,9 +136,11 @@ def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
     return digest.hexdigest()
 
 
-async def _task_answer(request: Request, task_id: str, wait: float, headers: dict[str, str]) -> Response:
+async def _task_answer(
+    request: Request, task_id: str, wait: float, headers: dict[str, str], *, may_have_ended: bool
+) -> Response:
     place = f"/result/{task_id}"
-    if wait:
+    if wait or may_have_ended:
         ended, view = await services_of(request).results.wait(task_id, wait)
         if ended:
             return JSON(view, 200, {**headers, **server_timing(view), "Content-Location": place})
@@ -151,5 +153,7 @@ async def _batch_answer(request: Request, accepted: Acceptance, wait: float, hea
     if wait:
         await results.wait_all([entry.task_id for entry in accepted.entries if entry.task_id], wait)
     view = batch_view(accepted, await results.ends([entry.task_id for entry in accepted.entries if entry.task_id]))
-    status = 202 if view.pending else 200
-    return JSON(view, status, {**headers, "Location": f"/batches/{accepted.batch_id}"})
+    place = f"/batches/{accepted.batch_id}"
+    if view.pending:
+        return JSON(view, 202, {**headers, "Location": place})
+    return JSON(view, 200, {**headers, "Content-Location": place})

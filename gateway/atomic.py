@@ -44,7 +44,14 @@ ACCEPT = (
     _RUN
     + """
 local known = redis.call('get', KEYS[3])
-if known then return {'known', known} end
+if known then
+    local prefix = string.gsub(KEYS[4], '[^:]*$', '')
+    for id in string.gmatch(known, '"task_id":"(%x+)"') do
+        if redis.call('hexists', KEYS[1], id) == 1 or redis.call('exists', prefix .. id) == 1 then
+            return {'known', known}
+        end
+    end  -- all of it has expired or was forgotten: the key is free again
+end
 if redis.call('hexists', KEYS[1], ARGV[5]) == 1 or redis.call('exists', KEYS[4]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
 end

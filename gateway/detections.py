@@ -61,7 +61,10 @@ class ImageSize(msgspec.Struct):
 
 
 class DetectionResult(msgspec.Struct):
-    """The answer to one image; detections are best first, `timings_ms` maps a step to its milliseconds."""
+    """The answer to one image; detections are best first, `timings_ms` maps a step to its milliseconds.
+
+    `triton_queue` and `triton_compute` are Triton's own means over about the last second, not of this image alone.
+    """
 
     model: ServedModel
     image: ImageSize

@@ -131,7 +131,8 @@ class TaskQueue:
     ) -> Acceptance:
         """Accept tasks, all or none, in one transaction; returns what was accepted.
 
-        With an `idempotency_key` that is known already nothing is accepted again: returns what was accepted then.
+        With an `idempotency_key` of a task that is still known nothing is accepted again: returns what was accepted
+        then.
         Raises IdempotencyConflict when that was another request, Overloaded when too much is waiting already, and
         ServiceUnavailable; nothing was accepted then, as far as this side can know.
         """

@@ -20,12 +20,15 @@ def rate_keys(instant: float) -> list[str]:
 
 
 def tasks_per_second(counters: Sequence[bytes | str | None], instant: float | None = None) -> float:
-    """The rate that the values of `rate_keys(instant)` tell; 0 when no task has ended in the last minute."""
+    """The rate that the values of `rate_keys(instant)` tell; 0 when no task has ended in the last minute.
+
+    Counters of ten seconds in which nothing ended do not count: there was nothing to do.
+    """
     ended = [int(counter or 0) for counter in counters]
     if not any(ended):
         return 0.0
-    oldest = max(age for age, count in enumerate(ended) if count)
-    seconds = oldest * BUCKET_SECONDS + (time.time() if instant is None else instant) % BUCKET_SECONDS
+    current = (time.time() if instant is None else instant) % BUCKET_SECONDS
+    seconds = sum(BUCKET_SECONDS if age else current for age, count in enumerate(ended) if count)
     return sum(ended) / max(seconds, 1.0)
 
 

@@ -106,7 +106,8 @@ def internal_error(request: Request, error: Exception) -> Response:
         request_id=request_id.get(),
     )
     # Outside of the middleware that sets these.
-    return ProblemJSON(problem, 500, {HEADER: request_id.get(), **SECURITY_HEADERS})
+    headers = {HEADER: request_id.get(), **SECURITY_HEADERS, "Connection": "close"}  # uvicorn closes after a defect
+    return ProblemJSON(problem, 500, headers)
 
 
 def client_gone(request: Request, error: Exception) -> Response:

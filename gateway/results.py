@@ -1,6 +1,7 @@
 """The gateway's reading side: tasks as clients see them, and one Redis subscription for all who wait."""
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections import defaultdict
@@ -59,17 +60,18 @@ class Results:
 
     async def wait(self, task_id: str, seconds: float) -> tuple[bool, bytes]:
         """Whether the task has ended, and the task, at the latest after `seconds`. Raises as `read` does."""
+        clock = asyncio.get_running_loop()
+        give_up_at = clock.time() + seconds
         with _Watch(self._waiting, task_id) as states:
-            try:
-                async with asyncio.timeout(seconds):
-                    while True:
-                        ended, view = await self._read(task_id)
-                        if ended or self._released:
-                            return ended, view
+            while True:
+                # Never cancelled by the clock: redis-py loses a cancellation that comes while it connects.
+                ended, view = await self._read(task_id)
+                if ended or self._released or clock.time() >= give_up_at:
+                    return ended, view
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(give_up_at):
                         while await states.get() not in _ENDED | {""}:
                             pass
-            except TimeoutError:
-                return await self._read(task_id)
 
     async def wait_all(self, task_ids: Sequence[str], seconds: float) -> None:
         """Return when all tasks have ended, at the latest after `seconds`."""

@@ -11,7 +11,15 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
-from gateway.errors import BadJSON, BadMultipart, ImageTooLarge, InvalidParameter, NoImage, TooManyImages
+from gateway.errors import (
+    BadJSON,
+    BadMultipart,
+    ImageTooLarge,
+    InvalidParameter,
+    NoImage,
+    TooManyImages,
+    UnsupportedImage,
+)
 from gateway.parameters import describe
 from gateway.settings import Settings
 
@@ -48,9 +56,11 @@ async def read_upload(request: Request, settings: Settings, received: Callable[[
     """The images of a request: multipart fields `image`, a JSON body with `image` as base64, or else the raw body.
 
     `received` is told the bytes of each chunk, and may raise Overloaded.
-    Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, TooManyImages, InvalidParameter, and Starlette's
-    ClientDisconnect.
+    Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, UnsupportedImage, TooManyImages, InvalidParameter, and
+    Starlette's ClientDisconnect.
     """
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise UnsupportedImage("send the body as it is, without Content-Encoding")
     content_type, options = parse_options_header(request.headers.get("content-type"))
     chunks = _chunks(request, received)
     if content_type == b"multipart/form-data":
@@ -106,7 +116,7 @@ def _from_json(body: bytes, max_image_bytes: int) -> Upload:
     try:
         parsed = msgspec.json.decode(body, type=_JSONBody)
         values = msgspec.json.decode(body, type=dict[str, object])
-        image = base64.b64decode(parsed.image.rpartition(",")[2] or parsed.image, validate=True)
+        image = base64.b64decode("".join((parsed.image.rpartition(",")[2] or parsed.image).split()), validate=True)
     except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, RecursionError) as error:
         raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
     if len(image) > max_image_bytes:

@@ -86,6 +86,15 @@ def test_json_takes_a_data_url_and_typed_values(client: httpx2.Client, work: Cal
     assert len(result_of(client, answer, work)["detections"]) == 1  # type: ignore[arg-type]
 
 
+def test_base64_may_have_line_breaks(client: httpx2.Client) -> None:
+    assert client.post("/predict", json={"image": base64.encodebytes(PICTURE).decode()}).status_code == 202
+
+
+def test_an_encoded_body_is_told_to_be_one(client: httpx2.Client) -> None:
+    answer = client.post("/predict", content=PICTURE, headers={"Content-Encoding": "gzip"})
+    assert answer.status_code == 415 and "Content-Encoding" in answer.json()["detail"]
+
+
 @pytest.mark.parametrize(
     ("body", "code"),
     [

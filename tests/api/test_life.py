@@ -23,8 +23,19 @@ def test_the_same_key_and_body_give_the_same_task(client: httpx2.Client, work: C
     again = client.post("/predict", content=PICTURE, headers=KEY)
     assert (again.status_code, again.json()["task_id"]) == (202, first.json()["task_id"])
     work()
-    ended = client.post("/predict", content=PICTURE, headers=KEY, params={"wait": "1"})
+    ended = client.post("/predict", content=PICTURE, headers=KEY)
     assert (ended.status_code, ended.json()["task_id"]) == (200, first.json()["task_id"])
+    assert ended.json()["status"] == "SUCCESS"
+
+
+def test_the_key_of_a_forgotten_task_is_free_again(client: httpx2.Client, work: Callable[[], None]) -> None:
+    first = client.post("/predict", content=PICTURE, headers=KEY)
+    work()
+    assert client.delete(first.headers["location"]).status_code == 204
+    again = client.post("/predict", content=PICTURE, headers=KEY)
+    assert again.status_code == 202 and again.json()["task_id"] != first.json()["task_id"]
+    work()
+    assert client.get(again.headers["location"]).json()["status"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("other", ["image", "choice"])

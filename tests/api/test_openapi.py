@@ -124,7 +124,7 @@ def read_from(kind: str, source: ast.expr, name: ast.expr) -> set[str]:
         (
             "headers",
             "header",
-            {"content-type", "content-length", "accept", "host", "origin", "sec-fetch-site"}
+            {"content-type", "content-encoding", "content-length", "accept", "host", "origin", "sec-fetch-site"}
             | {"authorization", "x-api-key"},
         ),
         ("query_params", "query", set()),
