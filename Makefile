@@ -5,6 +5,7 @@ SHELL := /bin/bash
 
 TORCH := torch==2.13.0
 UV := uv==0.13.9
+PIP_AUDIT := pip-audit==2.10.1
 
 ifndef PYTHON
 PYTHON := $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -23,7 +24,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test check contract bench chaos fuzz overload export-model doctor evaluate setup lock clean
+.PHONY: help run test check contract bench chaos fuzz overload export-model doctor evaluate setup lock audit clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -122,6 +123,12 @@ lock: ## renew the lock files (UPGRADE=1 takes newer releases)
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export --extra dev -c requirements/serve.txt -o requirements/all.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra export -c requirements/all.txt -o requirements/export.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) --no-deps requirements/triton.in -o requirements/triton.txt
+
+LOCKS := $(addprefix requirements/,serve.txt all.txt export.txt triton.txt)
+
+audit: ## ask advisory databases about every locked package; exit 1 for findings, 2 when none can be asked
+	@test -x .venv-lock/bin/pip-audit || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(PIP_AUDIT) $(SAID); }
+	@$(PYTHON) -m local.audit --pip-audit .venv-lock/bin/pip-audit --pin $(TORCH) $(LOCKS)
 
 clean: ## remove environments, caches and what runs left; models and weights stay
 	rm -rf .venv .venv-triton .venv-peers .venv-lock .run .mypy_cache .ruff_cache .pytest_cache

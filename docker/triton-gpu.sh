@@ -4,6 +4,11 @@ set -eu
 set -- tritonserver --model-repository=/models --model-control-mode=explicit --disable-auto-complete-config \
   --strict-readiness=true --exit-on-error=true --exit-timeout-secs=10 \
   --http-address=127.0.0.1 --grpc-address=0.0.0.0 --metrics-address=0.0.0.0
+# As local/triton.py does: what nobody uses asks for a key that nobody has.
+nobody=closed=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
+set -- "$@" "--grpc-restricted-protocol=shared-memory,trace,logging:$nobody" \
+  "--http-restricted-api=shared-memory,trace,logging,model-repository:$nobody"
+[ -z "${TRITON_KEY:-}" ] || set -- "$@" "--grpc-restricted-protocol=model-repository:yolo-key=$TRITON_KEY"
 found=
 for folder in /models/*/; do
   name=$(basename "$folder")

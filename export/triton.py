@@ -16,9 +16,9 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
-from export.doctor.place import AddressError, find
+from export.doctor.place import AddressError, Place, find
 from export.errors import ExportError
-from gateway.modelspec import CHANNEL_ARGUMENTS
+from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -39,9 +39,10 @@ class NotAsked(Exception):
 class Triton:
     """A Triton that answers at `url` and lets models be loaded."""
 
-    def __init__(self, url: str, client: InferenceServerClient) -> None:
-        self.url = url
+    def __init__(self, place: Place, client: InferenceServerClient) -> None:
+        self.url = place.url
         self._client = client
+        self._control = control_headers(place.key)
 
     @contextlib.contextmanager
     def candidate(self, name: str, staged: Path) -> Iterator["Candidate"]:
@@ -57,7 +58,13 @@ class Triton:
         files = {f"file:1/{file.name}": file.read_bytes() for file in (staged / "version").glob("model.*")}
         files["file:labels.txt"] = (staged / "labels.txt").read_bytes()
         try:
-            self._client.load_model(trial, config=json_format.MessageToJson(config), files=files, client_timeout=LOAD_S)
+            self._client.load_model(
+                trial,
+                headers=self._control,
+                config=json_format.MessageToJson(config),
+                files=files,
+                client_timeout=LOAD_S,
+            )
         except InferenceServerException as error:
             if UNCONTROLLED in _line(error):
                 raise NotAsked from error
@@ -66,12 +73,12 @@ class Triton:
             yield Candidate(self._client, trial)
         finally:
             with contextlib.suppress(InferenceServerException):
-                self._client.unload_model(trial, client_timeout=CALL_S)
+                self._client.unload_model(trial, headers=self._control, client_timeout=CALL_S)
 
     def take_up(self, name: str, version: int) -> str | None:
         """Load the newest version; requests that are under way end on the old one. Returns what went wrong, or None."""
         try:
-            self._client.load_model(name, client_timeout=LOAD_S)
+            self._client.load_model(name, headers=self._control, client_timeout=LOAD_S)
             if self._client.is_model_ready(name, str(version), client_timeout=CALL_S):
                 return None
             return f"it serves {name} from another repository"
@@ -104,18 +111,22 @@ class Candidate:
 @contextlib.contextmanager
 def running() -> Iterator[Triton | None]:
     """The Triton at `address()`, or None when none answers there."""
-    url = address()
-    client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
+    place = where()
+    client = InferenceServerClient(place.url, channel_args=CHANNEL_ARGUMENTS)
     try:
-        yield Triton(url, client) if _alive(client) else None
+        yield Triton(place, client) if _alive(client) else None
     finally:
         client.close()
 
 
 def address() -> str:
     """TRITON_URL, else what `make run` started here, else Triton's usual port. Raises ExportError for no host:port."""
+    return where().url
+
+
+def where() -> Place:
     try:
-        return find("", "", os.environ).url
+        return find("", "", os.environ)
     except AddressError as error:
         raise ExportError(f"TRITON_URL: {error}") from error
 
@@ -133,4 +144,6 @@ def _alive(client: InferenceServerClient) -> bool:
 
 
 def _line(error: InferenceServerException) -> str:
+    if RESTRICTED in str(error.message()):
+        return "it asks for the key to its model control; give it with TRITON_KEY"
     return " ".join((error.message() or str(error)).split())

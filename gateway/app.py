@@ -67,7 +67,7 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
         app.state.admission = Admission(settings.max_uploading_bytes)
         app.state.queue = TaskQueue(blocking, settings)
         app.state.results = Results(reading, settings.task_retries)
-        app.state.models = Models(triton)
+        app.state.models = Models(triton, settings.triton_key)
         app.state.readiness = Readiness(reading, triton, settings.model)
         background = [
             asyncio.create_task(app.state.results.listen(subscribing)),

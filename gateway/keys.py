@@ -58,9 +58,10 @@ def load_keys(settings: Settings) -> Keyring:
 
 def check_exposure(settings: Settings) -> None:
     """Raises SettingsError when the gateway would be open to others without having been told to."""
-    if not (is_loopback(settings.host) or settings.allow_open or load_keys(settings)):
+    if not (is_loopback(settings.reachable_on) or settings.allow_open or load_keys(settings)):
+        name = "PUBLISHED_ON" if settings.published_on else "HOST"
         raise SettingsError(
-            f"HOST={settings.host} lets others in, and there are no API keys: make one with "
+            f"{name}={settings.reachable_on} lets others in, and there are no API keys: make one with "
             "`python -m gateway keys new` and set API_KEYS_FILE, or set ALLOW_OPEN=true to serve whoever comes"
         )
 

@@ -8,7 +8,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
-from gateway.modelspec import ModelSpec, image_size, label_question, read_spec
+from gateway.modelspec import ModelSpec, control_headers, image_size, label_question, read_spec
 
 _ASK_SECONDS = 5.0
 _FRESH_SECONDS = 10.0
@@ -50,8 +50,9 @@ class ModelList(msgspec.Struct):
 class Models:
     """Asks Triton, and remembers a spec for ten seconds; in an outage an older one is good enough."""
 
-    def __init__(self, triton: InferenceServerClient) -> None:
+    def __init__(self, triton: InferenceServerClient, key: str | None = None) -> None:
         self._triton = triton
+        self._control = control_headers(key)
         self._specs: dict[tuple[str, str], tuple[float, ModelSpec]] = {}
 
     async def spec(self, model: str, version: str = "") -> ModelSpec:
@@ -94,7 +95,7 @@ class Models:
 
     async def _index(self) -> dict[str, list[ModelVersion]]:
         try:
-            index = await self._triton.get_model_repository_index(client_timeout=_ASK_SECONDS)
+            index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
         except InferenceServerException as error:
             raise _unavailable(error) from error
         models: dict[str, list[ModelVersion]] = {}

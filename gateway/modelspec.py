@@ -17,6 +17,13 @@ CHANNEL_ARGUMENTS = [
     ("grpc.enable_http_proxy", 0),
 ]
 
+RESTRICTED = "protocol is restricted"  # in what Triton says to a request without the right key
+
+
+def control_headers(key: str | None) -> dict[str, str]:
+    """What a request to Triton's model control must carry where that is closed (`local.triton.restrictions`)."""
+    return {"triton-grpc-protocol-yolo-key": key} if key else {}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

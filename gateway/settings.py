@@ -13,7 +13,7 @@ _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
 _SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _SECRETS = f"^{_SECRET}( {_SECRET})*$"
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
-_NEVER_SHOWN = frozenset({"webhook_secret", "api_keys"})
+_NEVER_SHOWN = frozenset({"webhook_secret", "api_keys", "triton_key"})
 
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -101,6 +101,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[str, Meta(pattern=f"^{RATE}$")] | None,
         Meta(description="requests of one key, or of one address without keys, such as 600/minute"),
     ] = None
+    published_on: Annotated[
+        str | None, Meta(description="address that the gateway's port is published on, where it is in a container")
+    ] = None
     allow_open: Annotated[bool, Meta(description="whether to listen beyond this machine without keys")] = False
     trusted_hosts: Annotated[
         str | None,
@@ -120,6 +123,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, description="how long a stopping gateway still answers, so that others notice, seconds")
     ] = 2.0
     stop_timeout: Annotated[float, Meta(ge=1, description="longest time the gateway takes to stop, seconds")] = 9.0
+    triton_key: Annotated[
+        Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$")] | None,
+        Meta(description="opens Triton's model control, where it asks for a key"),
+    ] = None
     log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
 
     @property
@@ -131,7 +138,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Host names that requests may ask for; `*` stands for all."""
         if self.trusted_hosts:
             return frozenset(name.strip().lower() for name in self.trusted_hosts.split(","))
-        return LOOPBACK_HOSTS if is_loopback(self.host) else frozenset({"*"})
+        return LOOPBACK_HOSTS if is_loopback(self.reachable_on) else frozenset({"*"})
+
+    @property
+    def reachable_on(self) -> str:
+        """The address through which clients come."""
+        return self.published_on or self.host
 
     @property
     def origins(self) -> frozenset[str]:

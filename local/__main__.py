@@ -7,6 +7,7 @@ import fcntl
 import http.client
 import json
 import os
+import secrets
 import shlex
 import shutil
 import signal
@@ -61,12 +62,22 @@ def run(given: Mapping[str, str]) -> int:
             **given,
             **addresses(given),
             "MODEL": settings.model,
+            "TRITON_KEY": settings.triton_key or new_triton_key(run_dir),
             "PYTHON": sys.executable,
             "PYTHONUNBUFFERED": "1",
             "MODEL_REPOSITORY": str(repository),
             "RUN_DIR": str(run_dir),
         }
         return supervise(settings, environment, worker_count(given))
+
+
+def new_triton_key(run_dir: Path) -> str:
+    """A key to Triton's model control, for the gateway, and in a file for `make export-model` and `make doctor`."""
+    key, path = secrets.token_hex(16), run_dir / "triton.key"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(key)
+    return key
 
 
 def supervise(settings: Settings, environment: dict[str, str], workers: int) -> int:

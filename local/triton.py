@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -23,23 +24,30 @@ BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
+CONTROL = "yolo-key"  # its gRPC header is triton-grpc-protocol-yolo-key
 
 
-def start(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path) -> subprocess.Popen[bytes]:
+def start(
+    repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, key: str = ""
+) -> subprocess.Popen[bytes]:
     """Start tritonserver on 127.0.0.1 with every model of `repository` that has a model file; its output goes to `log`.
+
+    `key` is asked for by its model control, unless it is empty.
 
     Raises LocalError when it cannot be started at all; a model that fails to load ends the process (see `failure`).
     """
-    command = server_command(repository, http_port, grpc_port, metrics_port, compose_backends(log.parent / "backends"))
+    backends = compose_backends(log.parent / "backends")
+    command = server_command(repository, http_port, grpc_port, metrics_port, backends, key=key)
     with log.open("wb") as output:
         return subprocess.Popen(
             command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
 
-def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path) -> None:
+def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, key: str = "") -> None:
     """As `start`, but this process turns into the server."""
-    command = server_command(repository, http_port, grpc_port, metrics_port, compose_backends(log.parent / "backends"))
+    backends = compose_backends(log.parent / "backends")
+    command = server_command(repository, http_port, grpc_port, metrics_port, backends, key=key)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -48,7 +56,13 @@ def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, 
 
 
 def server_command(
-    repository: Path, http_port: int, grpc_port: int, metrics_port: int, backends: Path, address: str = "127.0.0.1"
+    repository: Path,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    backends: Path,
+    address: str = "127.0.0.1",
+    key: str = "",
 ) -> list[str]:
     """`address` is where gRPC and metrics listen; HTTP stays on loopback. Raises LocalError without a model."""
     names = models(repository)
@@ -72,6 +86,21 @@ def server_command(
         "--http-address=127.0.0.1",
         f"--grpc-address={address}",
         f"--metrics-address={address}",
+        *restrictions(key),
+    ]
+
+
+def restrictions(key: str) -> list[str]:
+    """Shut what nobody here uses: each of these could read or write files or memory. A random key stands for nobody.
+
+    Loading and unloading of models, the exporter's, asks for `key`; HTTP is for health checks only.
+    """
+    nobody = f"closed={secrets.token_hex(16)}"
+    model_control = [f"--grpc-restricted-protocol=model-repository:{CONTROL}={key}"] if key else []
+    return [
+        f"--grpc-restricted-protocol=shared-memory,trace,logging:{nobody}",
+        f"--http-restricted-api=shared-memory,trace,logging,model-repository:{nobody}",
+        *model_control,
     ]
 
 
@@ -176,7 +205,7 @@ def same(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def main() -> int:
-    """Reads MODEL_REPOSITORY, RUN_DIR and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
+    """Reads MODEL_REPOSITORY, RUN_DIR, TRITON_KEY and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
     try:
         if "--check" in sys.argv[1:]:
             libpython()
@@ -188,6 +217,7 @@ def main() -> int:
             grpc_port,
             metrics_port,
             Path(os.environ["RUN_DIR"]) / LOG,
+            os.environ.get("TRITON_KEY", ""),
         )
     except LocalError as error:
         print(error, file=sys.stderr)

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         place = find(options.url, options.metrics_url, os.environ)
-        triton = Triton(place.url)
+        triton = Triton(place.url, place.key)
         try:
             return doctor(triton, place, options.model)
         finally:

@@ -24,10 +24,11 @@ class AddressError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Triton's gRPC endpoint, host:port, and the address of its metrics."""
+    """Triton's gRPC endpoint, host:port, the address of its metrics, and the key to its model control if it has one."""
 
     url: str
     metrics_url: str
+    key: str = ""
 
     @property
     def host(self) -> str:
@@ -37,18 +38,32 @@ class Place:
 def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
     """What was given, else TRITON_URL and METRICS_URL, else what `make run` started here, else Triton's usual ports.
 
+    The key is TRITON_KEY, or that of `make run`.
+
     Raises AddressError for an endpoint that is not host:port.
     """
     given = url or environment.get("TRITON_URL", "")
     metrics_url = metrics_url or environment.get("METRICS_URL", "")
-    if not given and (ports := running_here(Path(environment.get("RUN_DIR") or ROOT / ".run") / "triton.log")):
+    key = environment.get("TRITON_KEY", "")
+    run_dir = Path(environment.get("RUN_DIR") or ROOT / ".run")
+    if not given and (ports := running_here(run_dir / "triton.log")):
         grpc, metrics = ports
-        return Place(f"127.0.0.1:{grpc}", metrics_url or f"http://127.0.0.1:{metrics}/metrics")
+        return Place(
+            f"127.0.0.1:{grpc}", metrics_url or f"http://127.0.0.1:{metrics}/metrics", key or stored_key(run_dir)
+        )
     given = given or f"127.0.0.1:{GRPC_PORT}"
     host, _, port = given.rpartition(":")
     if not host or "/" in given or not port.isdecimal():
         raise AddressError(f"{given} is no host:port; give Triton's gRPC endpoint, such as 127.0.0.1:{GRPC_PORT}")
-    return Place(given, metrics_url or f"http://{host}:{METRICS_PORT}/metrics")
+    return Place(given, metrics_url or f"http://{host}:{METRICS_PORT}/metrics", key)
+
+
+def stored_key(run_dir: Path) -> str:
+    """What `make run` has left there for whoever may read it."""
+    try:
+        return (run_dir / "triton.key").read_text().strip()
+    except OSError:
+        return ""
 
 
 def running_here(log: Path) -> tuple[int, int] | None:

@@ -12,7 +12,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from export.doctor.model import DEFAULT_SIDE, Batching, Counts, Load, Model, Tensor, Trial
-from gateway.modelspec import CHANNEL_ARGUMENTS
+from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 
 TIMEOUT_S = 60.0
 CONNECT_S = 5.0
@@ -41,8 +41,9 @@ class Listed:
 class Triton:
     """A blocking client. Every method raises Unreachable in an outage and Refused when Triton says no."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, key: str = "") -> None:
         self._client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
+        self._control = control_headers(key)
 
     def close(self) -> None:
         self._client.close()
@@ -56,7 +57,7 @@ class Triton:
 
     def models(self) -> list[Listed]:
         """The models that are served or did not load, by name; those that nobody asked for are left out."""
-        index = self._ask(self._client.get_model_repository_index, client_timeout=CONNECT_S)
+        index = self._ask(self._client.get_model_repository_index, headers=self._control, client_timeout=CONNECT_S)
         found: dict[str, Listed] = {}
         for entry in index.models:
             ready = entry.state == "READY"
@@ -159,6 +160,8 @@ class Triton:
             return call(*arguments, **options)
         except InferenceServerException as error:
             message = " ".join(str(error.message()).split())
+            if RESTRICTED in message:  # Triton calls it unavailable
+                raise Refused("Triton asks for the key to its model control; give it with TRITON_KEY") from error
             raise (Unreachable if error.status() in OUTAGE else Refused)(message) from error
 
 

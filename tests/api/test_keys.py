@@ -198,17 +198,30 @@ def test_a_file_without_keys_does_not_open_the_service(tmp_path: Path, content: 
         ({"host": "0.0.0.0"}, False),
         ({"host": "::"}, False),
         ({"host": "gateway.example"}, False),
+        ({"host": "0.0.0.0", "published_on": "127.0.0.1"}, True),
+        ({"host": "0.0.0.0", "published_on": "0.0.0.0"}, False),
         ({"host": "0.0.0.0", "allow_open": True}, True),
         ({"host": "0.0.0.0", "api_keys": ALICE_LINE}, True),
     ],
-    ids=["default", "IPv6 loopback", "localhost", "all", "all IPv6", "a name", "told", "with keys"],
+    ids=[
+        "default",
+        "IPv6 loopback",
+        "localhost",
+        "all",
+        "all IPv6",
+        "a name",
+        "published here",
+        "published to all",
+        "told",
+        "with keys",
+    ],
 )
 def test_without_keys_the_service_stays_on_this_machine(changes: dict[str, object], allowed: bool) -> None:
     settings = msgspec.convert(changes, Settings)
     if allowed:
         check_exposure(settings)
     else:
-        with pytest.raises(SettingsError, match=r"^HOST=.*ALLOW_OPEN=true"):
+        with pytest.raises(SettingsError, match=r"^(HOST|PUBLISHED_ON)=.*ALLOW_OPEN=true"):
             check_exposure(settings)
 
 

@@ -67,6 +67,12 @@ def test_only_own_host_names_are_answered(
     assert answer.json()["code"] == ("unknown_host" if status == 421 else "task_not_found")
 
 
+def test_a_container_published_on_loopback_answers_to_its_names_only(settings: Settings) -> None:
+    with client_of(msgspec.structs.replace(settings, host="0.0.0.0", published_on="127.0.0.1")) as client:
+        assert client.get("/batches/none", headers={"Host": "localhost:5000"}).status_code == 404
+        assert client.get("/batches/none", headers={"Host": "evil.example"}).status_code == 421
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

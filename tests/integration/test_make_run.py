@@ -8,12 +8,17 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
+from export.doctor.place import find
+from gateway.modelspec import RESTRICTED, control_headers
 from local.ports import free_ports
 from tests.integration import tiny
 from tests.integration.stack import ROOT
@@ -96,6 +101,23 @@ def local(folder: Path, repository: Path, model: str, *arguments: str, **setting
 def run(tmp_path: Path, tiny_repository: Path) -> Iterator[Run]:
     with local(tmp_path, tiny_repository, "tiny") as run:
         yield run
+
+
+def test_model_control_is_the_gateways_and_the_exporters(run: Run) -> None:
+    run.ready_line()
+    with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/models", timeout=10) as answer:
+        assert json.loads(answer.read())["models"][0]["name"] == "tiny"
+    place = find("", "", {"RUN_DIR": str(run.run_dir)})
+    with InferenceServerClient(place.url) as client:
+        with pytest.raises(InferenceServerException, match=RESTRICTED):
+            client.load_model("tiny")
+        client.load_model("tiny", headers=control_headers(place.key))
+
+
+def test_what_others_could_reach_is_not_started_without_keys(tmp_path: Path, tiny_repository: Path) -> None:
+    with local(tmp_path, tiny_repository, "tiny", HOST="0.0.0.0") as run:
+        assert run.ends() == 1
+        assert run.said().startswith("local: HOST=0.0.0.0 lets others in") and run.said().count("\n") == 1
 
 
 def test_printed_command_shows_detections(tmp_path: Path, model_repository: Path) -> None:
