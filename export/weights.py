@@ -4,6 +4,7 @@ Nothing in a checkpoint is executed: it is read with `weights_only=True`, and th
 the layers in `layers.py`, and inert containers.
 """
 
+import http.client
 import os
 import pickle
 import tarfile
@@ -80,10 +81,12 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         with urllib.request.urlopen(f"{RELEASE}/{name}", timeout=30) as answer, aside.open("wb") as file:
             while chunk := answer.read(1 << 20):
                 file.write(chunk)
+            if answer.length:  # what the server promised and did not send
+                raise OSError(f"the answer was cut, {answer.length} bytes are missing")
         return aside.rename(folder / name)
-    except (urllib.error.URLError, OSError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
         aside.unlink(missing_ok=True)
-        if made:
+        if made and folder.is_dir():
             folder.rmdir()
         reason = getattr(error, "reason", error)
         raise NoWeightsError(

@@ -40,7 +40,7 @@ class Readiness:
                         pipe.hget(key, "last_heartbeat")
                     beats = await pipe.execute()
         except (RedisError, TimeoutError) as error:
-            return {"redis": f"does not answer: {error or 'time is up'}"}
+            return {"redis": f"does not answer: {str(error) or 'time is up'}"}
         if any(beat is not None and _age_seconds(beat) < FRESH_SECONDS for beat in beats):
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}

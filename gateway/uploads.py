@@ -1,7 +1,6 @@
 """Request body → encoded images and form fields, in memory and bounded."""
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -117,7 +116,7 @@ def _from_json(body: bytes, max_image_bytes: int) -> Upload:
         parsed = msgspec.json.decode(body, type=_JSONBody)
         values = msgspec.json.decode(body, type=dict[str, object])
         image = base64.b64decode("".join((parsed.image.rpartition(",")[2] or parsed.image).split()), validate=True)
-    except (msgspec.DecodeError, binascii.Error, UnicodeDecodeError, RecursionError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
     if len(image) > max_image_bytes:
         raise too_large(max_image_bytes)

@@ -102,6 +102,7 @@ def test_an_encoded_body_is_told_to_be_one(client: httpx2.Client) -> None:
         (b"[]", "bad_json"),
         (b'{"image": 5}', "bad_json"),
         (b'{"image": "not base64!"}', "bad_json"),
+        ('{"image": "é"}'.encode(), "bad_json"),
         (b'{"image": "aGVsbG8="}', "unsupported_image"),
         (b"{}", "no_image"),
         (b"\xff\xfe", "bad_json"),
