@@ -133,7 +133,7 @@ def test_a_triton_that_loads_nothing_on_request_does_not_stop_an_export(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = local_triton.server_command
-    monkeypatch.setattr(local_triton, "server_command", lambda *given: uncontrolled(written(*given)))
+    monkeypatch.setattr(local_triton, "server_command", lambda *given, **named: uncontrolled(written(*given, **named)))
     place = tmp_path / "repository"
     shutil.copytree(repository / "small", place / "small")
     lines: list[str] = []
