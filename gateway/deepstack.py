@@ -11,7 +11,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 import gateway
-from gateway import examples
+from gateway import examples, logs
 from gateway.accept import accept, task_request
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage, TaskNotFound, TaskRunning
@@ -34,6 +34,7 @@ from gateway.uploads import FIELD, Upload, read_upload
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
 _STATUSES = {409: 503, 410: 503, 415: 400, 422: 400}
+_RETRY_SECONDS = 5
 
 
 async def vision_detection(request: Request) -> Response:
@@ -68,13 +69,14 @@ async def _told(handler: Callable[[Request], Awaitable[Response]], request: Requ
     try:
         return await handler(request)
     except GatewayError as error:
-        return _failure(error.status, error.detail)
+        services_of(request).metrics.rejected.labels(error.code).inc()
+        return _failure(error.status, error.detail, error.retry_after)
 
 
-def _failure(status: int, detail: str) -> Response:
+def _failure(status: int, detail: str, retry_after: int | None = None) -> Response:
     code = _STATUSES.get(status, status)
     failure = VisionFailure(code=code, error=detail, request_id=request_id.get())
-    return JSON(failure, code, {"Retry-After": "5"} if code == 503 else None)
+    return JSON(failure, code, {"Retry-After": str(retry_after or _RETRY_SECONDS)} if code == 503 else None)
 
 
 async def _list(request: Request) -> Response:
@@ -91,10 +93,13 @@ async def _detect(request: Request) -> Response:
         upload = await read_upload(request, services.settings, received)
         if not upload.images:
             raise NoImage(f"send the image as the multipart field `{FIELD}`")
+        services.metrics.uploaded.observe(len(upload.images[0].data))
         wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
         accepted = await run_in_threadpool(accept, request, Upload(upload.images[:1]), wanted, Choices(), "")
         del upload  # the answer may take long, the image need not
     task_id = accepted.entries[0].task_id
+    logs.task_id.set(task_id)
+    request.state.waits = True
     ended, stored = await _waited_for(request, task_id)
     if not ended:
         await run_in_threadpool(_forget, request, task_id)

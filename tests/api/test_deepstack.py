@@ -98,6 +98,17 @@ class TestImpatience:
         assert connection.llen(f"rq:queue:{QUEUE_NAME}") == 0
 
 
+class TestOverload:
+    @pytest.fixture
+    def settings(self, settings: Settings) -> Settings:
+        return msgspec.structs.replace(settings, max_queued_tasks=1)
+
+    def test_a_full_queue_is_told(self, idle: httpx2.Client) -> None:
+        assert idle.post("/predict", content=PICTURE).status_code == 202
+        answer = idle.post(DETECTION, files={"image": PICTURE})
+        assert failure(answer)[0] == 503 and int(answer.headers["retry-after"]) >= 1
+
+
 class TestLeaving:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:
