@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+RGB = npt.NDArray[np.uint8]
+
 
 def gradient(width: int, height: int) -> npt.NDArray[np.uint8]:
     """An RGB picture (height, width, 3) in which left and right, up and down differ."""
@@ -31,20 +33,23 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + struct.pack(">I", len(header)) + chunk + struct.pack(">I", zlib.crc32(chunk))
 
 
-def turned(turn: int, suffix: str, order: str = "<", prefix: bytes = b"", count: int = 1) -> bytes:
-    """The gradient, 37x21 when upright, stored the way that EXIF orientation `turn` undoes."""
-    picture = np.asarray(gradient(37, 21))
-    rows, columns = (
-        slice(None, None, -1 if turn in (3, 4, 7, 8) else 1),
-        slice(None, None, -1 if turn in (2, 3, 6, 7) else 1),
-    )
-    stored = picture[rows, columns]
+def turned(turn: int, suffix: str, order: str = "<", prefix: bytes = b"", picture: RGB | None = None) -> bytes:
+    """A picture, the gradient of 37x21 when none is given, stored the way that EXIF orientation `turn` undoes."""
+    stored = gradient(37, 21) if picture is None else picture
+    rows, columns = turn in (3, 4, 7, 8), turn in (2, 3, 6, 7)
+    stored = stored[:: -1 if rows else 1, :: -1 if columns else 1]
     if turn > 4:
         stored = stored.transpose(1, 0, 2)
-    quality = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 100], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101], ".png": []}[suffix]
+    whole = [
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+        cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+    ]  # else colours move as it is turned
+    quality = {".jpg": [cv2.IMWRITE_JPEG_QUALITY, 100, *whole], ".webp": [cv2.IMWRITE_WEBP_QUALITY, 101], ".png": []}[
+        suffix
+    ]
     done, data = cv2.imencode(suffix, np.ascontiguousarray(stored[..., ::-1]), quality)
     assert done
-    return with_exif(data.tobytes(), suffix, prefix + exif(turn, order, count))
+    return with_exif(data.tobytes(), suffix, prefix + exif(turn, order))
 
 
 def exif(turn: int, order: str = "<", count: int = 1) -> bytes:
