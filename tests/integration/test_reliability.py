@@ -12,7 +12,7 @@ from reliability.promises import Promise, table
 from reliability.service import Service, running
 from tests.shared import SHARED
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")

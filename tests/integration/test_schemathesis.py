@@ -15,6 +15,8 @@ import pytest
 from tests.integration import tiny
 from tests.integration.stack import ROOT, Stack, running_stack, running_triton
 
+pytestmark = pytest.mark.long
+
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES") or 10)
 HERE = Path(__file__).parent
 
