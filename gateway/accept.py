@@ -16,11 +16,12 @@ from gateway.guard import owner_of
 from gateway.images import probe
 from gateway.keys import new_id
 from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, parse, with_defaults
-from gateway.queue import Acceptance, NewTask
 from gateway.requestid import request_id
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.responses import JSON, server_timing, services_of
+from gateway.results import Watch
 from gateway.settings import Settings
+from gateway.submission import Acceptance, NewTask
 from gateway.uploads import Upload, UploadedImage, joined, read_upload, too_large
 
 _LONGEST_KEY = 255
@@ -29,25 +30,28 @@ _LONGEST_KEY = 255
 async def predict(request: Request) -> Response:
     """Accept one image or several; 202 with where to read, or 200 with the end when it was waited for."""
     services = services_of(request)
-    with services.admission.taking() as received:
-        upload = await read_upload(request, services.settings, received)
-        for size in [len(image.data) for image in upload.images]:
-            services.metrics.uploaded.observe(size)
-        choices = parse({**upload.fields, **joined(request.query_params.multi_items())})
-        if upload.url:
-            upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
-            received(len(upload.images[-1].data))
-        wait, preferred = wait_seconds(request, choices)
-        request.state.waits = bool(wait)
-        key = _idempotency_key(request)
-        wanted = await task_request(request, choices)
-        accepted = await run_in_threadpool(accept, request, upload, wanted, choices, key)
-        del upload  # a client may wait for long, its image need not
-    headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
-    if accepted.batch_id:
-        return await _batch_answer(request, accepted, wait, headers)
-    logs.task_id.set(accepted.entries[0].task_id)
-    return await _task_answer(request, accepted.entries[0].task_id, wait, headers, may_have_ended=bool(key))
+    with services.results.watch() as watch:
+        with services.admission.taking() as received:
+            upload = await read_upload(request, services.settings, received)
+            for size in [len(image.data) for image in upload.images]:
+                services.metrics.uploaded.observe(size)
+            choices = parse({**upload.fields, **joined(request.query_params.multi_items())})
+            if upload.url:
+                upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
+                received(len(upload.images[-1].data))
+            wait, preferred = wait_seconds(request, choices)
+            request.state.waits = bool(wait)
+            key = _idempotency_key(request)
+            wanted = await task_request(request, choices)
+            accepted = await accept(request, upload, wanted, choices, key, watch)
+            del upload  # a client may wait for long, its image need not
+        headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
+        if accepted.batch_id:
+            return await _batch_answer(request, accepted, wait, headers)
+        logs.task_id.set(accepted.entries[0].task_id)
+        if wait or key:  # the key may be that of a task which has ended
+            return await _waited_answer(request, accepted.entries[0].task_id, wait, headers, watch)
+        return _pending_answer(accepted.entries[0].task_id, headers)
 
 
 def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
@@ -87,8 +91,13 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
     )
 
 
-def accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str) -> Acceptance:
-    """Make tasks of the images of a request. Raises as `probe` and `TaskQueue.accept` do; nothing was accepted then."""
+async def accept(
+    request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str, watch: Watch
+) -> Acceptance:
+    """Make tasks of the images of a request, with `watch` on a single one.
+
+    Raises as `probe` and `Submission.accept` do; nothing was accepted then.
+    """
     services, owner = services_of(request), owner_of(request)
     batch_id = new_id(owner) if len(upload.images) > 1 else ""
     wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
@@ -105,8 +114,12 @@ def accept(request: Request, upload: Upload, wanted: TaskRequest, choices: Choic
         entries.append(BatchEntry(index, image.filename, task.task_id))
     if not tasks:
         raise errors[0]
-    acceptance = Acceptance(entries, batch_id, _fingerprint(upload, wanted) if key else "")
-    accepted = services.queue.accept(tasks, acceptance, at_front=choices.priority == "high", idempotency_key=key)
+    if not batch_id:
+        watch.on(tasks[0].task_id)
+    fingerprint = await run_in_threadpool(_fingerprint, upload, wanted) if key else ""
+    acceptance = Acceptance(entries, batch_id, fingerprint)
+    at_front = choices.priority == "high"
+    accepted = await services.submission.accept(tasks, acceptance, at_front=at_front, idempotency_key=key)
     if accepted is acceptance:  # not what an earlier request with this key had brought
         services.metrics.accepted.inc(len(tasks))
         for refused in errors:
@@ -136,16 +149,18 @@ def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
     return digest.hexdigest()
 
 
-async def _task_answer(
-    request: Request, task_id: str, wait: float, headers: dict[str, str], *, may_have_ended: bool
+async def _waited_answer(
+    request: Request, task_id: str, wait: float, headers: dict[str, str], watch: Watch
 ) -> Response:
-    place = f"/result/{task_id}"
-    if wait or may_have_ended:
-        ended, view = await services_of(request).results.wait(task_id, wait)
-        if ended:
-            return JSON(view, 200, {**headers, **server_timing(view), "Content-Location": place})
+    ended, view = await services_of(request).results.wait(task_id, wait, watch)
+    if not ended:
+        return _pending_answer(task_id, headers)
+    return JSON(view, 200, {**headers, **server_timing(view), "Content-Location": f"/result/{task_id}"})
+
+
+def _pending_answer(task_id: str, headers: dict[str, str]) -> Response:
     pending = TaskView(task_id=task_id, status="PENDING", state="queued")
-    return JSON(pending, 202, {**headers, "Location": place})
+    return JSON(pending, 202, {**headers, "Location": f"/result/{task_id}"})
 
 
 async def _batch_answer(request: Request, accepted: Acceptance, wait: float, headers: dict[str, str]) -> Response:

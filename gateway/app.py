@@ -8,9 +8,8 @@ from typing import Any
 
 import redis
 import redis.asyncio as aioredis
-from redis.asyncio.retry import Retry as AsyncRetry
+from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.retry import Retry
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -29,7 +28,6 @@ from gateway.metrics import GatewayMetrics, QueueCollector
 from gateway.models import Models
 from gateway.modelspec import CHANNEL_ARGUMENTS
 from gateway.outbound import Outbound
-from gateway.queue import TaskQueue
 from gateway.queuestate import reader
 from gateway.readiness import Readiness, watch
 from gateway.requestid import RequestId
@@ -37,6 +35,7 @@ from gateway.results import Results
 from gateway.routes import routes
 from gateway.server import server
 from gateway.settings import Settings, SettingsError, load
+from gateway.submission import Submission
 
 # Requests share a few connections, however many wait.
 _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 5, "socket_connect_timeout": 5}
@@ -51,37 +50,12 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        # Once more, for a connection that a restart of Redis has cut; then the client is told.
-        cut = (redis.ConnectionError,)
-        once, once_more = Retry(NoBackoff(), 1, cut), AsyncRetry(NoBackoff(), 1, cut)
-        pool = redis.BlockingConnectionPool.from_url(settings.redis_url, retry=once, **_POOL)
-        blocking = redis.Redis.from_pool(pool)
-        waiting = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)
-        reading = aioredis.Redis.from_pool(waiting)
-        subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
-        triton = InferenceServerClient(settings.triton_url, channel_args=CHANNEL_ARGUMENTS)
         app.state.settings = settings
         app.state.outbound = outbound or Outbound(settings.url_ports)
         app.state.fetcher = Fetcher(settings, app.state.outbound)
-        app.state.limiter = Limiter(reading)
         app.state.admission = Admission(settings.max_uploading_bytes)
-        app.state.queue = TaskQueue(blocking, settings)
-        app.state.results = Results(reading, settings.task_retries)
-        app.state.models = Models(triton, settings.triton_key)
-        app.state.readiness = Readiness(reading, triton, settings.model)
-        background = [
-            asyncio.create_task(app.state.results.listen(subscribing)),
-            asyncio.create_task(watch(app.state.readiness, metrics)),
-        ]
-        try:
+        async with connected(app, settings):
             yield
-        finally:
-            for task in background:
-                await end(task)
-            await subscribing.aclose()
-            await reading.aclose()
-            await triton.close()
-            blocking.close()
 
     handlers = {
         GatewayError: responses.gateway_error,
@@ -101,6 +75,33 @@ def create_app(settings: Settings, outbound: Outbound | None = None) -> Starlett
     return app
 
 
+@contextlib.asynccontextmanager
+async def connected(app: Starlette, settings: Settings) -> AsyncIterator[None]:
+    """What needs Redis or Triton, and what runs in the background over them."""
+    once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # a restart of Redis cuts connections
+    pool = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)
+    connection = aioredis.Redis.from_pool(pool)
+    subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
+    triton = InferenceServerClient(settings.triton_url, channel_args=CHANNEL_ARGUMENTS)
+    app.state.limiter = Limiter(connection)
+    app.state.submission = Submission(connection, settings)
+    app.state.results = Results(connection, settings.task_retries)
+    app.state.models = Models(triton, settings.triton_key)
+    app.state.readiness = Readiness(connection, triton, settings.model)
+    background = [
+        asyncio.create_task(app.state.results.listen(subscribing)),
+        asyncio.create_task(watch(app.state.readiness, app.state.metrics)),
+    ]
+    try:
+        yield
+    finally:
+        for task in background:
+            await end(task)
+        await subscribing.aclose()
+        await connection.aclose()
+        await triton.close()
+
+
 async def end(task: "asyncio.Task[None]") -> None:
     """Cancel until it is heard: redis-py loses a cancellation that comes while it connects."""
     while not task.done():
@@ -114,7 +115,7 @@ def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
     """Metrics of this process and of the queue, apart from the public port."""
     if settings.metrics_port:
         connection = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
-        metrics.registry.register(QueueCollector(reader(TaskQueue(connection, settings))))
+        metrics.registry.register(QueueCollector(reader(connection)))
         scrape.serve(settings.metrics_host, settings.metrics_port, metrics.registry, "METRICS_PORT")
 
 

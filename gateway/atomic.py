@@ -18,8 +18,8 @@ PICTURES_KEY = "yolo:pictures"
 PICTURES_BYTES_KEY = "yolo:pictures_bytes"
 
 _RUN = """
-local function run(at)
-    while at <= #ARGV do
+local function run(at, last)
+    while at <= (last or #ARGV) do
         local words = tonumber(ARGV[at])
         redis.call(unpack(ARGV, at + 1, at + words))
         at = at + words + 1
@@ -73,23 +73,44 @@ return {'accepted'}
 """
 )
 
-# KEYS: book. ARGV: id, commands.
-IF_OPEN = (
-    _RUN
-    + """
-if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 0 end
-run(2)
-return 1
-"""
-)
+# What stands for the id in the commands that are to be run for a task which the script itself picks.
+THE_TASK = "THE_TASK"
 
-# KEYS: book, sum. ARGV: id, commands.
+# KEYS: book, queue, intermediate queue.
+# ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image;
+# commands.
+# What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
+CLAIM = f"""
+local function run_for(id)
+    for at = 4, #ARGV do ARGV[at] = string.gsub(ARGV[at], '{THE_TASK}', id) end
+    run(4)
+end
+local id = ARGV[1]
+if id == '' then
+    id = redis.call('lpop', KEYS[2])
+else
+    redis.call('lrem', KEYS[3], 1, id)
+end
+while id do
+    local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
+    if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
+        run_for(id)
+        return {{id, job[1], job[2], redis.call('get', ARGV[3] .. id)}}
+    end
+    redis.call('del', ARGV[2] .. id)
+    id = redis.call('lpop', KEYS[2])
+end
+"""
+CLAIM = _RUN + CLAIM
+
+# KEYS: book, sum. ARGV: id, last word of the commands that are run in any case, these, commands for an open task.
 END = (
     _RUN
     + _RELEASE
     + """
+run(3, tonumber(ARGV[2]))
 if not release(ARGV[1]) then return 0 end
-run(2)
+run(tonumber(ARGV[2]) + 1)
 return 1
 """
 )

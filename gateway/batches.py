@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.detections import BatchView, Status, TaskSummary
-from gateway.queue import Acceptance
 from gateway.responses import JSON, services_of
+from gateway.submission import Acceptance
 
 
 async def batch(request: Request) -> Response:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
@@ -30,6 +29,7 @@ from gateway.predictions import (
 from gateway.requestid import request_id
 from gateway.requests import TaskRequest
 from gateway.responses import JSON, services_of
+from gateway.results import Watch
 from gateway.uploads import FIELD, Upload, read_upload
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
@@ -89,20 +89,21 @@ async def _detect(request: Request) -> Response:
     begun = time.monotonic()
     model = request.path_params.get("name", "")
     services = services_of(request)
-    with services.admission.taking() as received:
-        upload = await read_upload(request, services.settings, received)
-        if not upload.images:
-            raise NoImage(f"send the image as the multipart field `{FIELD}`")
-        services.metrics.uploaded.observe(len(upload.images[0].data))
-        wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
-        accepted = await run_in_threadpool(accept, request, Upload(upload.images[:1]), wanted, Choices(), "")
-        del upload  # the answer may take long, the image need not
-    task_id = accepted.entries[0].task_id
-    logs.task_id.set(task_id)
-    request.state.waits = True
-    ended, stored = await _waited_for(request, task_id)
+    with services.results.watch() as watch:
+        with services.admission.taking() as received:
+            upload = await read_upload(request, services.settings, received)
+            if not upload.images:
+                raise NoImage(f"send the image as the multipart field `{FIELD}`")
+            services.metrics.uploaded.observe(len(upload.images[0].data))
+            wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
+            accepted = await accept(request, Upload(upload.images[:1]), wanted, Choices(), "", watch)
+            del upload  # the answer may take long, the image need not
+        task_id = accepted.entries[0].task_id
+        logs.task_id.set(task_id)
+        request.state.waits = True
+        ended, stored = await _waited_for(request, task_id, watch)
     if not ended:
-        await run_in_threadpool(_forget, request, task_id)
+        await _forget(request, task_id)
         return _failure(503, "the answer did not come in time: the service is busy, try again later")
     view = msgspec.json.decode(stored, type=TaskView)
     if isinstance(view.error, Problem):
@@ -126,15 +127,15 @@ async def _wanted(request: Request, choices: Choices) -> TaskRequest:
         raise ModelNotFound(error.detail) from error
 
 
-async def _waited_for(request: Request, task_id: str) -> tuple[bool, bytes]:
+async def _waited_for(request: Request, task_id: str, watch: Watch) -> tuple[bool, bytes]:
     """Whether the task has ended, and the task. A client that leaves takes its task along: raises ClientDisconnect."""
     services = services_of(request)
-    waiting = asyncio.ensure_future(services.results.wait(task_id, services.settings.vision_wait))
+    waiting = asyncio.ensure_future(services.results.wait(task_id, services.settings.vision_wait, watch))
     leaving = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not waiting.done():
-            await run_in_threadpool(_forget, request, task_id)
+            await _forget(request, task_id)
             raise ClientDisconnect
         return waiting.result()
     finally:
@@ -147,10 +148,10 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-def _forget(request: Request, task_id: str) -> None:
+async def _forget(request: Request, task_id: str) -> None:
     """Nobody waits for the task any more. One that a worker has begun ends by itself."""
     with contextlib.suppress(TaskRunning, TaskNotFound):
-        services_of(request).queue.cancel(task_id)
+        await services_of(request).submission.cancel(task_id)
 
 
 _CAMERAS = "Camera software"

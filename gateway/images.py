@@ -13,6 +13,7 @@ ACCEPTED = "JPEG, PNG, WebP, BMP or GIF"
 
 # Start of frame: C0-CF without DHT (C4), JPG (C8) and DAC (CC). ITU T.81, table B.1.
 _JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+_MOST_SEGMENTS = 5_000  # before the frame header, fill bytes too; cameras write tens
 _JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 
 
@@ -26,13 +27,14 @@ class ImageHeader(NamedTuple):
 
 def _jpeg_size(data: bytes) -> tuple[int, int]:
     position = 2
-    while True:
+    for _ in range(_MOST_SEGMENTS):
         if data[position] != 0xFF:
             raise ValueError("no marker where one belongs")
-        while data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xFF:  # fill
             position += 1
-        marker = data[position]
-        position += 1
+            continue
+        position += 2
         if marker in _JPEG_STANDALONE:
             continue
         if marker in _JPEG_SOF:
@@ -41,6 +43,7 @@ def _jpeg_size(data: bytes) -> tuple[int, int]:
         if marker in (0xD9, 0xDA):
             raise ValueError("no frame header")
         position += int.from_bytes(data[position : position + 2]) or len(data)
+    raise ValueError("no frame header in the first segments")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:

@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.annotate import annotate, encode
+from gateway.claims import Claim
 from gateway.detections import DetectionResult, TaskView, timestamp
 from gateway.errors import GatewayError, ImageExpired, ModelUnavailable
 from gateway.metrics import WorkerMetrics
 from gateway.pipeline import Pipeline
-from gateway.queue import Claim, failure
+from gateway.queue import failure
 from gateway.requests import TaskRequest
 from gateway.settings import Settings
 from gateway.triton import TritonFailing, TritonUnavailable

@@ -4,8 +4,9 @@ import logging
 import time
 
 from gateway import atomic
+from gateway.claims import TaskQueue
 from gateway.errors import InternalError
-from gateway.queue import TaskQueue, failure, job_key
+from gateway.queue import failure, job_key
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """What a client may choose per request: parsed, checked, and resolved against the model."""
 
+import functools
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
@@ -36,6 +37,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
 _TRUE, _FALSE = {"true", "1", "yes", "on"}, {"false", "0", "no", "off"}
 
 
+@functools.cache
 def describe() -> dict[str, str]:
     """What is allowed, by parameter."""
     return {field.name: _description(field.type) for field in _fields()}
@@ -86,6 +88,7 @@ def with_defaults(choices: Choices, settings: Settings) -> tuple[str, float, flo
     )
 
 
+@functools.cache
 def _fields() -> tuple[msgspec.inspect.Field, ...]:
     info = msgspec.inspect.type_info(Choices)
     assert isinstance(info, msgspec.inspect.StructType)

@@ -11,7 +11,7 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from gateway.atomic import OPEN_BYTES_KEY, OPEN_KEY
 from gateway.metrics import QueueState
-from gateway.queue import QUEUE_NAME, TaskQueue, job_key
+from gateway.queue import QUEUE_NAME, job_key, rq_queue
 from gateway.readiness import FRESH_SECONDS
 
 log = logging.getLogger(__name__)
@@ -27,12 +27,12 @@ return oldest
 """
 
 
-def reader(queue: TaskQueue) -> Callable[[], QueueState | None]:
-    """A function that reads the state over the queue's connection; None while Redis is away."""
+def reader(connection: "redis.Redis") -> Callable[[], QueueState | None]:
+    """A function that reads the state over this connection; None while Redis is away."""
 
     def read() -> QueueState | None:
         try:
-            return _read(queue)
+            return _read(connection)
         except redis.RedisError as error:
             log.warning("the queue's metrics cannot be read: %s", error)
             return None
@@ -40,9 +40,9 @@ def reader(queue: TaskQueue) -> Callable[[], QueueState | None]:
     return read
 
 
-def _read(queue: TaskQueue) -> QueueState:
-    rq, instant = queue.rq, time.time()
-    with queue.connection.pipeline(transaction=False) as pipe:
+def _read(connection: "redis.Redis") -> QueueState:
+    rq, instant = rq_queue(connection), time.time()
+    with connection.pipeline(transaction=False) as pipe:
         pipe.llen(rq.key)
         pipe.llen(rq.intermediate_queue_key)
         pipe.zcount(rq.started_job_registry.key, instant, "+inf")

@@ -19,11 +19,11 @@ from gateway.limits import Limiter
 from gateway.metrics import GatewayMetrics
 from gateway.models import Models
 from gateway.outbound import Outbound
-from gateway.queue import TaskQueue
 from gateway.readiness import Readiness
 from gateway.requestid import HEADER, request_id
 from gateway.results import Results
 from gateway.settings import Settings
+from gateway.submission import Submission
 
 _OF_STARLETTE = {each.status: each for each in (PathNotFound, MethodNotAllowed)}
 
@@ -32,7 +32,7 @@ class Services(Protocol):
     """What the lifespan puts into `app.state`."""
 
     settings: Settings
-    queue: TaskQueue
+    submission: Submission
     results: Results
     readiness: Readiness
     models: Models

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
+from typing import Self
 
 import msgspec
 import redis.asyncio as aioredis
@@ -16,7 +17,6 @@ from gateway.errors import NoPicture, TaskNotFound, WorkerLost
 from gateway.queue import (
     EVENTS_CHANNEL,
     QUEUE_NAME,
-    Acceptance,
     batch_key,
     failure,
     job_key,
@@ -25,13 +25,16 @@ from gateway.queue import (
     result_key,
 )
 from gateway.rate import rate_keys, tasks_per_second
+from gateway.submission import Acceptance
 
 log = logging.getLogger(__name__)
 
-_ENDED = frozenset({"succeeded", "failed", "canceled"})
 _LOST = frozenset({b"failed", b"stopped", b"canceled"})
 _RECONNECT_SECONDS = 0.5
 _QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
+
+
+_Waiting = defaultdict[str, set["asyncio.Queue[bytes | None]"]]
 
 
 class _StatusOnly(msgspec.Struct):
@@ -44,34 +47,46 @@ class Results:
     def __init__(self, connection: "aioredis.Redis", task_retries: int) -> None:
         self._redis = connection
         self._task_retries = task_retries
-        self._waiting: defaultdict[str, set[asyncio.Queue[str]]] = defaultdict(set)
+        self._waiting: _Waiting = defaultdict(set)
         self._released = False
 
     def release(self) -> None:
         """Let all who wait have their tasks as they stand, and nobody wait from now on."""
         self._released = True
         for task_id in list(self._waiting):
-            self._wake(task_id, "")
+            self._wake(task_id, None)
+
+    def watch(self) -> "Watch":
+        """A watch on tasks that are yet to be accepted; to be entered."""
+        return Watch(self._waiting)
 
     async def read(self, task_id: str) -> bytes:
         """The task as JSON of a TaskView. Raises TaskNotFound, ServiceUnavailable."""
         ended, view = await self._read(task_id)
         return view if ended else await self.with_outlook(view)
 
-    async def wait(self, task_id: str, seconds: float) -> tuple[bool, bytes]:
-        """Whether the task has ended, and the task, at the latest after `seconds`. Raises as `read` does."""
+    async def wait(self, task_id: str, seconds: float, watch: "Watch | None" = None) -> tuple[bool, bytes]:
+        """Whether the task has ended, and the task, at the latest after `seconds`. Raises as `read` does.
+
+        A `watch` that was on the task before it was accepted saves looking first.
+        """
         clock = asyncio.get_running_loop()
         give_up_at = clock.time() + seconds
-        with _Watch(self._waiting, task_id) as states:
+        with self.watch() as own:
+            look = watch is None or task_id not in watch
+            if watch is None or look:
+                watch = own.on(task_id)
             while True:
-                # Never cancelled by the clock: redis-py loses a cancellation that comes while it connects.
-                ended, view = await self._read(task_id)
-                if ended or self._released or clock.time() >= give_up_at:
-                    return ended, view
+                if look or self._released:
+                    # Never cancelled by the clock: redis-py loses a cancellation that comes while it connects.
+                    ended, view = await self._read(task_id)
+                    if ended or self._released or clock.time() >= give_up_at:
+                        return ended, view
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(give_up_at):
-                        while await states.get() not in _ENDED | {""}:
-                            pass
+                        if (end := await watch.end()) is not None:
+                            return True, end
+                look = True
 
     async def wait_all(self, task_ids: Sequence[str], seconds: float) -> None:
         """Return when all tasks have ended, at the latest after `seconds`."""
@@ -79,7 +94,8 @@ class Results:
 
     async def follow(self, task_id: str) -> AsyncIterator[bytes]:
         """The task now and at each change of its state, until it has ended. Raises as `read` does."""
-        with _Watch(self._waiting, task_id) as states:
+        with self.watch() as watch:
+            watch.on(task_id)
             last = b""
             while True:
                 ended, view = await self._read(task_id)
@@ -88,7 +104,7 @@ class Results:
                     yield view
                 if ended or self._released:
                     return
-                await states.get()
+                await watch.change()
 
     async def batch(self, batch_id: str) -> Acceptance:
         """What was accepted as a batch. Raises TaskNotFound, ServiceUnavailable."""
@@ -135,17 +151,17 @@ class Results:
                 async with connection.pubsub(ignore_subscribe_messages=True) as subscription:
                     await subscription.subscribe(EVENTS_CHANNEL)
                     for task_id in list(self._waiting):
-                        self._wake(task_id, "")  # it may have ended while nobody listened
+                        self._wake(task_id, None)  # it may have ended while nobody listened
                     async for message in subscription.listen():
-                        task_id, _, state = message["data"].decode().partition(":")
-                        self._wake(task_id, state)
+                        task_id, _, change = message["data"].partition(b":")
+                        self._wake(task_id.decode(), change.partition(b":")[2])
             except RedisError as error:
                 log.warning("Redis subscription lost, trying again: %s", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
-    def _wake(self, task_id: str, state: str) -> None:
-        for states in self._waiting.get(task_id, ()):
-            states.put_nowait(state)
+    def _wake(self, task_id: str, change: bytes | None) -> None:
+        for changes in self._waiting.get(task_id, ()):
+            changes.put_nowait(change)
 
     async def _read(self, task_id: str) -> tuple[bool, bytes]:
         # One transaction: at any instant a task has its result or its job.
@@ -188,21 +204,41 @@ class Results:
         return msgspec.json.encode(view)
 
 
-class _Watch:
-    """Registers a queue of a task's states for as long as it is entered."""
+class Watch:
+    """Hears of the changes of some tasks for as long as it is entered."""
 
-    def __init__(self, waiting: defaultdict[str, set[asyncio.Queue[str]]], task_id: str) -> None:
-        self._waiting, self._task_id = waiting, task_id
-        self._states: asyncio.Queue[str] = asyncio.Queue()
+    def __init__(self, waiting: _Waiting) -> None:
+        self._waiting = waiting
+        self._changes: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task_ids: set[str] = set()
 
-    def __enter__(self) -> asyncio.Queue[str]:
-        self._waiting[self._task_id].add(self._states)
-        return self._states
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *exc_info: object) -> None:
-        self._waiting[self._task_id].discard(self._states)
-        if not self._waiting[self._task_id]:
-            del self._waiting[self._task_id]
+        for task_id in self._task_ids:
+            self._waiting[task_id].discard(self._changes)
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._task_ids
+
+    def on(self, task_id: str) -> Self:
+        """Listen for this task too."""
+        self._task_ids.add(task_id)
+        self._waiting[task_id].add(self._changes)
+        return self
+
+    async def change(self) -> bytes | None:
+        """Wait for the next change: of an end the TaskView as JSON, else empty; None when only a look can tell."""
+        return await self._changes.get()
+
+    async def end(self) -> bytes | None:
+        """Wait for the next end: the TaskView as JSON; None when only a look can tell."""
+        while (change := await self.change()) == b"":
+            pass
+        return change
 
 
 def _milliseconds(redis_time: bytes) -> str:

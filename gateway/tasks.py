@@ -4,7 +4,6 @@ from collections.abc import AsyncIterator
 
 import msgspec
 from sse_starlette import EventSourceResponse, ServerSentEvent
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -67,5 +66,5 @@ async def picture(request: Request) -> Response:
 
 async def delete(request: Request) -> Response:
     """Cancel what has not begun (200 with its end), forget what has ended (204)."""
-    view = await run_in_threadpool(services_of(request).queue.cancel, request.path_params["task_id"])
+    view = await services_of(request).submission.cancel(request.path_params["task_id"])
     return JSON(view) if view else Response(status_code=204)

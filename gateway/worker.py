@@ -1,14 +1,14 @@
 """The worker process: `python -m gateway.worker`. Takes tasks from one RQ queue, a few at a time.
 
 RQ keeps the books (registries, retries, worker records), so that whatever dies is found and its task run again; the
-loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs four:
+loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs two:
 
-1. BLMOVE          the task id moves from the queue to RQ's intermediate queue
-2. read            job, image, and whether the task has ended already
-3. begin           the task is STARTED, its execution registered, the id leaves the intermediate queue
-4. finish          result stored, image and job removed, the end published: one transaction
+1. claim           the next task is taken and begun, its execution registered, job and image read: one script
+2. finish          result stored, image and job removed, the end published: one script
 
-A worker that dies is noticed when its executions' heartbeats stop (`worker_ttl`), an id lost between 1 and 3 when two
+With nothing in the queue a third comes before them: BLMOVE waits, and leaves the id in RQ's intermediate queue.
+
+A worker that dies is noticed when its executions' heartbeats stop (`worker_ttl`), an id lost after BLMOVE when two
 rounds of maintenance have seen it. When Redis dies, what was worked out is held until it answers again.
 """
 
@@ -18,15 +18,15 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
 import redis
 from rq import SimpleWorker
 from rq.exceptions import AbandonedJobError
-from rq.executions import Execution
 from rq.job import Job
 from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
@@ -35,12 +35,13 @@ from rq.worker_registration import clean_worker_registry, register
 
 from gateway import logs, scrape
 from gateway.allocation import give_back_large_blocks
+from gateway.claims import Claim, TaskQueue
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.jobs import GivenBack, Processor
 from gateway.maintenance import Maintenance
 from gateway.pipeline import Pipeline
-from gateway.queue import Claim, TaskQueue, failure
+from gateway.queue import failure, request_of
 from gateway.settings import Settings, SettingsError, load
 from gateway.triton import TritonClient
 
@@ -52,6 +53,39 @@ _DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
 _RECONNECT_SECONDS = 1
 _HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)  # the last one: loading, full, read-only
+
+
+class Room:
+    """Tasks share it, but one that was lost before has it to itself: it may be what killed the last worker."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def wait_until_shared(self) -> None:
+        """Until no task has the room to itself, or waits for it."""
+        with self._change:
+            self._change.wait_for(lambda: not self._closed)
+
+    @contextmanager
+    def entered(self, *, alone: bool) -> Iterator[bool]:
+        """Gives whether the task may run. One that is to be `alone` waits until all others have left."""
+        with self._change:
+            may_run = not self._closed
+            if may_run:
+                self._closed = alone
+                self._inside += 1
+                if alone:
+                    self._change.wait_for(lambda: self._inside == 1)
+        try:
+            yield may_run
+        finally:
+            with self._change:
+                if may_run:
+                    self._inside -= 1
+                    self._closed = self._closed and not alone
+                self._change.notify_all()
 
 
 class TaskWorker(SimpleWorker):
@@ -79,9 +113,8 @@ class TaskWorker(SimpleWorker):
         self._metrics_port = metrics_port
         self._limit_seconds = settings.task_timeout
         self._metrics.slots.set(settings.worker_tasks)
-        self._slots = threading.BoundedSemaphore(settings.worker_tasks)
-        self._pool = ThreadPoolExecutor(settings.worker_tasks, thread_name_prefix="task")
-        self._running: set[Future[None]] = set()
+        self._threads = settings.worker_tasks
+        self._room = Room()
         self._ended = threading.Event()
         self._heart = threading.Thread(target=self._beat, name="heartbeat")
 
@@ -90,12 +123,10 @@ class TaskWorker(SimpleWorker):
         self._hold(self.register_birth)
         self._heart.start()
         try:
-            while not self.processor.stopping.is_set():
-                idle = not self._running
-                if self._slots.acquire(timeout=_DEQUEUE_SECONDS) and not self._take_one(burst) and burst and idle:
-                    break
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="task") as pool:
+                for ended in [pool.submit(self._work, burst) for _ in range(self._threads)]:
+                    ended.result()
         finally:
-            self._pool.shutdown(wait=True)
             self._ended.set()
             self._heart.join()
             try:
@@ -105,68 +136,69 @@ class TaskWorker(SimpleWorker):
 
     def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
         """Take no more tasks, let the running ones end. A signal handler."""
-        log.info("worker %s stops, %d tasks still run", self.name, len(self._running))
+        log.info("worker %s stops, %d tasks still run", self.name, len(self.executions))
         self.processor.stopping.set()
 
-    def _take_one(self, burst: bool) -> bool:
-        """Start the next task on the slot that is held; the slot is free again when there is none."""
-        claim = None
+    def _work(self, burst: bool) -> None:
+        """One task after the other; each of the worker's threads does."""
         try:
-            claim = self._tasks.claim(0 if burst else _DEQUEUE_SECONDS)
+            while not self.processor.stopping.is_set():
+                self._room.wait_until_shared()
+                claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
+                if claim is not None:
+                    self._run(claim)
+                elif burst:
+                    break
+        except BaseException:
+            self.stop()  # a defect of the loop itself: the others end too, and the process with it
+            raise
+
+    def _claim(self, seconds: float) -> Claim | None:
+        try:
+            return self._tasks.claim(seconds, self.name)
         except redis.RedisError as error:
             log.warning("Redis does not answer, trying again: %s", error)
             self.processor.stopping.wait(_RECONNECT_SECONDS)
-        if claim is None:
-            self._slots.release()
-            return False
-        self._metrics.running.inc()
-        others = list(self._running) if claim.was_lost else []
-        run = self._pool.submit(self._run, claim, others)
-        self._running.add(run)
-        run.add_done_callback(self._running.discard)
-        if claim.was_lost:
-            wait([run])  # it may be what killed the last worker: nothing runs beside it
-        return True
-
-    def _run(self, claim: Claim, others: Sequence[Future[None]]) -> None:
-        with logs.about(task=claim.task_id, request=claim.job.kwargs.get("request_id", "")):
-            try:
-                self._perform(claim, others)
-            except redis.RedisError as error:
-                # Its heartbeat stops with it: whoever does the maintenance starts the task again.
-                log.warning("the task is left to be tried again, Redis does not answer: %s", error)
-            finally:
-                self._metrics.running.dec()
-                self._slots.release()
-
-    def _perform(self, claim: Claim, others: Sequence[Future[None]]) -> None:
-        execution = self.begin(claim)
-        if execution is None:
-            return
-        try:
-            wait(others)
-            view, pictures = self.processor.process(claim)
-            if self._hold(lambda: self._tasks.finish(view, claim.job, execution, pictures)):
-                self._note(view)
-        except GivenBack:
-            self._hold(lambda: self._tasks.give_back(claim.job, execution))
-        except redis.RedisError:
-            raise
-        except Exception as error:  # a defect: RQ counts the try, and ends the task after the last one
-            self.handle_exception(claim.job, type(error), error, error.__traceback__)
-            self.handle_job_failure(claim.job, self._tasks.rq, exc_string=repr(error), execution=execution)
-        finally:
-            self.executions.pop(execution.id, None)
-
-    def begin(self, claim: Claim) -> Execution | None:
-        """Begin a claimed task; None when it has ended in the meantime."""
-        execution = self._tasks.begin(claim, self.name, self._ttl_seconds)
-        if execution is None:
-            self._tasks.forget(claim.task_id)
             return None
-        self.executions[execution.id] = execution
-        log.debug("task %s begins", claim.task_id)
-        return execution
+
+    def _run(self, claim: Claim) -> None:
+        self.executions[claim.execution.id] = claim.execution
+        self._metrics.running.inc()
+        try:
+            with self._room.entered(alone=claim.was_lost) as may_run:
+                if may_run:
+                    self._perform(claim)
+                else:
+                    self._hold(lambda: self._tasks.give_back(claim))
+        except redis.RedisError as error:
+            # Its heartbeat stops with it: whoever does the maintenance starts the task again.
+            log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
+        finally:
+            self.executions.pop(claim.execution.id, None)
+            self._metrics.running.dec()
+
+    def _perform(self, claim: Claim) -> None:
+        with logs.about(task=claim.task_id, request=""):
+            try:
+                logs.request_id.set(claim.request.request_id)
+                log.debug("task %s begins", claim.task_id)
+                view, pictures = self.processor.process(claim)
+                if self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures)):
+                    self._note(view)
+            except GivenBack:
+                self._hold(lambda: self._tasks.give_back(claim))
+            except redis.RedisError:
+                raise
+            except Exception as error:  # a defect: RQ counts the try, and ends the task after the last one
+                self._fail(claim, error)
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        job = self._tasks.job(claim.task_id)
+        if job is None:
+            log.exception("a defect under a task that has ended in the meantime")
+            return
+        self.handle_exception(job, type(error), error, error.__traceback__)
+        self.handle_job_failure(job, self._tasks.rq, exc_string=repr(error), execution=claim.execution)
 
     def _hold(self, save: Callable[[], _T]) -> _T:
         """Do it once Redis answers, so that its restart costs no work. Raises redis.RedisError when it does not."""
@@ -190,8 +222,9 @@ class TaskWorker(SimpleWorker):
             error: GatewayError = InternalError("a defect of this service, met on every try; the worker's log has more")
             if died:
                 error = WorkerLost("the worker died under this task on every try; send the image again")
-            view = failure(job.id, error)
-            if self._tasks.finish(view, job):
+            request = request_of(job.data)
+            view = failure(job.id, error, request)
+            if self._tasks.finish(view, request):
                 self._note(view)
         return True
 

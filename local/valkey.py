@@ -23,6 +23,7 @@ def main() -> int:
         "dir": str(folder),
         "appendonly": "yes",
         "appendfsync": "always",  # with everysec a killed server can lose answered writes while the disk is slow
+        "auto-aof-rewrite-min-size": "512mb",
         "maxmemory": "1gb",  # the gateway stops accepting well before
         "maxmemory-policy": "noeviction",
         "save": "",

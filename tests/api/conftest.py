@@ -6,9 +6,9 @@ import httpx2
 import pytest
 import redis
 
+from gateway.claims import TaskQueue
 from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
-from gateway.queue import TaskQueue
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
 from tests.api.clients import client_of

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 import redis
 
 from gateway.app import create_app
+from gateway.claims import TaskQueue
 from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
-from gateway.queue import TaskQueue
 from gateway.server import server
 from gateway.settings import Settings
 from gateway.worker import TaskWorker

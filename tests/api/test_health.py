@@ -1,9 +1,9 @@
 import httpx2
 import redis
 
+from gateway.claims import TaskQueue
 from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
-from gateway.queue import TaskQueue
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
 from tests.fakes import FakeTriton

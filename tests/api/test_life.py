@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.queue import TaskQueue
+from gateway.claims import TaskQueue
 from gateway.settings import Settings
 from tests.pictures import encoded
 
@@ -89,7 +89,7 @@ def test_an_ended_task_can_be_forgotten(client: httpx2.Client, work: Callable[[]
 
 def test_a_running_task_cannot_be_deleted(client: httpx2.Client, settings: Settings, connection: "redis.Redis") -> None:
     place = client.post("/predict", content=PICTURE).headers["location"]
-    assert TaskQueue(connection, settings).claim(0) is not None
+    assert TaskQueue(connection, settings).claim(0, "worker") is not None
     answer = client.delete(place)
     assert (answer.status_code, answer.json()["code"]) == (409, "task_running")
 

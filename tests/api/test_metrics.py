@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from gateway.claims import TaskQueue
 from gateway.jobs import Processor
 from gateway.metrics import QueueCollector, QueueState
 from gateway.pipeline import Pipeline
-from gateway.queue import TaskQueue
 from gateway.queuestate import reader
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
@@ -45,7 +45,7 @@ def queue(settings: Settings, connection: "redis.Redis") -> TaskQueue:
 
 
 def state_of(queue: TaskQueue) -> QueueState:
-    state = reader(queue)()
+    state = reader(queue.connection)()
     assert state is not None
     return state
 
@@ -101,8 +101,9 @@ def test_the_queue_is_described(client: httpx2.Client, queue: TaskQueue) -> None
     assert (state.open_tasks, state.open_bytes) == (3, 3 * len(PICTURE))
     assert 0.05 <= state.oldest_age < 5
     assert state.memory > 0
-    assert queue.claim(0) is not None
-    assert state_of(queue).tasks == {"queued": 2, "taken": 1, "started": 0}
+    queue.connection.lmove(queue.rq.key, queue.rq.intermediate_queue_key)
+    assert queue.claim(0, "worker") is not None
+    assert state_of(queue).tasks == {"queued": 1, "taken": 1, "started": 1}
 
 
 def test_a_busy_worker_is_seen(client: httpx2.Client, queue: TaskQueue, settings: Settings) -> None:
@@ -111,9 +112,7 @@ def test_a_busy_worker_is_seen(client: httpx2.Client, queue: TaskQueue, settings
     worker.register_birth()  # type: ignore[no-untyped-call]
     worker._keep_fresh()
     assert state_of(queue).workers == {"alive": 1, "busy": 0}
-    claim = queue.claim(0)
-    assert claim is not None
-    worker.begin(claim)
+    assert queue.claim(0, worker.name) is not None
     assert state_of(queue).workers == {"alive": 1, "busy": 1}
     assert state_of(queue).tasks == {"queued": 0, "taken": 0, "started": 1}
     worker.register_death()  # type: ignore[no-untyped-call]
@@ -131,7 +130,7 @@ def test_reading_the_queue_changes_nothing(client: httpx2.Client, queue: TaskQue
 def test_a_queue_without_redis_is_down(settings: Settings) -> None:
     with redis.Redis(port=1, socket_timeout=1) as nowhere:
         registry = CollectorRegistry()
-        registry.register(QueueCollector(reader(TaskQueue(nowhere, settings))))
+        registry.register(QueueCollector(reader(nowhere)))
         assert "yolo_queue_up 0.0" in generate_latest(registry).decode()
 
 
@@ -159,7 +158,7 @@ def test_labels_are_the_documented_ones(client: httpx2.Client, queue: TaskQueue)
     client.post("/predict", content=b"no image at all")
     assert isinstance(client, TestClient) and isinstance(client.app, Starlette)
     registry: CollectorRegistry = client.app.state.metrics.registry
-    registry.register(QueueCollector(reader(queue)))
+    registry.register(QueueCollector(reader(queue.connection)))
     text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     documented = {
         name.removesuffix("_total"): {label.strip() for label in labels.split(",") if label.strip()}

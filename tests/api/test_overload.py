@@ -2,7 +2,6 @@
 
 import base64
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -12,17 +11,19 @@ import redis
 
 from gateway import atomic
 from gateway.admission import Admission
+from gateway.claims import TaskQueue
 from gateway.detections import TaskView
 from gateway.errors import Overloaded
 from gateway.maintenance import Maintenance
-from gateway.queue import Acceptance, NewTask, TaskQueue, job_key, picture_key, result_key
+from gateway.queue import job_key, picture_key, result_key
 from gateway.rate import retry_after
-from gateway.requests import BatchEntry, TaskRequest
 from gateway.settings import Settings
 from tests.api.clients import client_of
 from tests.api.conftest import NO_TRITON
+from tests.api.submit import submit
 from tests.pictures import encoded
 
+QUEUE_KEY = "rq:queue:predict"
 PICTURE = encoded(64, 48)
 MOST_TASKS = 5
 
@@ -45,13 +46,6 @@ def small_redis(connection: "redis.Redis") -> Iterator[None]:
     connection.config_set("maxmemory", 0)
 
 
-def submit(queue: TaskQueue, size: int = 100, task_id: str = "") -> str:
-    task_id = task_id or uuid.uuid4().hex
-    request = TaskRequest(model="fake", accepted_at=time.time())
-    queue.accept([NewTask(task_id, bytes(size), request)], Acceptance([BatchEntry(0, "", task_id)]))
-    return task_id
-
-
 def book(connection: "redis.Redis") -> tuple[int, int]:
     """Open tasks, and the bytes of their images."""
     return connection.hlen(atomic.OPEN_KEY), int(connection.get(atomic.OPEN_BYTES_KEY) or 0)
@@ -65,29 +59,29 @@ def test_more_tasks_than_allowed_are_refused(client: httpx2.Client) -> None:
     assert 1 <= int(refused.headers["retry-after"]) <= 120
 
 
-def test_more_bytes_than_allowed_are_refused(queue: TaskQueue, connection: "redis.Redis") -> None:
-    submit(queue, 15_000)
+def test_more_bytes_than_allowed_are_refused(settings: Settings, connection: "redis.Redis") -> None:
+    submit(settings, bytes(15_000))
     with pytest.raises(Overloaded, match="1 tasks with 15000 bytes are waiting"):
-        submit(queue, 6_000)
-    submit(queue, 5_000)
+        submit(settings, bytes(6_000))
+    submit(settings, bytes(5_000))
     assert book(connection) == (2, 20_000)
 
 
-def test_an_idle_service_takes_a_request_beyond_the_bounds(queue: TaskQueue) -> None:
-    submit(queue, 50_000)
+def test_an_idle_service_takes_a_request_beyond_the_bounds(settings: Settings) -> None:
+    submit(settings, bytes(50_000))
 
 
-def test_the_bounds_hold_for_many_at_once(queue: TaskQueue, connection: "redis.Redis") -> None:
+def test_the_bounds_hold_for_many_at_once(settings: Settings, connection: "redis.Redis") -> None:
     def tried(_: int) -> bool:
         try:
-            submit(queue)
+            submit(settings, bytes(100))
         except Overloaded:
             return False
         return True
 
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(tried, range(64))) == MOST_TASKS
-    assert connection.llen(queue.rq.key) == MOST_TASKS
+    assert connection.llen(QUEUE_KEY) == MOST_TASKS
 
 
 def test_a_task_that_ends_makes_room(
@@ -116,16 +110,18 @@ def test_a_redis_that_is_nearly_full_takes_no_more(
 
 
 def test_an_accept_that_is_repeated_after_a_lost_answer_is_one_task(
-    queue: TaskQueue, connection: "redis.Redis"
+    settings: Settings, connection: "redis.Redis"
 ) -> None:
-    task_id = submit(queue)
-    submit(queue, task_id=task_id)
-    assert connection.lrange(queue.rq.key, 0, -1) == [task_id.encode()]
+    task_id = submit(settings, bytes(100))
+    submit(settings, bytes(100), task_id)
+    assert connection.lrange(QUEUE_KEY, 0, -1) == [task_id.encode()]
     assert book(connection) == (1, 100)
 
 
-def test_a_task_whose_job_has_vanished_ends(client: httpx2.Client, queue: TaskQueue, connection: "redis.Redis") -> None:
-    kept, vanished = submit(queue), submit(queue)
+def test_a_task_whose_job_has_vanished_ends(
+    client: httpx2.Client, settings: Settings, queue: TaskQueue, connection: "redis.Redis"
+) -> None:
+    kept, vanished = submit(settings, bytes(100)), submit(settings, bytes(100))
     connection.delete(job_key(vanished))
     Maintenance(queue).close_vanished()
     assert connection.hkeys(atomic.OPEN_KEY) == [kept.encode()]
@@ -180,31 +176,33 @@ def test_a_body_beyond_what_may_be_received_is_refused(redis_url: str, kind: str
         assert answer.headers["retry-after"] == "1"
 
 
-def keep(queue: TaskQueue, size: int) -> str:
+def keep(settings: Settings, connection: "redis.Redis", size: int) -> str:
     """A task that has ended with a picture of that size."""
-    task_id = submit(queue)
+    task_id = submit(settings, bytes(100))
     view = TaskView(task_id=task_id, status="SUCCESS", state="succeeded")
-    assert queue.finish(view, pictures={"image/jpeg": bytes(size - 10), "image/png": bytes(10)})
+    assert TaskQueue(connection, settings).finish(
+        view, pictures={"image/jpeg": bytes(size - 10), "image/png": bytes(10)}
+    )
     return task_id
 
 
 def test_pictures_are_bounded_and_the_oldest_make_room(connection: "redis.Redis", redis_url: str) -> None:
-    queue = TaskQueue(connection, Settings(redis_url=redis_url, max_pictures_bytes=1000))
+    settings = Settings(redis_url=redis_url, max_pictures_bytes=1000)
     ids = []
     for size in (400, 400, 300):
-        ids.append(keep(queue, size))
+        ids.append(keep(settings, connection, size))
         connection.zadd(atomic.PICTURES_KEY, {f"{ids[-1]}:{size}": time.time() - 100 + len(ids)})
     assert [connection.exists(picture_key(task_id)) for task_id in ids] == [0, 1, 1]
     assert connection.get(atomic.PICTURES_BYTES_KEY) == b"700"
-    too_large = keep(queue, 1001)
+    too_large = keep(settings, connection, 1001)
     assert connection.exists(picture_key(too_large), result_key(too_large)) == 1, "only the result is kept"
     assert connection.hkeys(picture_key(ids[2])) == [b"image/jpeg", b"image/png"]
 
 
 def test_pictures_that_have_expired_do_not_count(connection: "redis.Redis", redis_url: str) -> None:
-    queue = TaskQueue(connection, Settings(redis_url=redis_url, max_pictures_bytes=1000))
-    old = keep(queue, 400)
+    settings = Settings(redis_url=redis_url, max_pictures_bytes=1000)
+    old = keep(settings, connection, 400)
     connection.zadd(atomic.PICTURES_KEY, {f"{old}:400": time.time() - 4000})
-    keep(queue, 100)
+    keep(settings, connection, 100)
     assert connection.get(atomic.PICTURES_BYTES_KEY) == b"100"
     assert connection.zcard(atomic.PICTURES_KEY) == 1

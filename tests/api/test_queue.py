@@ -2,7 +2,6 @@
 
 import threading
 import time
-import uuid
 from collections.abc import Callable
 
 import httpx2
@@ -11,16 +10,17 @@ import numpy.typing as npt
 import pytest
 import redis
 
+from gateway.claims import TaskQueue
 from gateway.errors import WorkerLost
 from gateway.jobs import Processor
 from gateway.maintenance import Maintenance
 from gateway.modelspec import ModelSpec
 from gateway.pipeline import Pipeline
-from gateway.queue import Acceptance, NewTask, TaskQueue, failure, job_key
-from gateway.requests import BatchEntry, TaskRequest
+from gateway.queue import failure, job_key
 from gateway.settings import Settings
 from gateway.triton import Inference
 from gateway.worker import TaskWorker
+from tests.api.submit import submit
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 
@@ -54,16 +54,15 @@ def worker(settings: Settings, queue: TaskQueue, triton: FakeTriton) -> TaskWork
     return TaskWorker(queue, Processor(Pipeline(triton, settings), settings), settings)
 
 
-def submit(queue: TaskQueue) -> str:
-    task_id = uuid.uuid4().hex
-    request = TaskRequest(model="fake", accepted_at=time.time())
-    queue.accept([NewTask(task_id, encoded(64, 48), request)], Acceptance([BatchEntry(0, "", task_id)]))
-    return task_id
+@pytest.fixture
+def submitted(settings: Settings) -> Callable[[], str]:
+    """Has a task accepted, and gives its id."""
+    return lambda: submit(settings, encoded(64, 48))
 
 
 @pytest.fixture
-def task_id(queue: TaskQueue) -> str:
-    return submit(queue)
+def task_id(submitted: Callable[[], str]) -> str:
+    return submitted()
 
 
 def age_executions(connection: "redis.Redis", queue: TaskQueue) -> None:
@@ -78,18 +77,18 @@ def status(client: httpx2.Client, task_id: str) -> str:
     return str(client.get(f"/result/{task_id}").json()["status"])
 
 
-def test_tasks_are_claimed_in_their_order(queue: TaskQueue) -> None:
-    ids = [submit(queue) for _ in range(3)]
-    claims = [queue.claim(0) for _ in range(4)]
+def test_tasks_are_claimed_in_their_order(queue: TaskQueue, submitted: Callable[[], str]) -> None:
+    ids = [submitted() for _ in range(3)]
+    claims = [queue.claim(0, "worker") for _ in range(4)]
     assert [claim.task_id for claim in claims if claim] == ids and claims[3] is None
 
 
 def test_a_worker_that_dies_between_dequeue_and_begin_loses_nothing(
     client: httpx2.Client, queue: TaskQueue, task_id: str, work: Callable[[], None], connection: "redis.Redis"
 ) -> None:
-    assert queue.claim(0) is not None
+    connection.lmove(queue.rq.key, queue.rq.intermediate_queue_key)
     Maintenance(queue).rescue_lost(10)
-    assert queue.claim(0) is None, "the first look only remembers the id"
+    assert queue.claim(0, "worker") is None, "the first look only remembers the id"
     connection.hset("yolo:between", task_id, str(time.time() - 11))
     Maintenance(queue).rescue_lost(10)
     work()
@@ -105,9 +104,7 @@ def test_a_worker_that_dies_in_a_task_loses_nothing(
     work: Callable[[], None],
     connection: "redis.Redis",
 ) -> None:
-    claim = queue.claim(0)
-    assert claim is not None
-    worker.begin(claim)
+    assert queue.claim(0, "worker") is not None
     assert status(client, task_id) == "PENDING"
     age_executions(connection, queue)
     worker.clean_registries()
@@ -119,9 +116,8 @@ def test_a_task_whose_workers_keep_dying_ends_after_three_tries(
     client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
 ) -> None:
     tries = 0
-    while (claim := queue.claim(0)) is not None:
+    while queue.claim(0, "worker") is not None:
         tries += 1
-        worker.begin(claim)
         age_executions(connection, queue)
         connection.delete("yolo:maintenance")
         worker.clean_registries()
@@ -130,30 +126,27 @@ def test_a_task_whose_workers_keep_dying_ends_after_three_tries(
 
 
 def test_a_task_taken_up_again_goes_to_the_head_of_the_queue(
-    queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
+    queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis", submitted: Callable[[], str]
 ) -> None:
-    later = submit(queue)
-    claim = queue.claim(0)
+    later = submitted()
+    claim = queue.claim(0, "worker")
     assert claim is not None and claim.task_id == task_id
-    worker.begin(claim)
     age_executions(connection, queue)
     worker.clean_registries()
-    order = [claim.task_id for claim in (queue.claim(0), queue.claim(0)) if claim]
+    order = [claim.task_id for claim in (queue.claim(0, "worker"), queue.claim(0, "worker")) if claim]
     assert order == [task_id, later]
 
 
 def test_a_task_that_ended_after_all_is_not_run_again(
     queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis", triton: FakeTriton
 ) -> None:
-    first = queue.claim(0)
+    first = queue.claim(0, "worker")
     assert first is not None
-    execution = worker.begin(first)
-    assert execution is not None
     age_executions(connection, queue)
     worker.clean_registries()  # believed dead, queued again
     view, _ = worker.processor.process(first)
-    queue.finish(view, first.job, execution)  # but it was only slow
-    assert queue.claim(0) is None
+    queue.finish(view, first.request, first.execution)  # but it was only slow
+    assert queue.claim(0, "worker") is None
     assert connection.exists(job_key(task_id)) == 0
     assert len(triton.seen) == 1
 
@@ -161,27 +154,45 @@ def test_a_task_that_ended_after_all_is_not_run_again(
 def test_the_first_end_of_a_task_stays(
     client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
 ) -> None:
-    claim = queue.claim(0)
+    claim = queue.claim(0, "worker")
     assert claim is not None
-    execution = worker.begin(claim)
     view, _ = worker.processor.process(claim)
-    assert queue.finish(view, claim.job, execution)
+    assert queue.finish(view, claim.request, claim.execution)
     assert not queue.finish(failure(task_id, WorkerLost("believed dead")))
     assert status(client, task_id) == "SUCCESS"
     client.delete(f"/result/{task_id}")
-    assert not queue.finish(view, claim.job, execution), "the client wants it forgotten"
+    assert not queue.finish(view, claim.request, claim.execution), "the client wants it forgotten"
     assert client.get(f"/result/{task_id}").status_code == 404
 
 
-def test_a_claimed_task_that_ended_elsewhere_is_not_begun(
-    queue: TaskQueue, worker: TaskWorker, task_id: str, connection: "redis.Redis"
+def test_a_task_that_ended_before_it_was_begun_is_not_begun(
+    queue: TaskQueue, task_id: str, connection: "redis.Redis"
 ) -> None:
-    claim = queue.claim(0)
-    assert claim is not None
     queue.finish(failure(task_id, WorkerLost("believed dead")))
-    assert worker.begin(claim) is None
-    assert connection.llen(queue.rq.intermediate_queue_key) == 0
+    assert queue.claim(0, "worker") is None
+    assert connection.exists(job_key(task_id), queue.rq.key, queue.rq.intermediate_queue_key) == 0
     assert connection.zcard(queue.rq.started_job_registry.key) == 0
+
+
+def test_a_task_is_waited_for(queue: TaskQueue, submitted: Callable[[], str], connection: "redis.Redis") -> None:
+    later = threading.Timer(0.3, submitted)
+    later.start()
+    claim = queue.claim(5, "worker")
+    later.join()
+    assert claim is not None and claim.image == encoded(64, 48)
+    assert connection.llen(queue.rq.intermediate_queue_key) == 0
+
+
+def test_a_claim_is_in_the_books_of_rq(queue: TaskQueue, task_id: str, connection: "redis.Redis") -> None:
+    claim = queue.claim(0, "worker")
+    assert claim is not None
+    job = queue.rq.fetch_job(task_id)
+    assert job is not None and (job.get_status(), job.worker_name) == ("started", "worker")
+    (execution,) = job.get_executions()
+    assert execution == claim.execution
+    assert (execution.composite_key, execution.worker_name) == (claim.execution.composite_key, "worker")
+    assert queue.rq.started_job_registry.get_job_ids(cleanup=False) == [task_id]
+    assert connection.smembers(execution.worker_executions_key) == {execution.composite_key.encode()}
 
 
 def test_what_is_left_of_a_deleted_job_harms_no_worker(
@@ -189,7 +200,7 @@ def test_what_is_left_of_a_deleted_job_harms_no_worker(
 ) -> None:
     connection.delete(job_key(task_id))
     connection.hset(job_key(task_id), "status", "queued")
-    assert queue.claim(0) is None
+    assert queue.claim(0, "worker") is None
     assert connection.exists(job_key(task_id)) == 0
 
 
@@ -197,11 +208,9 @@ def test_a_given_back_task_costs_no_try(
     client: httpx2.Client, queue: TaskQueue, worker: TaskWorker, task_id: str, work: Callable[[], None]
 ) -> None:
     for _ in range(5):
-        claim = queue.claim(0)
+        claim = queue.claim(0, "worker")
         assert claim is not None
-        execution = worker.begin(claim)
-        assert execution is not None
-        queue.give_back(claim.job, execution)
+        queue.give_back(claim)
     work()
     assert status(client, task_id) == "SUCCESS"
 
@@ -225,8 +234,9 @@ class TestAlone:
         triton: CrowdedTriton,
         connection: "redis.Redis",
         client: httpx2.Client,
+        submitted: Callable[[], str],
     ) -> None:
-        ids = [submit(queue) for _ in range(7)]
+        ids = [submitted() for _ in range(7)]
         connection.hset(job_key(ids[3]), "retries_left", 1)
         work()
         assert [status(client, task_id) for task_id in ids] == ["SUCCESS"] * 7
@@ -237,7 +247,7 @@ class TestAlone:
 def test_a_try_is_timed_and_waiting_for_triton_is_not(settings: Settings, queue: TaskQueue, task_id: str) -> None:
     triton = CrowdedTriton(seconds=0.6, outages=1)
     processor = Processor(Pipeline(triton, settings), settings)
-    claim = queue.claim(0)
+    claim = queue.claim(0, "worker")
     assert claim is not None and processor.longest_try() < 0.01
     running = threading.Thread(target=processor.process, args=[claim])
     running.start()
@@ -263,6 +273,6 @@ class TestStopping:
         worker.stop()
         running.join(timeout=10)
         assert not running.is_alive()
-        claim = queue.claim(0)
-        assert claim is not None and claim.task_id == task_id
         assert connection.zcard(queue.rq.started_job_registry.key) == 0
+        claim = queue.claim(0, "worker")
+        assert claim is not None and claim.task_id == task_id

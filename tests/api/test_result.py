@@ -8,9 +8,10 @@ import redis
 from starlette.testclient import TestClient
 
 from gateway.app import create_app
+from gateway.claims import TaskQueue
 from gateway.detections import TaskView
 from gateway.modelspec import ModelSpec
-from gateway.queue import TaskQueue, image_key, result_key
+from gateway.queue import image_key, result_key
 from gateway.settings import Settings
 from tests.api.clients import URL
 from tests.fakes import FakeTriton
@@ -94,10 +95,10 @@ def test_an_expired_image_is_a_failure_with_a_reason(
 
 def test_a_result_expires(client: httpx2.Client, task_id: str, settings: Settings, connection: "redis.Redis") -> None:
     queue = TaskQueue(connection, Settings(redis_url=settings.redis_url, result_ttl=1))
-    claim = queue.claim(0)
+    claim = queue.claim(0, "worker")
     assert claim is not None
     ended = TaskView(task_id=task_id, status="SUCCESS", state="succeeded")
-    queue.finish(ended, claim.job, queue.begin(claim, "worker", 20))
+    queue.finish(ended, claim.request, claim.execution)
     assert client.get(f"/result/{task_id}").json()["status"] == "SUCCESS"
     time.sleep(1.1)
     assert client.get(f"/result/{task_id}").status_code == 404

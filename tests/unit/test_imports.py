@@ -39,12 +39,14 @@ WEB = {
     "server",
     "shutdown",
     "service",
+    "submission",
     "tasks",
     "uploads",
 }
 WORKER = {
     "worker",
     "allocation",
+    "claims",
     "jobs",
     "pipeline",
     "triton",

@@ -1,0 +1,24 @@
+"""Tasks accepted as the gateway accepts them, without a request."""
+
+import asyncio
+import time
+import uuid
+
+import redis.asyncio as aioredis
+
+from gateway.requests import BatchEntry, TaskRequest
+from gateway.settings import Settings
+from gateway.submission import Acceptance, NewTask, Submission
+
+
+def submit(settings: Settings, image: bytes, task_id: str = "") -> str:
+    """The id of a new task. Raises as `Submission.accept` does."""
+    task_id = task_id or uuid.uuid4().hex
+
+    async def accepted() -> None:
+        async with aioredis.Redis.from_url(settings.redis_url) as connection:
+            task = NewTask(task_id, image, TaskRequest(model="fake", accepted_at=time.time()))
+            await Submission(connection, settings).accept([task], Acceptance([BatchEntry(0, "", task_id)]))
+
+    asyncio.run(accepted())
+    return task_id
