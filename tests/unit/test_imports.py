@@ -58,6 +58,7 @@ WORKER = {
     "colours",
 }
 SHARED = {
+    "allowed",
     "logs",
     "metrics",
     "scrape",
