@@ -20,14 +20,16 @@ class NotAllowed(ValueError):
 def checked(given: Mapping[str, object], kind: type[_Struct], *, strict: bool = False) -> _Struct:
     """A `kind` of the values of its fields in `given`; unless `strict`, text stands for numbers and truth values.
 
-    Raises NotAllowed for the first value that is none.
+    Raises NotAllowed for the first value that is none, None among them.
     """
     values = {name: given[name] for name in kind.__struct_fields__ if name in given}
     for name, value in values.items():
         try:
-            msgspec.convert({name: value}, kind, strict=strict)
+            found = msgspec.convert({name: value}, kind, strict=strict)
         except msgspec.ValidationError as error:
-            raise NotAllowed(name, _in_words(fields(kind)[name].type)) from error
+            raise _not_allowed(name, kind) from error
+        if getattr(found, name) is None:  # the text `null`
+            raise _not_allowed(name, kind)
     return msgspec.convert(values, kind, strict=strict)
 
 
@@ -36,6 +38,10 @@ def fields(kind: type[msgspec.Struct]) -> dict[str, inspect.Field]:
     info = inspect.type_info(kind)
     assert isinstance(info, inspect.StructType)
     return {field.name: field for field in info.fields}
+
+
+def _not_allowed(name: str, kind: type[msgspec.Struct]) -> NotAllowed:
+    return NotAllowed(name, _in_words(fields(kind)[name].type))
 
 
 def _in_words(kind: inspect.Type) -> str:

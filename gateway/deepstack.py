@@ -16,9 +16,8 @@ from gateway.accept import accept, task_request
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage, TaskNotFound, TaskRunning
 from gateway.operations import BINARY, MODEL, Answer, Operation, Parameter, as_json, fields_of
-from gateway.parameters import Choices
+from gateway.parameters import CameraChoices, Choices, parse
 from gateway.predictions import (
-    Form,
     ModelNames,
     Ping,
     UpdateAvailable,
@@ -94,7 +93,8 @@ async def _detect(request: Request) -> Response:
         if not upload.images:
             raise NoImage(f"send the image as the multipart field `{FIELD}`")
         services.metrics.uploaded.observe(len(upload.images[0].data))
-        wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
+        conf = parse(CameraChoices, upload.fields).min_confidence
+        wanted = await _wanted(request, Choices(model=model, conf=conf))
         accepted = await run_in_threadpool(accept, request, Upload(upload.images[:1]), wanted, Choices(), "")
         del upload  # the answer may take long, the image need not
     task_id = accepted.entries[0].task_id
@@ -109,14 +109,6 @@ async def _detect(request: Request) -> Response:
         return _failure(view.error.status, view.error.detail)
     assert isinstance(view.result, DetectionResult)
     return JSON(vision_answer(view.result, "custom" if model else "detect", time.monotonic() - begun, request_id.get()))
-
-
-def _min_confidence(upload: Upload) -> float:
-    given = upload.fields.get("min_confidence", "").strip()
-    try:
-        return msgspec.convert({"min_confidence": given} if given else {}, Form, strict=False).min_confidence
-    except msgspec.ValidationError as error:
-        raise InvalidParameter(f"min_confidence={given} is not allowed; give a number from 0 to 1") from error
 
 
 async def _wanted(request: Request, choices: Choices) -> TaskRequest:
@@ -158,7 +150,7 @@ _API_KEY = {"description": "taken, because DeepStack's clients send it"}
 _VISION_BODY = {
     "multipart/form-data": (
         Parameter("image", {**BINARY, "description": "the image"}, "body", required=True),
-        *fields_of(Form, where="body"),
+        *fields_of(CameraChoices, "body"),
         Parameter("api_key", _API_KEY, "body"),
     )
 }
