@@ -29,7 +29,7 @@ from gateway.predictions import (
 from gateway.requestid import request_id
 from gateway.requests import TaskRequest
 from gateway.responses import JSON, services_of
-from gateway.uploads import FIELD, Upload, read_upload
+from gateway.uploads import FIELD, read_upload
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
 _STATUSES = {409: 503, 410: 503, 415: 400, 422: 400}
@@ -93,9 +93,11 @@ async def _detect(request: Request) -> Response:
         if not upload.images:
             raise NoImage(f"send the image as the multipart field `{FIELD}`")
         services.metrics.uploaded.observe(len(upload.images[0].data))
+        if len(upload.images) > 1:
+            raise InvalidParameter(f"{FIELD}: give one image, not {len(upload.images)}")
         conf = parse(CameraChoices, upload.fields).min_confidence
         wanted = await _wanted(request, Choices(model=model, conf=conf))
-        accepted = await run_in_threadpool(accept, request, Upload(upload.images[:1]), wanted, Choices(), "")
+        accepted = await run_in_threadpool(accept, request, upload, wanted, Choices(), "")
         del upload  # the answer may take long, the image need not
     task_id = accepted.entries[0].task_id
     logs.task_id.set(task_id)
@@ -157,7 +159,7 @@ _VISION_BODY = {
 _FOUND = Answer(200, "What was found.", as_json(VisionAnswer), examples={"found": examples.VISION})
 _LISTED = Answer(200, "The models.", as_json(ModelNames), examples={"models": examples.VISION_MODELS})
 _VISION_FAILURES = {
-    400: "No image, a broken one, or a wrong parameter.",
+    400: "No image, a broken one, several, or a wrong parameter.",
     404: "No such model.",
     413: "The image is too large.",
     500: "The model does not fit, the worker was lost, or a defect of this service.",
