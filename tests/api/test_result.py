@@ -23,10 +23,11 @@ def task_id(client: httpx2.Client) -> str:
     return str(answer.json()["task_id"])
 
 
-@pytest.mark.parametrize("unknown", ["0" * 32, "nonsense", "%2e%2e", "a" * 500])
+@pytest.mark.parametrize("unknown", ["0" * 32, "nonsense", "%2e%2e", "a" * 500, "two%0d%0alines"])
 def test_an_unknown_task(client: httpx2.Client, unknown: str) -> None:
     answer = client.get(f"/result/{unknown}")
     assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+    assert len(answer.json()["detail"].splitlines()) == 1
 
 
 def test_wait_returns_when_the_task_ends(client: httpx2.Client, task_id: str, work: Callable[[], None]) -> None:
