@@ -21,7 +21,6 @@ _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
 _Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT_SECONDS)]
 _Wait = Annotated[_Seconds | None, Meta(description="seconds to wait for the result, from 0 to 60")]
-_Class = Annotated[str, Meta(min_length=1)] | Annotated[int, Meta(ge=0)]
 
 
 class Choices(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +39,7 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     iou: Annotated[_Fraction | None, Meta(description="overlap above which NMS suppresses, from 0 to 1")] = None
     max_det: Annotated[_Count | None, Meta(description="most detections, from 1 to 1000")] = None
     classes: Annotated[
-        str | list[_Class],
+        str | list[str | int],
         Meta(
             description="labels or class ids: with commas between, or as a list",
             extra={"give": "labels or class ids, with commas between or in JSON as a list"},
@@ -144,9 +143,8 @@ def _whole(value: object) -> object:
 
 
 def _shown(value: object, typed: bool = False) -> str:
-    """On one line, and no longer than is needed to know it again."""
+    """No longer than is needed to know it again."""
     if isinstance(value, list | dict):
         return "[…]" if isinstance(value, list) else "{…}"  # of any depth
     text = json.dumps(value, ensure_ascii=False) if typed else str(value)
-    line = " ".join(text[: _LONGEST_SHOWN + 1].split())
-    return line if len(line) <= _LONGEST_SHOWN else f"{line[:_LONGEST_SHOWN]}…"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

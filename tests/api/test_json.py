@@ -78,7 +78,6 @@ FRACTION, COUNT, CLASSES = "a number from 0 to 1", "a whole number from 1 to 100
         ("classes", {"person": True}, "{…}", CLASSES),
         ("classes", [True], "[…]", CLASSES),
         ("classes", [["person"]], "[…]", CLASSES),
-        ("classes", [""], "[…]", CLASSES),
         ("classes", 0, "0", CLASSES),
         ("wait", "5", '"5"', "a number from 0 to 60"),
         ("wait", 61, "61", "a number from 0 to 60"),
