@@ -15,14 +15,14 @@ from gateway.errors import GatewayError, InvalidParameter, SwitchedOff
 from gateway.guard import owner_of
 from gateway.images import probe
 from gateway.keys import new_id
-from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, parse, with_defaults
+from gateway.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, joined, parse, with_defaults
 from gateway.requestid import request_id
 from gateway.requests import BatchEntry, TaskRequest
 from gateway.responses import JSON, server_timing, services_of
 from gateway.results import Watch
 from gateway.settings import Settings
 from gateway.submission import Acceptance, NewTask
-from gateway.uploads import Upload, UploadedImage, joined, read_upload, too_large
+from gateway.uploads import Upload, UploadedImage, read_upload, too_large
 
 _LONGEST_KEY = 255
 
@@ -35,11 +35,11 @@ async def predict(request: Request) -> Response:
             upload = await read_upload(request, services.settings, received)
             for size in [len(image.data) for image in upload.images]:
                 services.metrics.uploaded.observe(size)
-            choices = parse({**upload.fields, **joined(request.query_params.multi_items())})
+            choices = parse(Choices, upload.fields, joined(request.query_params.multi_items()))
             if upload.url:
                 upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
                 received(len(upload.images[-1].data))
-            wait, preferred = wait_seconds(request, choices)
+            wait, preferred = wait_seconds(request, choices.wait)
             request.state.waits = bool(wait)
             key = _idempotency_key(request)
             wanted = await task_request(request, choices)
@@ -54,14 +54,16 @@ async def predict(request: Request) -> Response:
         return _pending_answer(accepted.entries[0].task_id, headers)
 
 
-def wait_seconds(request: Request, choices: Choices) -> tuple[float, bool]:
-    """How long to wait, and whether a Prefer header (RFC 7240) said so. Raises InvalidParameter."""
+def wait_seconds(request: Request, wanted: float | None) -> tuple[float, bool]:
+    """How long to wait, and whether a Prefer header (RFC 7240) said so: a hint, of which at most 60 s are granted."""
+    if wanted is not None:
+        return wanted, False
     for preference in ",".join(request.headers.getlist("prefer")).split(","):
         name, _, value = preference.partition(";")[0].partition("=")
         seconds = value.strip('" ')
-        if name.strip().lower() == "wait" and seconds.isdecimal() and "wait" not in request.query_params:
+        if name.strip().lower() == "wait" and seconds.isdecimal():
             return min(float(seconds), LONGEST_WAIT_SECONDS), True
-    return min(choices.wait, LONGEST_WAIT_SECONDS), False
+    return 0.0, False
 
 
 async def task_request(request: Request, choices: Choices) -> TaskRequest:

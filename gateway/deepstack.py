@@ -15,9 +15,8 @@ from gateway.accept import accept, task_request
 from gateway.detections import DetectionResult, Problem, TaskView
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage, TaskNotFound, TaskRunning
 from gateway.operations import BINARY, MODEL, Answer, Operation, Parameter, as_json, fields_of
-from gateway.parameters import Choices
+from gateway.parameters import CameraChoices, Choices, parse
 from gateway.predictions import (
-    Form,
     ModelNames,
     Ping,
     UpdateAvailable,
@@ -30,7 +29,7 @@ from gateway.requestid import request_id
 from gateway.requests import TaskRequest
 from gateway.responses import JSON, services_of
 from gateway.results import Watch
-from gateway.uploads import FIELD, Upload, read_upload
+from gateway.uploads import FIELD, read_upload
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
 _STATUSES = {409: 503, 410: 503, 415: 400, 422: 400}
@@ -95,8 +94,11 @@ async def _detect(request: Request) -> Response:
             if not upload.images:
                 raise NoImage(f"send the image as the multipart field `{FIELD}`")
             services.metrics.uploaded.observe(len(upload.images[0].data))
-            wanted = await _wanted(request, Choices(model=model, conf=_min_confidence(upload)))
-            accepted = await accept(request, Upload(upload.images[:1]), wanted, Choices(), "", watch)
+            if len(upload.images) > 1:
+                raise InvalidParameter(f"{FIELD}: give one image, not {len(upload.images)}")
+            conf = parse(CameraChoices, upload.fields).min_confidence
+            wanted = await _wanted(request, Choices(model=model, conf=conf))
+            accepted = await accept(request, upload, wanted, Choices(), "", watch)
             del upload  # the answer may take long, the image need not
         task_id = accepted.entries[0].task_id
         logs.task_id.set(task_id)
@@ -110,14 +112,6 @@ async def _detect(request: Request) -> Response:
         return _failure(view.error.status, view.error.detail)
     assert isinstance(view.result, DetectionResult)
     return JSON(vision_answer(view.result, "custom" if model else "detect", time.monotonic() - begun, request_id.get()))
-
-
-def _min_confidence(upload: Upload) -> float:
-    given = upload.fields.get("min_confidence", "").strip()
-    try:
-        return msgspec.convert({"min_confidence": given} if given else {}, Form, strict=False).min_confidence
-    except msgspec.ValidationError as error:
-        raise InvalidParameter(f"min_confidence={given} is not allowed; give a number from 0 to 1") from error
 
 
 async def _wanted(request: Request, choices: Choices) -> TaskRequest:
@@ -159,14 +153,14 @@ _API_KEY = {"description": "taken, because DeepStack's clients send it"}
 _VISION_BODY = {
     "multipart/form-data": (
         Parameter("image", {**BINARY, "description": "the image"}, "body", required=True),
-        *fields_of(Form, where="body"),
+        *fields_of(CameraChoices, "body"),
         Parameter("api_key", _API_KEY, "body"),
     )
 }
 _FOUND = Answer(200, "What was found.", as_json(VisionAnswer), examples={"found": examples.VISION})
 _LISTED = Answer(200, "The models.", as_json(ModelNames), examples={"models": examples.VISION_MODELS})
 _VISION_FAILURES = {
-    400: "No image, a broken one, or a wrong parameter.",
+    400: "No image, a broken one, several, or a wrong parameter.",
     404: "No such model.",
     413: "The image is too large.",
     500: "The model does not fit, the worker was lost, or a defect of this service.",

@@ -56,7 +56,7 @@ class GatewayError(Exception):
 
     @property
     def detail(self) -> str:
-        return str(self)
+        return " ".join(str(self).split())  # what a client has sent may stand in it
 
     @property
     def headers(self) -> dict[str, str]:

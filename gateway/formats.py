@@ -16,7 +16,6 @@ from typing import Literal, get_args
 import msgspec
 
 from gateway.detections import DetectionResult, TaskView
-from gateway.errors import InvalidParameter
 
 Format = Literal["json", "coco", "yolo", "csv"]
 PictureType = Literal["image/jpeg", "image/png"]
@@ -83,14 +82,6 @@ class Document(msgspec.Struct, frozen=True):
     content: bytes
     media_type: str
     filename: str
-
-
-def parse_format(given: str) -> Format:
-    """The value of `?format=`. Raises InvalidParameter with what is allowed."""
-    for name in get_args(Format):
-        if given == name:
-            return name  # type: ignore[no-any-return]
-    raise InvalidParameter(f"format={given}: give one of {', '.join(get_args(Format))}")
 
 
 def document(view: TaskView, form: Format, *, scores: bool = False) -> Document | None:

@@ -33,6 +33,8 @@ _ABOUT = """Upload an image, get a task, read the detections.
 Every error is problem details (RFC 9457) with a `code`. Paths and methods that are not listed here are answered with
 404 `not_found` and 405 `method_not_allowed`. Every answer carries an `X-Request-ID`: yours, or a new one.
 
+A parameter counts as not given where it is empty in a query or a form, or null in JSON.
+
 If the operator has set up API keys, everything but the health checks and this description needs one."""
 
 ANSWER_HEADERS: dict[str, Any] = {
@@ -143,7 +145,7 @@ def _operation(operation: Operation, components: _Components) -> dict[str, Any]:
         described["description"] = _unwrapped(more)
     described["parameters"] = [_parameter(each, components) for each in (*operation.parameters, _REQUEST_ID)]
     if operation.body:
-        content = {media: _content(fields, components) for media, fields in operation.body.items()}
+        content = {media: _content(media, fields, components) for media, fields in operation.body.items()}
         described["requestBody"] = {"required": True, "content": content}
     if operation.public:
         described["security"] = []
@@ -171,10 +173,19 @@ def _property(parameter: Parameter, components: _Components) -> Schema:
     return schema
 
 
-def _content(fields: tuple[Parameter, ...] | None, components: _Components) -> dict[str, Any]:
+def _or_null(schema: Schema) -> Schema:
+    told = {name: schema[name] for name in ("description", "default") if name in schema}
+    value = {name: schema[name] for name in schema if name not in told}
+    return told | {"anyOf": [*value.get("anyOf", [value]), {"type": "null"}]}
+
+
+def _content(media: str, fields: tuple[Parameter, ...] | None, components: _Components) -> dict[str, Any]:
     if fields is None:
         return {}
-    schema: Schema = {"type": "object", "properties": {each.name: _property(each, components) for each in fields}}
+    properties = {each.name: _property(each, components) for each in fields}
+    if media == "application/json":
+        properties |= {each.name: _or_null(properties[each.name]) for each in fields if not each.required}
+    schema: Schema = {"type": "object", "properties": properties}
     if required := [each.name for each in fields if each.required is True]:
         schema["required"] = required
     if one_of := [{"required": [each.name]} for each in fields if each.required == "one of"]:

@@ -10,7 +10,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import GatewayError
-from gateway.parameters import Choices
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -69,17 +68,9 @@ def as_json(kind: Any) -> dict[str, Any]:
     return {"application/json": kind}
 
 
-def fields_of(
-    kind: type[msgspec.Struct], *names: str, where: Literal["query", "body"] = "query"
-) -> tuple[Parameter, ...]:
-    """A parameter for each field of a struct with these names, for all fields when no name is given."""
-    fields = msgspec.structs.fields(kind)
-    return tuple(Parameter(row.name, row.type, where, row.default) for row in fields if not names or row.name in names)
-
-
-def choices(*names: str, where: Literal["query", "body"] = "query") -> tuple[Parameter, ...]:
-    """The parameters of `Choices` with these names, all when none is given."""
-    return fields_of(Choices, *names, where=where)
+def fields_of(kind: type[msgspec.Struct], where: Literal["query", "body"] = "query") -> tuple[Parameter, ...]:
+    """A parameter for each field of a struct."""
+    return tuple(Parameter(row.name, row.type, where, row.default) for row in msgspec.structs.fields(kind))
 
 
 TASK_ID = Parameter("task_id", Annotated[str, Meta(description="as `POST /predict` gave it")], "path")
@@ -87,7 +78,13 @@ BATCH_ID = Parameter("batch_id", Annotated[str, Meta(description="as `POST /pred
 MODEL = Parameter("name", Annotated[str, Meta(description="the name of a model that Triton serves")], "path")
 PREFER = Parameter(
     "Prefer",
-    Annotated[str, Meta(description="`wait=N`: seconds to wait for the result (RFC 7240)", examples=["wait=10"])],
+    Annotated[
+        str,
+        Meta(
+            description="`wait=N`: seconds to wait for the result (RFC 7240), of which at most 60 are granted",
+            examples=["wait=10"],
+        ),
+    ],
     "header",
 )
 IDEMPOTENCY_KEY = Parameter(

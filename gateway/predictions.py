@@ -7,22 +7,14 @@ https://github.com/codeproject/CodeProject.AI-Server (modules/ObjectDetectionYOL
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta, field
+from msgspec import field
 
 from gateway.detections import Detection, DetectionResult
 
 _NAMED_LABELS = 3
-
-
-class Form(msgspec.Struct):
-    """The parameters beside the image."""
-
-    min_confidence: Annotated[float, Meta(ge=0, le=1, description="least confidence of a prediction, from 0 to 1")] = (
-        0.4
-    )
 
 
 class Prediction(msgspec.Struct):

@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 
 from gateway import accept, batches, deepstack, docs, errors, examples, openapi, service, tasks
 from gateway.detections import BatchView, TaskView
-from gateway.formats import CocoDataset, Format
+from gateway.formats import CocoDataset
 from gateway.guard import guarded
 from gateway.models import ModelList, ModelView
 from gateway.operations import (
@@ -28,8 +28,9 @@ from gateway.operations import (
     Operation,
     Parameter,
     as_json,
-    choices,
+    fields_of,
 )
+from gateway.parameters import Choices, ResultChoices
 from gateway.responses import JSON
 from gateway.service import Alive, Ready
 
@@ -50,9 +51,6 @@ def _document() -> dict[str, Any]:
     return openapi.document(operations)
 
 
-_FORMAT = Parameter(
-    "format", Annotated[Format, Meta(description="the form of a result; what has none stays JSON")], "query", "json"
-)
 _IMAGES = {"type": "array", "minItems": 1, "items": BINARY, "description": "one image, or several for a batch"}
 _BASE64 = {
     "type": "string",
@@ -83,17 +81,17 @@ operations = [
         path="/predict",
         handler=accept.predict,
         tag="Tasks",
-        parameters=(*choices(), PREFER, IDEMPOTENCY_KEY),
+        parameters=(*fields_of(Choices), PREFER, IDEMPOTENCY_KEY),
         body={
             "multipart/form-data": (
                 Parameter("image", _IMAGES, "body", required="one of"),
                 Parameter("url", _URL, "body", required="one of"),
-                *choices(where="body"),
+                *fields_of(Choices, "body"),
             ),
             "application/json": (
                 Parameter("image", _BASE64, "body", required="one of"),
                 Parameter("url", _URL, "body", required="one of"),
-                *choices(where="body"),
+                *fields_of(Choices, "body"),
             ),
             **dict.fromkeys(IMAGE_TYPES),
         },
@@ -127,7 +125,7 @@ operations = [
         path="/result/{task_id}",
         handler=tasks.result,
         tag="Tasks",
-        parameters=(TASK_ID, *choices("wait"), _FORMAT, PREFER),
+        parameters=(TASK_ID, *fields_of(ResultChoices), PREFER),
         answers=(
             Answer(
                 200,

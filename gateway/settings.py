@@ -3,16 +3,20 @@
 import ipaddress
 import os
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
+
+from gateway.allowed import NotAllowed, checked, fields
 
 _PORTS = r"^[0-9]{1,5}(,[0-9]{1,5})*$"
 _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
 _SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _SECRETS = f"^{_SECRET}( {_SECRET})*$"
+_SECRETS_IN_WORDS = "whsec_ and at least 24 bytes in base64, several such with one space between"
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
+_RATE_IN_WORDS = "requests and the time they are for, such as 600/minute (second, minute, hour or day)"
 _NEVER_SHOWN = frozenset({"webhook_secret", "api_keys", "triton_key"})
 
 
@@ -70,15 +74,25 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fetch_timeout: Annotated[float, Meta(gt=0, description="longest fetch of an image by URL, seconds")] = 10.0
     callbacks: Annotated[bool, Meta(description="whether a task may have a callback_url; needs WEBHOOK_SECRET")] = False
     webhook_secret: Annotated[
-        Annotated[str, Meta(pattern=_SECRETS)] | None,
+        Annotated[str, Meta(pattern=_SECRETS, extra={"give": _SECRETS_IN_WORDS})] | None,
         Meta(description="signs webhooks: whsec_ and at least 24 bytes in base64; several with spaces between"),
     ] = None
     webhook_timeout: Annotated[float, Meta(gt=0, description="longest try to deliver a webhook, seconds")] = 10.0
     webhook_delays: Annotated[
-        str, Meta(pattern=_SECONDS, description="pauses before each new try of a webhook, seconds")
+        str,
+        Meta(
+            pattern=_SECONDS,
+            description="pauses before each new try of a webhook, seconds",
+            extra={"give": "seconds with commas between, such as 5,30,120"},
+        ),
     ] = "5,30,120,600,3600"
     outbound_ports: Annotated[
-        str, Meta(pattern=_PORTS, description="ports that the URL of an image or a callback may have")
+        str,
+        Meta(
+            pattern=_PORTS,
+            description="ports that the URL of an image or a callback may have",
+            extra={"give": "ports with commas between, such as 443,8443"},
+        ),
     ] = "443"
     metrics_host: Annotated[str, Meta(description="address that metrics are served on")] = "127.0.0.1"
     metrics_port: Annotated[int, Meta(ge=0, le=65535, description="port of the gateway's metrics, 0 for none")] = 9464
@@ -89,7 +103,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="folder through which the worker processes of a host share that port")
     ] = ""
     log_format: Annotated[
-        str, Meta(pattern="^(json|text)$", description="json: one object a line; text: lines for people")
+        Literal["json", "text"], Meta(description="json: one object a line; text: lines for people")
     ] = "text"
     api_keys_file: Annotated[
         str | None, Meta(description="file of the API keys that are accepted; without keys none is asked for")
@@ -98,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         None
     )
     rate_limit: Annotated[
-        Annotated[str, Meta(pattern=f"^{RATE}$")] | None,
+        Annotated[str, Meta(pattern=f"^{RATE}$", extra={"give": _RATE_IN_WORDS})] | None,
         Meta(description="requests of one key, or of one address without keys, such as 600/minute"),
     ] = None
     published_on: Annotated[
@@ -124,10 +138,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2.0
     stop_timeout: Annotated[float, Meta(ge=1, description="longest time the gateway takes to stop, seconds")] = 9.0
     triton_key: Annotated[
-        Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$")] | None,
+        Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
+        | None,
         Meta(description="opens Triton's model control, where it asks for a key"),
     ] = None
-    log_level: Annotated[str, Meta(pattern="^(debug|info|warning|error)$", description="least level logged")] = "info"
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
 
     @property
     def url_ports(self) -> frozenset[int]:
@@ -157,14 +172,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 def load(environment: Mapping[str, str] | None = None) -> Settings:
     """Read the settings from `environment` (the process's own when None). Empty values count as not given."""
     source = os.environ if environment is None else environment
-    names = [field.name for field in msgspec.structs.fields(Settings)]
-    given = {name: source[name.upper()] for name in names if source.get(name.upper())}
+    given = {name: source[name.upper()] for name in Settings.__struct_fields__ if source.get(name.upper())}
     try:
-        settings = msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        field = str(error).rpartition("$.")[2].rstrip("`")
-        value = "..." if field in _NEVER_SHOWN else given.get(field)
-        raise SettingsError(f"{field.upper()}={value}: {error}") from error
+        settings = checked(given, Settings)
+    except NotAllowed as error:
+        value = "..." if error.name in _NEVER_SHOWN else given[error.name]
+        raise SettingsError(f"{error.name.upper()}={value}: give {error.allowed}") from error
     if settings.callbacks and settings.webhook_secret is None:
         raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")
     return settings
@@ -172,10 +185,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 def rows() -> list[tuple[str, Any, str]]:
     """The settings table: (environment variable, default, description)."""
-    info = msgspec.inspect.type_info(Settings)
-    assert isinstance(info, msgspec.inspect.StructType)
     table = []
-    for field in info.fields:
+    for field in fields(Settings).values():
         kind = field.type
         assert isinstance(kind, msgspec.inspect.Metadata)
         described = (kind.extra_json_schema or {}).get("description", "")

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from gateway.accept import wait_seconds
 from gateway.detections import TaskView
 from gateway.errors import NotAcceptable
-from gateway.formats import document, parse_format, picture_type
-from gateway.parameters import parse
+from gateway.formats import document, picture_type
+from gateway.parameters import ResultChoices, joined, parse
 from gateway.responses import JSON, server_timing, services_of
 
 _PRIVATE = {"Cache-Control": "no-store"}
@@ -22,8 +22,8 @@ async def result(request: Request) -> Response:
     """The task as it stands, or with `wait` once it has ended; its result in the asked-for `format`."""
     results = services_of(request).results
     task_id = request.path_params["task_id"]
-    seconds, preferred = wait_seconds(request, parse({"wait": request.query_params.get("wait", "")}))
-    form = parse_format(request.query_params.get("format", "json"))
+    choices = parse(ResultChoices, joined(request.query_params.multi_items()))
+    seconds, preferred = wait_seconds(request, choices.wait)
     request.state.waits = bool(seconds)
     headers = {**_PRIVATE, **({"Preference-Applied": f"wait={seconds:g}"} if preferred else {})}
     if seconds:
@@ -34,8 +34,8 @@ async def result(request: Request) -> Response:
             view = await results.with_outlook(view)
     else:
         view = await results.read(task_id)
-    if form != "json":
-        shown = document(msgspec.json.decode(view, type=TaskView), form)
+    if choices.format != "json":
+        shown = document(msgspec.json.decode(view, type=TaskView), choices.format)
         if shown is not None:
             headers["Content-Disposition"] = f'inline; filename="{shown.filename}"'
             return Response(shown.content, media_type=shown.media_type, headers=headers)

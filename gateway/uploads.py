@@ -1,7 +1,7 @@
 """Request body → encoded images and form fields, in memory and bounded."""
 
 import base64
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -19,13 +19,13 @@ from gateway.errors import (
     TooManyImages,
     UnsupportedImage,
 )
-from gateway.parameters import describe
+from gateway.parameters import NOTHING, PARAMETERS, Given, joined
 from gateway.settings import Settings
 
 FIELD = "image"
 _ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the images
 _LONGEST_FIELD_BYTES = 4096
-_PARAMETERS = {*describe(), "url", "min_confidence"}
+_NAMES = PARAMETERS | {"url"}
 
 
 @dataclass
@@ -39,16 +39,16 @@ class UploadedImage:
 
 @dataclass
 class Upload:
-    """What a request carries: images, parameters by name, or the address of an image."""
+    """What the body of a request carries: images or the address of one, and parameters."""
 
     images: list[UploadedImage] = field(default_factory=list)
-    fields: dict[str, str] = field(default_factory=dict)
+    fields: Given = NOTHING
     url: str = ""
 
 
 class _JSONBody(msgspec.Struct):
-    image: str = ""
-    url: str = ""
+    image: str | None = None
+    url: str | None = None
 
 
 async def read_upload(request: Request, settings: Settings, received: Callable[[int], None]) -> Upload:
@@ -75,14 +75,6 @@ async def read_upload(request: Request, settings: Settings, received: Callable[[
     if not upload.url and not any(image.data or image.too_large for image in upload.images):
         raise NoImage(f"send the image as the multipart field `{FIELD}`, as base64 in JSON, or as the raw body")
     return upload
-
-
-def joined(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Parameters by name; the values of one that is given several times with commas between, none is dropped."""
-    values: dict[str, list[str]] = {}
-    for name, value in pairs:
-        values.setdefault(name, []).extend([value] if value.strip() else [])
-    return {name: ",".join(given) for name, given in values.items()}
 
 
 def too_large(max_image_bytes: int) -> ImageTooLarge:
@@ -114,20 +106,14 @@ def _check_declared(request: Request, most_bytes: int, max_image_bytes: int) -> 
 def _from_json(body: bytes, max_image_bytes: int) -> Upload:
     try:
         parsed = msgspec.json.decode(body, type=_JSONBody)
-        values = msgspec.json.decode(body, type=dict[str, object])
-        image = base64.b64decode("".join((parsed.image.rpartition(",")[2] or parsed.image).split()), validate=True)
+        text = parsed.image or ""
+        image = base64.b64decode("".join((text.rpartition(",")[2] or text).split()), validate=True)
+        fields = Given(msgspec.json.decode(body, type=dict[str, object]), typed=True)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
     if len(image) > max_image_bytes:
         raise too_large(max_image_bytes)
-    fields = {name: _as_text(value) for name, value in values.items() if name not in (FIELD, "url")}
-    return Upload([UploadedImage(data=image)] if image else [], fields, parsed.url)
-
-
-def _as_text(value: object) -> str:
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
-    return str(value).lower() if isinstance(value, bool) else "" if value is None else str(value)
+    return Upload([UploadedImage(data=image)] if image else [], fields, parsed.url or "")
 
 
 @dataclass
@@ -154,7 +140,7 @@ class _Form:
         ]
         texts = [part for part in self.parts if part.name not in (FIELD, "url") and not part.filename]
         for part in self.parts:
-            if part.too_large and part.name in _PARAMETERS:
+            if part.too_large and part.name in _NAMES:
                 raise InvalidParameter(f"{part.name}: give at most {_LONGEST_FIELD_BYTES} bytes")
         fields = joined((part.name, bytes(part.data).decode(errors="replace")) for part in texts)
         urls = [bytes(part.data).decode(errors="replace") for part in self.parts if part.name == "url"]

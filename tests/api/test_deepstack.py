@@ -84,6 +84,12 @@ def test_failures_are_told_as_those_servers_tell_them(
     assert found == status and told in error
 
 
+def test_several_images_are_refused(idle: httpx2.Client, connection: "redis.Redis") -> None:
+    answer = idle.post(DETECTION, files=[("image", ("a.jpg", PICTURE)), ("image", ("b.jpg", PICTURE))])
+    assert failure(answer) == (400, "image: give one image, not 2")
+    assert connection.dbsize() == 0
+
+
 class TestImpatience:
     @pytest.fixture
     def settings(self, settings: Settings) -> Settings:

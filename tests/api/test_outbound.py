@@ -1,5 +1,6 @@
 """What a request makes the gateway ask of other hosts: an image by URL, a callback."""
 
+import time
 from collections.abc import Callable, Iterator
 
 import httpx2
@@ -7,6 +8,7 @@ import msgspec
 import pytest
 import redis
 from anyio.from_thread import start_blocking_portal
+from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
 from gateway.app import create_app
@@ -14,11 +16,11 @@ from gateway.outbound import Outbound
 from gateway.settings import Settings
 from gateway.webhooks import DUE_KEY, delivery_key
 from tests.api.clients import URL
+from tests.api.receiving import SECRET, answers, body_of, delivering, headers_of
 from tests.internet import Site, reachable, reply
 from tests.pictures import encoded
 
 NAME = "pictures.example"
-SECRET = "whsec_" + "a" * 44
 PICTURE = encoded(64, 48)
 
 
@@ -84,3 +86,26 @@ def test_every_end_of_a_task_calls_back(
     told = connection.hgetall(delivery_key(task_id))
     assert told[b"url"] == f"https://{NAME}/done".encode()
     assert msgspec.json.decode(told[b"body"]) == open_client.get(accepted.headers["location"]).json()
+
+
+def test_the_end_of_a_task_comes_to_its_receiver_signed_and_is_tried_again(
+    settings: Settings, redis_url: str, work: Callable[[], None], connection: "redis.Redis"
+) -> None:
+    site = Site(answers(503, 204), NAME)
+    switched_on = msgspec.structs.replace(settings, callbacks=True, webhook_secret=SECRET)
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(reachable(site, NAME)) as (_, outbound),
+        portal.wrap_async_context_manager(delivering(redis_url, outbound)),
+        TestClient(create_app(switched_on, outbound), URL) as client,
+    ):
+        accepted = client.post("/predict", data={"callback_url": f"https://{NAME}/done"}, files={"image": PICTURE})
+        work()
+        deadline = time.monotonic() + 20
+        while len(site.requests) < 2 or connection.exists(DUE_KEY):
+            assert time.monotonic() < deadline, "it was not delivered"
+            time.sleep(0.02)
+        task = client.get(accepted.headers["location"]).json()
+    first, second = (headers_of(request) for request in site.requests)
+    assert first["webhook-id"] == second["webhook-id"] == task["task_id"]
+    assert task["status"] == "SUCCESS" and Webhook(SECRET).verify(body_of(site.requests[1]), second) == task

@@ -24,10 +24,11 @@ def task_id(client: httpx2.Client) -> str:
     return str(answer.json()["task_id"])
 
 
-@pytest.mark.parametrize("unknown", ["0" * 32, "nonsense", "%2e%2e", "a" * 500])
+@pytest.mark.parametrize("unknown", ["0" * 32, "nonsense", "%2e%2e", "a" * 500, "two%0d%0alines"])
 def test_an_unknown_task(client: httpx2.Client, unknown: str) -> None:
     answer = client.get(f"/result/{unknown}")
     assert (answer.status_code, answer.json()["code"]) == (404, "task_not_found")
+    assert len(answer.json()["detail"].splitlines()) == 1
 
 
 def test_wait_returns_when_the_task_ends(client: httpx2.Client, task_id: str, work: Callable[[], None]) -> None:
@@ -47,6 +48,24 @@ def test_wait_answers_pending_when_the_time_is_up(client: httpx2.Client, task_id
     body = client.get(f"/result/{task_id}?wait=0.4").json()
     assert (body["status"], body["position"]) == ("PENDING", 0)
     assert 0.4 <= time.monotonic() - begun < 2
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        ("wait=61", "wait=61: give a number from 0 to 60"),
+        ("wait=soon", "wait=soon: give a number from 0 to 60"),
+        ("wait=1&wait=2", "wait=1,2: give a number from 0 to 60"),
+        ("format=xml", "format=xml: give coco or csv or json or yolo"),
+        ("format=csv&format=coco", "format=csv,coco: give coco or csv or json or yolo"),
+    ],
+)
+def test_a_bad_parameter_is_named_with_what_is_allowed(
+    client: httpx2.Client, task_id: str, query: str, detail: str
+) -> None:
+    answer = client.get(f"/result/{task_id}?{query}")
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_parameter")
+    assert answer.json()["detail"] == detail
 
 
 def test_wait_on_an_ended_task_answers_at_once(client: httpx2.Client, task_id: str, work: Callable[[], None]) -> None:

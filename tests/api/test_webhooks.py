@@ -6,47 +6,26 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-import redis.asyncio as aioredis
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from gateway.outbound import Outbound
 from gateway.settings import Settings, SettingsError, load
-from gateway.webhooks import DUE_KEY, WebhookQueue, delivery_key, schedule
-from gateway.webhooks_worker import Deliverer, Signer
+from gateway.webhooks import DUE_KEY, delivery_key, schedule
+from gateway.webhooks_worker import Signer
 from tests.api.deliver import NAME
-from tests.internet import PUBLIC_ADDRESS, Answer, Internet, Site, reachable, reply
+from tests.api.receiving import SECRET, answers, body_of, delivering, headers_of
+from tests.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
 
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 URL = f"https://{NAME}/ended?token=1"
 BODY = b'{"task_id":"t1","status":"SUCCESS","result":{"detections":[{"label":"caf\xc3\xa9"}]}}'
 ROOT = Path(__file__).parents[2]
-
-
-def headers_of(request: bytes) -> dict[str, str]:
-    lines = request.partition(b"\r\n\r\n")[0].decode().split("\r\n")[1:]
-    return {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
-
-
-def body_of(request: bytes) -> bytes:
-    return request.partition(b"\r\n\r\n")[2]
-
-
-def answers(*statuses: int) -> Answer:
-    """Answers with these statuses, one after the other; the last one stays."""
-    left = list(statuses)
-
-    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
-        await reply(left.pop(0) if len(left) > 1 else left[0])(request, writer)
-
-    return answer
 
 
 def put(connection: "redis.Redis", *task_ids: str, url: str = URL) -> None:
@@ -61,27 +40,6 @@ async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
     while not condition():
         assert time.monotonic() < give_up_at, "it did not come to pass in time"
         await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def delivering(
-    redis_url: str,
-    outbound: Outbound,
-    *,
-    secrets: str = SECRET,
-    timeout: float = 5,
-    pauses: tuple[float, ...] = (0.05, 0.05),
-) -> AsyncIterator[None]:
-    """A deliverer at work."""
-    async with aioredis.Redis.from_url(redis_url) as connection:
-        queue = WebhookQueue(connection, lease_seconds=timeout + 5)
-        deliverer = Deliverer(queue, outbound, Signer(secrets), timeout_seconds=timeout, pauses_seconds=pauses)
-        running = asyncio.create_task(deliverer.run())
-        try:
-            yield
-        finally:
-            deliverer.stopping.set()
-            await running
 
 
 @pytest.fixture

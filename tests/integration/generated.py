@@ -22,17 +22,28 @@ for media_type in ("image/jpeg", "image/png", "image/webp", "image/bmp", "image/
 
 # Names that the running service knows; half of the generated ones give way to them, so that requests come through.
 KNOWN = {"model": "finder", "version": "1", "classes": "bicycle,0"}
+TEXTS = {"model", "version", "classes", "callback_url"}
 SWITCHED_OFF = ("url", "callback_url")
 
 
 @schemathesis.hook
 def map_case(context: schemathesis.HookContext, case: "schemathesis.Case[Any]") -> "schemathesis.Case[Any]":
-    """Let most requests that are right by the document be right by what is served, too."""
-    if case.meta and case.meta.generation.mode.is_positive:
+    """Let most requests that are right by the document be right by what is served, and the wrong ones wrong."""
+    if case.meta:
+        positive = case.meta.generation.mode.is_positive
         for values in (case.query, case.body):
-            if isinstance(values, dict):
+            if isinstance(values, dict) and positive:
                 make_known(values)
+            elif isinstance(values, dict) and not (values is case.body and case.media_type == "application/json"):
+                give_something(values)
     return case
+
+
+def give_something(values: dict[str, Any]) -> None:
+    """What is empty in a query or a form counts as not given; the document cannot say that."""
+    for name, value in values.items():
+        if value in ([], [""], {}) or (value == "" and name not in TEXTS):
+            values[name] = "?"
 
 
 def make_known(values: dict[str, Any]) -> None:

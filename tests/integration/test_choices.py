@@ -1,5 +1,6 @@
 """What a request may choose of a real model, and what the running service tells of it."""
 
+import base64
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,12 @@ def labels(body: dict[str, Any]) -> set[str]:
 )
 def test_classes_by_name_or_id(http: httpx2.Client, classes: str, expected: set[str]) -> None:
     assert labels(detect(http, classes=classes)) == expected
+
+
+def test_classes_as_a_list_in_json(http: httpx2.Client) -> None:
+    body = {"image": base64.b64encode(photograph("bus.jpg")).decode(), "classes": ["Person", 5], "wait": 60}
+    answer = http.post("/predict", json=body)
+    assert answer.status_code == 200 and labels(answer.json()) == {"person", "bus"}
 
 
 @pytest.mark.parametrize(

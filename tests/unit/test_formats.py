@@ -5,8 +5,7 @@ import json
 import pytest
 
 from gateway.detections import Box, Detection, DetectionResult, ImageSize, ServedModel, TaskView
-from gateway.errors import InvalidParameter
-from gateway.formats import CSV_COLUMNS, coco, comma_separated, document, parse_format, picture_type, yolo
+from gateway.formats import CSV_COLUMNS, coco, comma_separated, document, picture_type, yolo
 from tests.shared import reference
 
 
@@ -120,12 +119,6 @@ def test_a_task_without_detections_has_no_other_form(view: TaskView) -> None:
 
 def test_json_is_the_task_itself() -> None:
     assert document(succeeded(PERSON), "json") is None
-
-
-def test_an_unknown_format_is_told_with_what_is_allowed() -> None:
-    assert parse_format("coco") == "coco"
-    with pytest.raises(InvalidParameter, match="format=xml: give one of json, coco, yolo, csv"):
-        parse_format("xml")
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,7 @@ WORKER = {
     "colours",
 }
 SHARED = {
+    "allowed",
     "logs",
     "metrics",
     "scrape",

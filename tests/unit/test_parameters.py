@@ -3,16 +3,22 @@
 import pytest
 
 from gateway.errors import InvalidParameter
-from gateway.parameters import class_ids, parse
-from gateway.uploads import joined
+from gateway.parameters import Choices, Given, class_ids, joined, parse
 from tests.fakes import SPEC
 
 
 def test_classes_given_several_times_are_all_wanted() -> None:
     given = joined([("classes", "0"), ("conf", ""), ("classes", ""), ("classes", "car")])
-    assert class_ids(parse(given), SPEC) == [0, 2]
+    assert class_ids(parse(Choices, given), SPEC) == [0, 2]
 
 
 def test_a_class_id_with_thousands_of_digits() -> None:
     with pytest.raises(InvalidParameter, match="knows 0 to 2"):
-        class_ids(parse({"classes": "9" * 5000}), SPEC)
+        class_ids(parse(Choices, Given({"classes": "9" * 5000})), SPEC)
+
+
+def test_classes_are_a_list_in_json() -> None:
+    choices = parse(Choices, Given({"classes": ["car", 0, "1"]}, typed=True))
+    assert class_ids(choices, SPEC) == [2, 0, 1]
+    with pytest.raises(InvalidParameter, match=r"classes=car,person: .*knows"):
+        class_ids(parse(Choices, Given({"classes": ["car,person"]}, typed=True)), SPEC)

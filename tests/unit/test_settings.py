@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.allowed import fields
 from gateway.settings import Settings, SettingsError, load, rows
 
 README = Path(__file__).parents[2] / "README.md"
@@ -21,11 +22,33 @@ def test_an_empty_value_counts_as_not_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("PORT", "http"), ("PORT", "70000"), ("CONFIDENCE", "25"), ("LOG_LEVEL", "loud")]
+    ("name", "value", "allowed"),
+    [
+        ("PORT", "http", "a whole number from 1 to 65535"),
+        ("PORT", "70000", "a whole number from 1 to 65535"),
+        ("CONFIDENCE", "25", "a number from 0 to 1"),
+        ("MAX_IMAGE_BYTES", "10MB", "a whole number of at least 1"),
+        ("VISION_WAIT", "0", "a number above 0 to 60"),
+        ("FETCH_TIMEOUT", "-1", "a number above 0"),
+        ("FETCH_URLS", "maybe", "true or false"),
+        ("LOG_LEVEL", "loud", "debug or error or info or warning"),
+        ("LOG_FORMAT", "xml", "json or text"),
+        ("OUTBOUND_PORTS", "443;8443", "ports with commas between, such as 443,8443"),
+        ("WEBHOOK_DELAYS", "5s", "seconds with commas between, such as 5,30,120"),
+    ],
 )
-def test_a_bad_value_is_named(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"^{name}={value}: "):
-        load({name: value})
+def test_a_bad_value_is_told_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load({"MODEL": "helmets", name: value})
+    assert str(caught.value) == f"{name}={value}: give {allowed}"
+
+
+def test_what_a_pattern_allows_is_told_in_words() -> None:
+    for name in fields(Settings):
+        try:
+            load({name.upper(): "?"})
+        except SettingsError as error:
+            assert not str(error).endswith("give text")
 
 
 def test_every_setting_is_in_the_readme() -> None:
