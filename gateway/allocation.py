@@ -1,4 +1,4 @@
-"""How the C library's allocator keeps freed memory: pixels of large images are to go back to the system."""
+"""How the C library's allocator keeps freed memory: pixels and bodies of large images are to go back to the system."""
 
 import ctypes
 
@@ -8,12 +8,13 @@ _MEGABYTE = 1 << 20
 
 
 def give_back_large_blocks() -> None:
-    """Blocks of 1 MB and more are mapped, so that freeing one returns it; threads share two heaps. glibc only.
+    """Blocks of 1 MB and more are mapped, so that freeing one returns it; all threads share one heap. glibc only.
 
-    By itself glibc raises its threshold with every large block that is freed, and has a heap for each thread.
+    By itself glibc raises its threshold with every large block that is freed, and has a heap for each thread. Up to 16
+    MB stay at the end of the heap: with less, each task would ask the system for the same pages again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _MEGABYTE)
-        mallopt(_TRIM_THRESHOLD, 4 * _MEGABYTE)
-        mallopt(_ARENA_MAX, 2)
+        mallopt(_TRIM_THRESHOLD, 16 * _MEGABYTE)
+        mallopt(_ARENA_MAX, 1)

@@ -19,6 +19,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from gateway import logs, responses, scrape
 from gateway.access import Access
 from gateway.admission import Admission
+from gateway.allocation import give_back_large_blocks
 from gateway.errors import GatewayError
 from gateway.fetch import Fetcher
 from gateway.headers import AnswerHeaders, cross_origin
@@ -128,6 +129,7 @@ def main() -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format, "gateway")
+    give_back_large_blocks()
     serve_metrics(settings, app.state.metrics)
     web = server(app, settings)
     web.run()

@@ -71,7 +71,7 @@ class Outbound:
     ) -> None:
         self._ports = frozenset(ports)
         self._network = network or SystemNetwork()
-        self._certificates = certificates or httpx.create_ssl_context(trust_env=False)
+        self._certificates = certificates
 
     async def check(self, text: str) -> None:
         """Whether `text` is a URL that may be asked for at this moment. Raises UrlNotAllowed."""
@@ -96,6 +96,8 @@ class Outbound:
         }
         target = httpcore.URL(scheme=b"https", host=url.raw_host, port=url.port, target=url.raw_path)
         timeouts = {"connect": _CONNECT_SECONDS}
+        if self._certificates is None:  # some megabytes, which a process that asks nobody does without
+            self._certificates = httpx.create_ssl_context(trust_env=False)
         pool = httpcore.AsyncConnectionPool(ssl_context=self._certificates, network_backend=pinned)
         try:
             async with (

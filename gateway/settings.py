@@ -64,7 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_pictures_bytes: Annotated[int, Meta(ge=0, description="most bytes of annotated pictures kept; oldest go")] = (
         200_000_000
     )
-    worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 4
+    worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 3
     worker_ttl: Annotated[int, Meta(ge=2, description="silence after which a worker is taken for dead, seconds")] = 15
     task_timeout: Annotated[int, Meta(ge=5, description="longest run of one task, seconds")] = 180
     task_retries: Annotated[int, Meta(ge=1, le=10, description="new tries of a task whose worker died")] = 2

@@ -45,7 +45,6 @@ WEB = {
 }
 WORKER = {
     "worker",
-    "allocation",
     "claims",
     "jobs",
     "pipeline",
@@ -60,6 +59,7 @@ WORKER = {
     "colours",
 }
 SHARED = {
+    "allocation",
     "allowed",
     "logs",
     "metrics",
