@@ -21,6 +21,7 @@ class Maintenance:
     def __init__(self, queue: TaskQueue) -> None:
         self._queue = queue
         self._redis = queue.connection
+        self._cursor = 0
 
     def lead(self, seconds: float) -> bool:
         """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
@@ -46,18 +47,19 @@ class Maintenance:
             pipe.execute()
 
     def close_vanished(self) -> None:
-        """End the open tasks whose job is gone: their clients are told, and they do not count for ever."""
-        cursor = -1
-        while cursor:
-            cursor, page = self._redis.hscan(atomic.OPEN_KEY, max(cursor, 0), count=_SCAN)
-            ids = [_text(task_id) for task_id in page]
-            with self._redis.pipeline(transaction=False) as pipe:
-                for task_id in ids:
-                    pipe.exists(job_key(task_id))
-                there = pipe.execute()
-            for task_id in [task_id for task_id, exists in zip(ids, there, strict=True) if not exists]:
-                if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
-                    log.error("task %s has vanished from the queue", task_id)
+        """End the open tasks whose job is gone: their clients are told, and they do not count for ever.
+
+        Each call looks at some hundreds and goes on where the last one stopped, so that a long queue costs no more.
+        """
+        self._cursor, page = self._redis.hscan(atomic.OPEN_KEY, self._cursor, count=_SCAN)
+        ids = [_text(task_id) for task_id in page]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in ids:
+                pipe.exists(job_key(task_id))
+            there = pipe.execute()
+        for task_id in [task_id for task_id, exists in zip(ids, there, strict=True) if not exists]:
+            if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
+                log.error("task %s has vanished from the queue", task_id)
 
 
 def _text(value: bytes | str) -> str:
