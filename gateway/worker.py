@@ -18,9 +18,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
@@ -42,6 +41,7 @@ from gateway.jobs import GivenBack, Processor
 from gateway.maintenance import Maintenance
 from gateway.pipeline import Pipeline
 from gateway.queue import failure, request_of
+from gateway.room import Room
 from gateway.settings import Settings, SettingsError, load
 from gateway.triton import TritonClient
 
@@ -53,39 +53,6 @@ _DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
 _RECONNECT_SECONDS = 1
 _HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)  # the last one: loading, full, read-only
-
-
-class Room:
-    """Tasks share it, but one that was lost before has it to itself: it may be what killed the last worker."""
-
-    def __init__(self) -> None:
-        self._change = threading.Condition()
-        self._inside = 0
-        self._closed = False
-
-    def wait_until_shared(self) -> None:
-        """Until no task has the room to itself, or waits for it."""
-        with self._change:
-            self._change.wait_for(lambda: not self._closed)
-
-    @contextmanager
-    def entered(self, *, alone: bool) -> Iterator[bool]:
-        """Gives whether the task may run. One that is to be `alone` waits until all others have left."""
-        with self._change:
-            may_run = not self._closed
-            if may_run:
-                self._closed = alone
-                self._inside += 1
-                if alone:
-                    self._change.wait_for(lambda: self._inside == 1)
-        try:
-            yield may_run
-        finally:
-            with self._change:
-                if may_run:
-                    self._inside -= 1
-                    self._closed = self._closed and not alone
-                self._change.notify_all()
 
 
 class TaskWorker(SimpleWorker):

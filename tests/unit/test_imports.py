@@ -48,6 +48,7 @@ WORKER = {
     "claims",
     "jobs",
     "pipeline",
+    "room",
     "triton",
     "decode",
     "letterbox",

@@ -1,0 +1,38 @@
+"""Which of a worker's tasks run beside each other."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class Room:
+    """Tasks share it, but one that was lost before has it to itself: it may be what killed the last worker."""
+
+    def __init__(self) -> None:
+        self._change = threading.Condition()
+        self._inside = 0
+        self._closed = False
+
+    def wait_until_shared(self) -> None:
+        """Until no task has the room to itself, or waits for it."""
+        with self._change:
+            self._change.wait_for(lambda: not self._closed)
+
+    @contextmanager
+    def entered(self, *, alone: bool) -> Iterator[bool]:
+        """Gives whether the task may run. One that is to be `alone` waits until all others have left."""
+        with self._change:
+            may_run = not self._closed
+            if may_run:
+                self._closed = alone
+                self._inside += 1
+                if alone:
+                    self._change.wait_for(lambda: self._inside == 1)
+        try:
+            yield may_run
+        finally:
+            with self._change:
+                if may_run:
+                    self._inside -= 1
+                    self._closed = self._closed and not alone
+                self._change.notify_all()
