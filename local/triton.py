@@ -28,19 +28,26 @@ CONTROL = "yolo-key"  # its gRPC header is triton-grpc-protocol-yolo-key
 
 
 def start(
-    repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, key: str = ""
+    repository: Path,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    log: Path,
+    key: str = "",
+    without: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start tritonserver on 127.0.0.1 with every model of `repository` that has a model file; its output goes to `log`.
 
-    `key` is asked for by its model control, unless it is empty.
+    `key` is asked for by its model control, unless it is empty; options that begin as one of `without` are left out.
 
     Raises LocalError when it cannot be started at all; a model that fails to load ends the process (see `failure`).
     """
     backends = compose_backends(log.parent / "backends")
     command = server_command(repository, http_port, grpc_port, metrics_port, backends, key=key)
+    chosen = [part for part in command if not without or not part.startswith(without)]
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            chosen, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
 

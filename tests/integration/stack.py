@@ -70,11 +70,11 @@ def exported(weights: Path, name: str) -> Path:
 
 
 @contextmanager
-def running_triton(repository: Path, folder: Path, key: str = "") -> Iterator[Triton]:
-    """Triton with every model of `repository`; `folder` takes its log. `key` opens its model control."""
+def running_triton(repository: Path, folder: Path, key: str = "", without: tuple[str, ...] = ()) -> Iterator[Triton]:
+    """Triton with every model of `repository`; `folder` takes its log. `key` and `without` as for `triton.start`."""
     http_port, grpc_port, metrics_port = free_ports(3)
     log = folder / "triton.log"
-    process = triton.start(repository, http_port, grpc_port, metrics_port, log, key)
+    process = triton.start(repository, http_port, grpc_port, metrics_port, log, key, without)
     url = f"127.0.0.1:{grpc_port}"
     try:
         with stopping(process), InferenceServerClient(url) as client:

@@ -16,7 +16,6 @@ from export import build
 from export.errors import ExportError
 from export.options import Options
 from export.source import Source, open_source
-from local import triton as local_triton
 from tests import export_models as models
 from tests.integration.stack import Triton, running_triton
 
@@ -132,20 +131,14 @@ def test_what_the_named_triton_refuses_is_not_published(repository: Path, tmp_pa
 def test_a_triton_that_loads_nothing_on_request_does_not_stop_an_export(
     repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = local_triton.server_command
-    monkeypatch.setattr(local_triton, "server_command", lambda *given, **named: uncontrolled(written(*given, **named)))
     place = tmp_path / "repository"
     shutil.copytree(repository / "small", place / "small")
     lines: list[str] = []
-    with running_triton(place, tmp_path) as polling:
+    with running_triton(place, tmp_path, without=("--model-control-mode", "--load-model")) as polling:
         monkeypatch.setenv("TRITON_URL", polling.url)
         version = build.publish(small(tmp_path), options(place), lines.append)
     assert (place / "small" / str(version) / "model.onnx").is_file()
     assert sum("--model-control-mode=explicit" in line for line in lines) == 2
-
-
-def uncontrolled(command: list[str]) -> list[str]:
-    return [part for part in command if not part.startswith(("--model-control-mode", "--load-model"))]
 
 
 def loaded(url: str) -> list[str]:
