@@ -11,8 +11,9 @@ from typing import Any
 from export import onnxruntime, repository, tensorrt, triton, verify, weights
 from export.config import Serving, config_pbtxt
 from export.errors import ExportError
+from export.opening import open_source
 from export.options import Options
-from export.source import Source, open_source
+from export.source import Source
 
 Report = Callable[[str], None]
 

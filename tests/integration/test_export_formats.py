@@ -17,8 +17,9 @@ from export.graph import Deployed
 from export.layers import AnchorHead
 from export.onnx import write
 from export.onnxruntime import Deployed as Written
+from export.opening import open_source
 from export.options import Options
-from export.source import Source, open_source
+from export.source import Source
 from tests import export_models as models
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"

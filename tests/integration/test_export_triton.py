@@ -14,8 +14,9 @@ from tritonclient.utils import InferenceServerException
 
 from export import build
 from export.errors import ExportError
+from export.opening import open_source
 from export.options import Options
-from export.source import Source, open_source
+from export.source import Source
 from tests import export_models as models
 from tests.integration.stack import Triton, running_triton
 
