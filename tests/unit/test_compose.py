@@ -17,8 +17,18 @@ FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.test.ym
 FIXED = {"HOST", "PORT", "METRICS_HOST", "METRICS_PORT", "WORKER_METRICS_PORT", "PROMETHEUS_MULTIPROC_DIR"}
 
 
+class Strict(yaml.SafeLoader):  # type: ignore[misc]
+    """As Compose v2 reads: a key that stands there twice is an error, which docker-compose 1.29 lets pass."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        assert len(names) == len(set(names)), f"line {node.start_mark.line + 1}: a key stands there twice: {names}"
+        constructed: dict[Any, Any] = super().construct_mapping(node, deep)
+        return constructed
+
+
 def composed(name: str) -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.safe_load((ROOT / name).read_text())
+    loaded: dict[str, Any] = yaml.load((ROOT / name).read_text(), Strict)
     return loaded
 
 
