@@ -1,6 +1,7 @@
 """The composed stack as far as it can be looked at without an engine."""
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,17 @@ def test_every_service_is_confined(services: dict[str, Any]) -> None:
         assert "mem_limit" in service, name
 
 
-def test_redis_forgets_nothing_that_was_accepted(services: dict[str, Any]) -> None:
-    command = services["redis"]["command"]
-    assert "--appendonly yes" in command
-    assert "--maxmemory-policy noeviction" in command
-    assert re.search(r"--maxmemory \S+", command)
+@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.test.yml"])
+def test_redis_is_set_as_the_documents_say_it_must_be(name: str) -> None:
+    words = shlex.split(composed(name)["services"]["redis"]["command"])
+    options = dict(zip(words[::2], words[1::2], strict=True))
+    section = (ROOT / "docs" / "reliability.md").read_text().partition("## What Redis needs")[2]
+    table = section.partition("| `appendfsync` |")[0].split("|---|---|")[1]
+    wanted = dict(re.findall(r"`([a-z-]+) (\w+)`", table))
+    assert wanted["appendfsync"] == "always"
+    assert {f"--{name}": value for name, value in wanted.items()}.items() <= options.items()
+    assert options["--save"] == ""
+    assert "--maxmemory" in options
 
 
 def test_every_setting_can_be_given(services: dict[str, Any]) -> None:
