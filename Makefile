@@ -24,7 +24,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test check contract bench chaos fuzz overload export-model doctor evaluate setup lock audit clean
+.PHONY: help run test test-compose check contract bench chaos fuzz overload export-model doctor evaluate setup lock audit clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -35,6 +35,11 @@ run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
 
 test: setup ## set up if needed, run every test (ARGS="-k name" picks)
 	@$(PY) -m pytest $(ARGS)
+
+COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+test-compose: ## the tests in containers against the composed stack (TESTS=tests takes all); removes all after it
+	@trap '$(COMPOSE) -p yolo-tests -f docker-compose.test.yml down --volumes' EXIT; \
+	  $(COMPOSE) -p yolo-tests -f docker-compose.test.yml up --build --exit-code-from tests
 
 check: .venv/.ready ## ruff and mypy
 	$(PY) -m ruff check .

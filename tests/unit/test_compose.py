@@ -64,9 +64,11 @@ def test_every_service_is_confined(services: dict[str, Any]) -> None:
         assert "mem_limit" in service, name
 
 
-@pytest.mark.parametrize("name", ["docker-compose.yml", "docker-compose.test.yml"])
-def test_redis_is_set_as_the_documents_say_it_must_be(name: str) -> None:
-    words = shlex.split(composed(name)["services"]["redis"]["command"])
+@pytest.mark.parametrize(
+    ("name", "service"), [("docker-compose.yml", "redis"), ("docker-compose.test.yml", "test-redis")]
+)
+def test_redis_is_set_as_the_documents_say_it_must_be(name: str, service: str) -> None:
+    words = shlex.split(composed(name)["services"][service]["command"])
     options = dict(zip(words[::2], words[1::2], strict=True))
     section = (ROOT / "docs" / "reliability.md").read_text().partition("## What Redis needs")[2]
     table = section.partition("| `appendfsync` |")[0].split("|---|---|")[1]
@@ -106,3 +108,9 @@ def test_what_is_built_is_there(name: str) -> None:
 def test_no_serving_image_has_torch() -> None:
     for lock in ("serve.txt", "triton.txt"):
         assert not re.search(r"^(torch|ultralytics)\b", (ROOT / "requirements" / lock).read_text(), re.MULTILINE)
+
+
+def test_the_tests_share_nothing_with_a_stack_of_the_same_checkout() -> None:
+    served, tested = composed("docker-compose.yml"), composed("docker-compose.test.yml")
+    for part in ("services", "volumes"):
+        assert not set(served[part]) & set(tested[part])
