@@ -153,7 +153,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         """Host names that requests may ask for; `*` stands for all."""
         if self.trusted_hosts:
             return frozenset(name.strip().lower() for name in self.trusted_hosts.split(","))
-        return LOOPBACK_HOSTS if is_loopback(self.reachable_on) else frozenset({"*"})
+        return LOOPBACK_HOSTS | {self.reachable_on} if is_loopback(self.reachable_on) else frozenset({"*"})
 
     @property
     def reachable_on(self) -> str:

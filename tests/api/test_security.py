@@ -46,6 +46,8 @@ def test_a_defect_has_them_too(settings: Settings) -> None:
         ("127.0.0.1:5000", "127.0.0.1", None, 404),
         ("[::1]:5000", "127.0.0.1", None, 404),
         ("LOCALHOST:1", "127.0.0.1", None, 404),
+        ("127.0.0.2:5000", "127.0.0.2", None, 404),
+        ("127.0.0.2:5000", "127.0.0.1", None, 421),
         ("evil.example", "127.0.0.1", None, 421),
         ("localhost.evil.example", "127.0.0.1", None, 421),
         ("[", "127.0.0.1", None, 421),
