@@ -1,6 +1,16 @@
 #!/bin/sh
 # `ensure` exports $MODEL for $DEVICE unless /models has it; anything else are options of `python -m export`.
 set -eu
+for path in /models /app/gateway; do
+  case $(stat -c %A "$path") in
+  *r?[xt]) ;;
+  *)
+    echo "export: only its owner can read the checkout, and the services run as other users; say there" \
+      "\`chmod -R a+rX deploy docker export gateway local model_repository\`, then \`docker compose up -d --build\`" >&2
+    exit 1
+    ;;
+  esac
+done
 # As the owner of /models, so that what is written there belongs to whoever owns the checkout.
 owner=$(stat -c %u:%g /models)
 if [ "$(id -u)" = 0 ] && [ "$owner" != 0:0 ]; then
