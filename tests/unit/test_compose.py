@@ -114,3 +114,8 @@ def test_the_tests_share_nothing_with_a_stack_of_the_same_checkout() -> None:
     served, tested = composed("docker-compose.yml"), composed("docker-compose.test.yml")
     for part in ("services", "volumes"):
         assert not set(served[part]) & set(tested[part])
+
+
+@pytest.mark.parametrize("name", [".gitignore", ".dockerignore"])
+def test_keys_in_env_reach_neither_git_nor_an_image(name: str) -> None:
+    assert ".env" in (ROOT / name).read_text().splitlines()
