@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import msgspec
-from python_multipart.exceptions import MultipartParseError
+from msgspec import UNSET, UnsetType
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
@@ -25,6 +26,9 @@ from gateway.settings import Settings
 FIELD = "image"
 _ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the images
 _LONGEST_FIELD_BYTES = 4096
+_MOST_OPTIONS = 32  # of a part's Content-Disposition: each takes the parser its time
+_MOST_MEMBERS = 10_000  # of a JSON body, nested ones too
+_BLANKS = b" \t\r\n"
 _NAMES = PARAMETERS | {"url"}
 
 
@@ -46,9 +50,15 @@ class Upload:
     url: str = ""
 
 
-class _JSONBody(msgspec.Struct):
-    image: str | None = None
-    url: str | None = None
+# Only what is known is built: millions of other values would take a second and hundreds of megabytes.
+_JSONBody = msgspec.defstruct(
+    "_JSONBody",
+    [
+        ("image", str | None, None),
+        ("url", str | None, None),
+        *((name, msgspec.Raw | UnsetType, UNSET) for name in sorted(PARAMETERS)),
+    ],
+)
 
 
 async def read_upload(request: Request, settings: Settings, received: Callable[[int], None]) -> Upload:
@@ -104,16 +114,24 @@ def _check_declared(request: Request, most_bytes: int, max_image_bytes: int) -> 
 
 
 def _from_json(body: bytes, max_image_bytes: int) -> Upload:
+    if body.count(b":") > _MOST_MEMBERS:
+        raise BadJSON(f"the JSON has more than {_MOST_MEMBERS} members")
     try:
-        parsed = msgspec.json.decode(body, type=_JSONBody)
-        text = parsed.image or ""
-        image = base64.b64decode("".join((text.rpartition(",")[2] or text).split()), validate=True)
-        fields = Given(msgspec.json.decode(body, type=dict[str, object]), typed=True)
+        given = msgspec.structs.asdict(msgspec.json.decode(body, type=_JSONBody))
+        text, url = given.pop("image") or "", given.pop("url") or ""
+        image = base64.b64decode((text.rpartition(",")[2] or text).encode().translate(None, _BLANKS), validate=True)
+        fields = {name: _typed(name, bytes(value)) for name, value in given.items() if value is not UNSET}
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
     if len(image) > max_image_bytes:
         raise too_large(max_image_bytes)
-    return Upload([UploadedImage(data=image)] if image else [], fields, parsed.url or "")
+    return Upload([UploadedImage(data=image)] if image else [], Given(fields, typed=True), url)
+
+
+def _typed(name: str, value: bytes) -> object:
+    if len(value) > _LONGEST_FIELD_BYTES and value.startswith((b"[", b"{")):
+        raise InvalidParameter(f"{name}: give at most {_LONGEST_FIELD_BYTES} bytes")
+    return msgspec.json.decode(value)
 
 
 @dataclass
@@ -160,6 +178,8 @@ class _Form:
     def on_header_end(self) -> None:
         part = self.parts[-1]
         if part.header_name.lower() == b"content-disposition":
+            if part.header_value.count(b";") > _MOST_OPTIONS:
+                raise BadMultipart(f"the Content-Disposition of a part has more than {_MOST_OPTIONS} semicolons")
             _, options = parse_options_header(bytes(part.header_value))
             part.name = options.get(b"name", b"").decode(errors="replace")
             part.filename = options.get(b"filename", b"").decode(errors="replace")
@@ -194,7 +214,7 @@ async def _read_multipart(
                 raise ImageTooLarge(f"the request is larger than {most_bytes} bytes, the most that is accepted")
             parser.write(chunk)
         parser.finalize()
-    except MultipartParseError as error:
+    except FormParserError as error:
         raise BadMultipart(f"the multipart body is malformed: {error}") from error
     if not form.complete:
         raise BadMultipart("the multipart body ends before its closing boundary; send it whole")

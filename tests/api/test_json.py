@@ -1,6 +1,7 @@
 """JSON bodies: the image as base64, the parameters as typed values."""
 
 import base64
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -127,3 +128,22 @@ def test_json_nested_too_deeply(client: httpx2.Client) -> None:
     body = '{"x":' + "[" * 100_000 + "]" * 100_000 + "}"
     answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
+
+
+@pytest.mark.parametrize(
+    ("member", "status"),
+    [('"x": [' + "[]," * 100_000 + "[]]", 202), ('"x": {' + '"y": 1,' * 10_000 + '"y": 1}', 400)],
+    ids=["lists", "members"],
+)
+def test_what_is_no_parameter_is_not_built(client: httpx2.Client, member: str, status: int) -> None:
+    gc.collect()
+    before = gc.get_stats()[0]["collections"]
+    body = f'{{"image": "{IMAGE}", {member}}}'
+    answer = client.post("/predict", content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == status, answer.text
+    assert gc.get_stats()[0]["collections"] - before < 50, "a list each would have brought a hundred more"
+
+
+def test_a_parameter_in_json_is_bounded(client: httpx2.Client) -> None:
+    answer = client.post("/predict", json={"image": IMAGE, "classes": ["person"] * 1000})
+    assert (answer.status_code, answer.json()["detail"]) == (422, "classes: give at most 4096 bytes")

@@ -114,8 +114,24 @@ HEAD = b'--x\r\nContent-Disposition: form-data; name="image"; filename="a.png"\r
         (HEAD + PICTURE + b"\r\n--x--\r\n", "multipart/form-data"),
         (HEAD + PICTURE + b"\r\n--x--\r\n", "multipart/form-data; boundary=other"),
         (b"--x\r\nbroken header\r\n\r\n" + PICTURE + b"\r\n--x--\r\n", "multipart/form-data; boundary=x"),
+        (b"--" + b"x" * 257 + HEAD[3:] + PICTURE, "multipart/form-data; boundary=" + "x" * 257),
+        (
+            HEAD.replace(b"form-data", b"form-data" + b";" * 33) + PICTURE + b"\r\n--x--\r\n",
+            "multipart/form-data; boundary=x",
+        ),
     ],
-    ids=["no end", "cut end", "cut header", "noise", "empty", "no boundary", "other boundary", "bad header"],
+    ids=[
+        "no end",
+        "cut end",
+        "cut header",
+        "noise",
+        "empty",
+        "no boundary",
+        "other boundary",
+        "bad header",
+        "long boundary",
+        "many options",
+    ],
 )
 def test_a_broken_multipart_body(client: httpx2.Client, body: bytes, content_type: str) -> None:
     answer = client.post("/predict", content=body, headers={"Content-Type": content_type})
