@@ -148,11 +148,13 @@ class Results:
         """
         while True:
             try:
-                async with connection.pubsub(ignore_subscribe_messages=True) as subscription:
+                async with connection.pubsub() as subscription:
                     await subscription.subscribe(EVENTS_CHANNEL)
-                    for task_id in list(self._waiting):
-                        self._wake(task_id, None)  # it may have ended while nobody listened
                     async for message in subscription.listen():
+                        if message["type"] == "subscribe":  # redis-py does that again, by itself, on a new connection
+                            for task_id in list(self._waiting):
+                                self._wake(task_id, None)  # it may have ended while nobody listened
+                            continue
                         task_id, _, change = message["data"].partition(b":")
                         self._wake(task_id.decode(), change.partition(b":")[2])
             except RedisError as error:

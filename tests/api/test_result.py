@@ -3,6 +3,7 @@ import time
 from collections.abc import Callable
 
 import httpx2
+import msgspec
 import pytest
 import redis
 from starlette.testclient import TestClient
@@ -96,6 +97,24 @@ def test_wait_survives_a_lost_subscription(
     work()
     waiting.join(timeout=10)
     assert answers and answers[0].json()["status"] == "SUCCESS"
+
+
+def test_an_end_that_was_told_while_nobody_listened_is_found(
+    client: httpx2.Client, task_id: str, connection: "redis.Redis"
+) -> None:
+    view = TaskView(task_id=task_id, status="SUCCESS", state="succeeded")
+    answers: list[httpx2.Response] = []
+    waiting = threading.Thread(target=lambda: answers.append(client.get(f"/result/{task_id}?wait=20")))
+    waiting.start()
+    time.sleep(0.3)
+    with connection.pipeline() as pipe:  # cut the subscription and store the end, as if published in between
+        pipe.set(result_key(task_id), msgspec.json.encode(view))
+        pipe.client_kill_filter(_type="pubsub")
+        pipe.execute()
+    begun = time.monotonic()
+    waiting.join(timeout=30)
+    assert answers and answers[0].json()["status"] == "SUCCESS"
+    assert time.monotonic() - begun < 10
 
 
 @pytest.mark.parametrize("wait", ["-1", "soon", "nan"])
