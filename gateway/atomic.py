@@ -86,10 +86,8 @@ local function run_for(id)
     run(4)
 end
 local id = ARGV[1]
-if id == '' then
+if id == '' or redis.call('lrem', KEYS[3], 1, id) == 0 then  -- not there: it was believed lost, and put back
     id = redis.call('lpop', KEYS[2])
-else
-    redis.call('lrem', KEYS[3], 1, id)
 end
 while id do
     local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
@@ -115,13 +113,17 @@ return 1
 """
 )
 
-# KEYS: book, sum, queue, result, picture. ARGV: id, commands.
+# KEYS: RQ's registry of executions. ARGV: the execution, commands.
+# A worker that was believed dead has none any more, nor has one whose answer was lost and that does it again.
+GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
+
+# KEYS: book, sum, queue, result, picture, job. ARGV: id, commands.
 CANCEL = (
     _RUN
     + _RELEASE
     + """
 if redis.call('exists', KEYS[4]) == 1 then
-    redis.call('del', KEYS[4], KEYS[5])
+    redis.call('del', KEYS[4], KEYS[5], KEYS[6])
     return 'forgotten'
 end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end

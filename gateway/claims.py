@@ -95,12 +95,12 @@ class TaskQueue:
 
     def give_back(self, claim: Claim) -> None:
         """Put a begun task back to the head of the queue; it costs no try."""
-        job = self._job(claim.task_id)
-        with self.connection.pipeline() as pipe:
-            claim.execution.delete(job, pipe)
-            job.set_status(JobStatus.QUEUED, pipeline=pipe)
-            self.rq.push_job_id(job.id, pipeline=pipe, at_front=True)
-            pipe.execute()
+        job, commands = self._job(claim.task_id), self.connection.pipeline()
+        claim.execution.delete(job, commands)
+        job.set_status(JobStatus.QUEUED, pipeline=commands)
+        self.rq.push_job_id(job.id, pipeline=commands, at_front=True)
+        args = (claim.execution.composite_key, *atomic.words(commands))
+        self.connection.eval(atomic.GIVE_BACK, 1, self.rq.started_job_registry.key, *args)
 
     def _claim(self, moved: str, worker_name: str) -> Claim | None:
         commands = self.connection.pipeline()

@@ -99,7 +99,7 @@ class Submission:
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            keys = (*BOOK, self._rq.key, result_key(task_id), picture_key(task_id))
+            keys = (*BOOK, self._rq.key, result_key(task_id), picture_key(task_id), job_key(task_id))
             outcome = await self._redis.eval(atomic.CANCEL, len(keys), *keys, task_id, *atomic.words(commands))
         if outcome == b"unknown":
             raise TaskNotFound.of("task", task_id)

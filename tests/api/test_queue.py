@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import Any
 
 import httpx2
 import numpy as np
@@ -10,7 +11,8 @@ import numpy.typing as npt
 import pytest
 import redis
 
-from gateway.claims import TaskQueue
+from gateway import atomic
+from gateway.claims import Claim, TaskQueue
 from gateway.errors import WorkerLost
 from gateway.jobs import Processor
 from gateway.maintenance import Maintenance
@@ -123,6 +125,8 @@ def test_a_task_whose_workers_keep_dying_ends_after_three_tries(
         worker.clean_registries()
     body = client.get(f"/result/{task_id}").json()
     assert (tries, body["status"], body["error"]["code"]) == (3, "FAILURE", "worker_lost")
+    assert client.delete(f"/result/{task_id}").status_code == 204
+    assert client.get(f"/result/{task_id}").status_code == 404
 
 
 def test_a_task_taken_up_again_goes_to_the_head_of_the_queue(
@@ -213,6 +217,37 @@ def test_a_given_back_task_costs_no_try(
         queue.give_back(claim)
     work()
     assert status(client, task_id) == "SUCCESS"
+
+
+def test_a_task_is_given_back_once(queue: TaskQueue, task_id: str, connection: "redis.Redis") -> None:
+    claim = queue.claim(0, "worker")
+    assert claim is not None
+    queue.give_back(claim)
+    queue.give_back(claim)  # the answer was lost
+    assert connection.lrange(queue.rq.key, 0, -1) == [task_id.encode()]
+    assert queue.claim(0, "worker") is not None
+    queue.give_back(claim)  # the worker was believed dead, another one has begun
+    assert connection.llen(queue.rq.key) == 0 and queue.rq.fetch_job(task_id).get_status() == "started"
+
+
+def test_a_task_put_back_under_a_slow_worker_has_one_worker(
+    settings: Settings, queue: TaskQueue, task_id: str, connection: "redis.Redis"
+) -> None:
+    class Slow(redis.Redis):
+        def blmove(self, *args: Any, **kwargs: Any) -> Any:
+            moved = super().blmove(*args, **kwargs)
+            queue.connection.eval(atomic.RESCUE, 2, queue.rq.intermediate_queue_key, queue.rq.key, task_id)
+            others.append(queue.claim(0, "other"))
+            return moved
+
+    others: list[Claim | None] = []
+    connection.delete(queue.rq.key)
+    later = threading.Timer(0.3, connection.lpush, (queue.rq.key, task_id))
+    later.start()
+    with Slow.from_url(settings.redis_url) as slow:
+        assert TaskQueue(slow, settings).claim(5, "worker") is None
+    later.join()
+    assert [claim.task_id for claim in others if claim] == [task_id]
 
 
 def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:
