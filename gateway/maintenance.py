@@ -13,6 +13,7 @@ log = logging.getLogger(__name__)
 _LEADER_KEY = "yolo:maintenance"
 _BETWEEN_KEY = "yolo:between"  # when an id was first seen between dequeue and begin, seconds since the epoch
 _SCAN = 500
+_GONE = (None, b"failed", b"stopped", b"canceled")  # RQ's status of a job
 
 
 class Maintenance:
@@ -47,7 +48,8 @@ class Maintenance:
             pipe.execute()
 
     def close_vanished(self) -> None:
-        """End the open tasks whose job is gone: their clients are told, and they do not count for ever.
+        """End the open tasks whose job is gone or has failed unseen: their clients are told, and they do not count for
+        ever. RQ's own tools do such things: `rq empty`, or `rq info`, which cleans up without telling us.
 
         Each call looks at some hundreds and goes on where the last one stopped, so that a long queue costs no more.
         """
@@ -55,9 +57,9 @@ class Maintenance:
         ids = [_text(task_id) for task_id in page]
         with self._redis.pipeline(transaction=False) as pipe:
             for task_id in ids:
-                pipe.exists(job_key(task_id))
-            there = pipe.execute()
-        for task_id in [task_id for task_id, exists in zip(ids, there, strict=True) if not exists]:
+                pipe.hget(job_key(task_id), "status")
+            found = pipe.execute()
+        for task_id in [task_id for task_id, status in zip(ids, found, strict=True) if status in _GONE]:
             if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
                 log.error("task %s has vanished from the queue", task_id)
 

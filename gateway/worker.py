@@ -206,13 +206,15 @@ class TaskWorker(SimpleWorker):
 
     def _beat(self) -> None:
         """Keep the records of this worker and its executions fresh; do the maintenance."""
+        fresh_at = time.monotonic()
         try:
             while not self._ended.wait(self._ttl_seconds / 4):
                 if self._metrics_port is not None:
                     self._metrics_port.try_to_serve()
                 try:
                     self._keep_fresh()
-                    if self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds):
+                    late, fresh_at = time.monotonic() - fresh_at > self._ttl_seconds / 2, time.monotonic()
+                    if not late and self._maintenance_is_due():  # else the others may be late too, and not dead
                         self.clean_registries()
                 except redis.RedisError as error:
                     log.warning("heartbeat not written: %s", error)
@@ -220,6 +222,9 @@ class TaskWorker(SimpleWorker):
             if not self._ended.is_set():
                 log.critical("the heartbeat has stopped by a defect; this worker ends before it is taken for dead")
                 os._exit(1)
+
+    def _maintenance_is_due(self) -> bool:
+        return self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds)
 
     def clean_registries(self) -> None:
         """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""

@@ -121,12 +121,14 @@ def test_an_accept_that_is_repeated_after_a_lost_answer_is_one_task(
 def test_a_task_whose_job_has_vanished_ends(
     client: httpx2.Client, settings: Settings, queue: TaskQueue, connection: "redis.Redis"
 ) -> None:
-    kept, vanished = submit(settings, bytes(100)), submit(settings, bytes(100))
+    kept, vanished, failed = (submit(settings, bytes(100)) for _ in range(3))
     connection.delete(job_key(vanished))
+    connection.hset(job_key(failed), "status", "failed")
     Maintenance(queue).close_vanished()
     assert connection.hkeys(atomic.OPEN_KEY) == [kept.encode()]
     assert book(connection) == (1, 100)
-    assert client.get(f"/result/{vanished}").json()["error"]["code"] == "internal_error"
+    for task_id in (vanished, failed):
+        assert client.get(f"/result/{task_id}").json()["error"]["code"] == "internal_error"
 
 
 @pytest.mark.parametrize(("tasks", "per_second", "seconds"), [(100, 10, 5), (1, 100, 1), (5_000, 1, 120), (100, 0, 60)])

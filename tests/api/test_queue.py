@@ -3,9 +3,10 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -227,7 +228,7 @@ def test_a_task_is_given_back_once(queue: TaskQueue, task_id: str, connection: "
     assert connection.lrange(queue.rq.key, 0, -1) == [task_id.encode()]
     assert queue.claim(0, "worker") is not None
     queue.give_back(claim)  # the worker was believed dead, another one has begun
-    assert connection.llen(queue.rq.key) == 0 and queue.rq.fetch_job(task_id).get_status() == "started"
+    assert connection.llen(queue.rq.key) == 0 and connection.hget(job_key(task_id), "status") == b"started"
 
 
 def test_a_task_put_back_under_a_slow_worker_has_one_worker(
@@ -248,6 +249,34 @@ def test_a_task_put_back_under_a_slow_worker_has_one_worker(
         assert TaskQueue(slow, settings).claim(5, "worker") is None
     later.join()
     assert [claim.task_id for claim in others if claim] == [task_id]
+
+
+def test_nobody_is_taken_for_dead_by_a_worker_that_was_late_itself(
+    settings: Settings, queue: TaskQueue, connection: "redis.Redis"
+) -> None:
+    class Late(TaskWorker):
+        told: ClassVar[list[str]] = []
+
+        def _keep_fresh(self) -> None:
+            if self.told.count("beat") == 1:
+                time.sleep(1.1)  # Redis hung
+            super()._keep_fresh()
+            self.told.append("beat")
+
+        def _maintenance_is_due(self) -> bool:
+            return True
+
+        def clean_registries(self) -> None:
+            self.told.append("maintenance")
+
+    quick = msgspec.structs.replace(settings, worker_ttl=2)
+    worker = Late(queue, Processor(Pipeline(FakeTriton(), quick), quick), quick)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    time.sleep(3.5)
+    worker.stop()
+    thread.join()
+    assert worker.told[:5] == ["beat", "maintenance", "beat", "beat", "maintenance"]
 
 
 def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:
