@@ -1,5 +1,6 @@
 """Pictures of every kind through the running service: turned, grey, deep, clear, tiny, long and thin."""
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import httpx2
 import numpy as np
 import numpy.typing as npt
 import pytest
+from PIL import Image
 
 from tests.integration.stack import Stack
 from tests.integration.test_service import answered, box, differences, labels
@@ -63,6 +65,16 @@ def test_deep_and_clear_pictures_give_the_same_detections(http: httpx2.Client) -
     expected = wanted(answered(http, png(bgr)))
     for other in (bgr.astype(np.uint16) * 257, np.dstack([bgr, np.full(bgr.shape[:2], 9, np.uint8)])):
         assert differences(answered(http, png(other))["detections"], expected) == []
+
+
+def test_print_and_palette_pictures_give_the_same_people(http: httpx2.Client) -> None:
+    picture = Image.fromarray(scaled(640))
+    expected = labels(answered(http, png(scaled(640)[..., ::-1]))).count("person")
+    assert expected == 2
+    for form, format in ((picture.convert("CMYK"), "JPEG"), (picture.quantize(256), "PNG"), (picture, "GIF")):
+        file = io.BytesIO()
+        form.save(file, format)
+        assert labels(answered(http, file.getvalue())).count("person") == expected, format
 
 
 def test_people_are_found_in_grey_pictures(http: httpx2.Client) -> None:

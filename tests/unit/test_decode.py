@@ -1,8 +1,11 @@
+import io
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from gateway.decode import decode, reduction, upright_hw
 from gateway.errors import InvalidImage
@@ -101,6 +104,71 @@ def test_decode_refuses_a_frame_that_is_larger_than_its_header_says() -> None:
     assert probe(data, max_pixels=1, max_side=1) == ("gif", 1, 1)
     with pytest.raises(InvalidImage):
         decode(data)
+
+
+def as_cmyk(*, ycck: bool) -> bytes:
+    """The gradient as print shops keep it: four inverted inks, and with `ycck` three of them as YCbCr."""
+    inks = 255 - np.dstack([gradient(64, 48), np.full((48, 64), 255, np.uint8)])
+    if ycck:
+        colours = Image.fromarray(np.ascontiguousarray(inks[..., :3])).convert("YCbCr")
+        inks[..., :3] = 255 - np.asarray(colours)
+    file = io.BytesIO()
+    Image.fromarray(inks, "CMYK").save(file, "JPEG", quality=100)
+    data = bytearray(file.getvalue())
+    data[data.index(b"Adobe") + len("Adobe") + 6] = 2 if ycck else 0
+    return bytes(data)
+
+
+@pytest.mark.parametrize("ycck", [False, True], ids=["cmyk", "ycck"])
+def test_decode_turns_inks_into_light(ycck: bool) -> None:
+    data = as_cmyk(ycck=ycck)
+    assert probe(data, max_pixels=10_000, max_side=100) == ("jpeg", 64, 48)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode == "CMYK" and image.info["adobe_transform"] == (2 if ycck else 0)
+    for reduced in (1, 2):
+        difference = decode(data, reduced).astype(int) - gradient(64, 48)[::reduced, ::reduced]
+        assert np.abs(difference).max() <= 10
+
+
+def as_palette(format: str, colours: int) -> bytes:
+    file = io.BytesIO()
+    picture = Image.fromarray(gradient(64, 48)).quantize(colours)
+    picture.save(file, format, **({"transparency": 3} if format == "PNG" else {}))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("colours", [2, 16, 256])
+@pytest.mark.parametrize("format", ["PNG", "BMP", "GIF"])
+def test_decode_reads_palettes_of_every_size(format: str, colours: int) -> None:
+    data = as_palette(format, colours)
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.mode in ("P", "1")
+        assert np.array_equal(decode(data), np.asarray(image.convert("RGBA"))[..., :3])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_decode_drops_alpha(suffix: str) -> None:
+    half = np.dstack([gradient(64, 48)[..., ::-1], np.full((48, 64), 128, np.uint8)])
+    done, data = cv2.imencode(suffix, half, [cv2.IMWRITE_WEBP_QUALITY, 101])
+    assert done and np.array_equal(decode(data.tobytes()), gradient(64, 48))
+
+
+def chunk(kind: bytes, content: bytes = b"") -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def test_decode_is_silent_about_chunks_that_libpng_dislikes(capfd: pytest.CaptureFixture[str]) -> None:
+    data = encoded(64, 48)
+    assert np.array_equal(decode(data[:33] + chunk(b"tEXt") * 1000 + data[33:]), gradient(64, 48))
+    with pytest.raises(InvalidImage):
+        decode(data[:33] + chunk(b"NEED") + data[33:])
+    assert len(capfd.readouterr().err.splitlines()) < 5
+
+
+def test_decode_gives_the_still_picture_of_an_animated_png() -> None:
+    frames, file = [Image.fromarray(gradient(64, 48)), Image.new("RGB", (64, 48))], io.BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    assert b"acTL" in file.getvalue() and np.array_equal(decode(file.getvalue()), gradient(64, 48))
 
 
 def test_decode_drops_alpha_and_reads_grey_and_palettes() -> None:
