@@ -74,7 +74,7 @@ def _check_origin(request: Request, settings: Settings) -> None:
         return
     site = request.headers.get("sec-fetch-site")
     if site is None:
-        same = origin is None or urlsplit(origin).netloc == request.headers.get("host", "")
+        same = origin is None or origin.partition("://")[2] == request.headers.get("host", "")
     else:
         same = site in ("same-origin", "none")
     if not same:

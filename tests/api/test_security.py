@@ -84,6 +84,7 @@ def test_a_container_published_on_loopback_answers_to_its_names_only(settings: S
         ({"Sec-Fetch-Site": "none"}, 202),
         ({"Origin": "https://evil.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({"Origin": "http://127.0.0.1:8080"}, 403),
         ({"Origin": "https://evil.example", "Sec-Fetch-Site": "cross-site"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
