@@ -80,7 +80,7 @@ async def upload(http: httpx.AsyncClient, image: bytes, outcome: Outcome) -> Non
             await asyncio.sleep(_RETRY_SECONDS)
             continue
         outcome.statuses[answer.status_code] += 1
-        if answer.status_code == 202:
+        if answer.status_code in (200, 202):  # 200: the answer to an earlier try was lost, and its task has ended
             outcome.accepted.append(answer.json()["task_id"])
             return
         if "retry-after" not in answer.headers:
