@@ -9,12 +9,12 @@ import unicodedata
 from dataclasses import dataclass
 from functools import lru_cache
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from gateway.colours import Colour, class_colour, ink_on
 from gateway.detections import Detection, DetectionResult
+from gateway.opencv import cv2
 
 LONGEST_SIDE, LEAST_SIDE = 1920, 480
 _WEIGHT = 500

@@ -1,21 +1,12 @@
 """Encoded bytes → pixels. Worker only: OpenCV stays out of the web process."""
 
-import os
-
 import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import InvalidImage
 from gateway.images import ImageHeader
+from gateway.opencv import cv2
 from gateway.orientation import orientation
-
-# OpenCV reads these once, when it is imported. The limit is a second belt behind `images.probe`.
-os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what is wrong with an image is told to its client
-
-import cv2
-
-cv2.setNumThreads(1)  # the processes are the parallelism
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_SCANS = 100  # a progressive JPEG has about ten; each of thousands would be decoded over the whole picture

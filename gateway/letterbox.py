@@ -6,9 +6,10 @@ interpolation, grey 114, odd padding to the right and the bottom).
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from gateway.opencv import cv2
 
 GREY = 114
 

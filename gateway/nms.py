@@ -1,8 +1,9 @@
 """Non-maximum suppression over the candidate rows of the deployed graph."""
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from gateway.opencv import cv2
 
 
 def nms(

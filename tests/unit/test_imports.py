@@ -56,6 +56,7 @@ WORKER = {
     "annotate",
     "webhooks_worker",
     "maintenance",
+    "opencv",
     "orientation",
     "colours",
 }
@@ -126,3 +127,10 @@ def test_the_web_process_loads_no_decoder() -> None:
     code = "import sys, gateway.app; print(sorted({'cv2', 'torch', 'onnxruntime'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_opencv_is_set_up_before_it_is_loaded_whatever_comes_first() -> None:
+    assert [path.stem for path in sorted(GATEWAY.glob("*.py")) if "\nimport cv2\n" in path.read_text()] == []
+    code = "import gateway.worker, cv2; print(cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True"
