@@ -70,6 +70,7 @@ class TaskWorker(SimpleWorker):
             connection=queue.connection,
             serializer=JSONSerializer,
             exception_handlers=[self._store_failure],
+            worker_ttl=settings.worker_ttl,  # by its own RQ would wait for a Redis that hangs for 415 s
             maintenance_interval=settings.worker_ttl * 3 // 4,
         )
         self._ttl_seconds = settings.worker_ttl

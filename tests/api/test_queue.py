@@ -22,7 +22,7 @@ from gateway.pipeline import Pipeline
 from gateway.queue import failure, job_key
 from gateway.settings import Settings
 from gateway.triton import Inference
-from gateway.worker import TaskWorker
+from gateway.worker import TaskWorker, connect
 from tests.api.submit import submit
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
@@ -277,6 +277,12 @@ def test_nobody_is_taken_for_dead_by_a_worker_that_was_late_itself(
     worker.stop()
     thread.join()
     assert worker.told[:5] == ["beat", "maintenance", "beat", "beat", "maintenance"]
+
+
+def test_a_worker_does_not_wait_for_long_for_a_redis_that_hangs(settings: Settings) -> None:
+    with connect(settings) as connection:
+        TaskWorker(TaskQueue(connection, settings), Processor(Pipeline(FakeTriton(), settings), settings), settings)
+        assert connection.connection_pool.connection_kwargs["socket_timeout"] < settings.worker_ttl
 
 
 def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:
