@@ -40,9 +40,12 @@ def map_case(context: schemathesis.HookContext, case: "schemathesis.Case[Any]") 
 
 
 def give_something(values: dict[str, Any]) -> None:
-    """What is empty in a query or a form counts as not given; the document cannot say that."""
+    """What is empty in a query or a form counts as not given; the document cannot say that.
+
+    An object would be sent as parameters of its members' names, such as the right one.
+    """
     for name, value in values.items():
-        if value in ([], [""], {}) or (value == "" and name not in TEXTS):
+        if isinstance(value, dict) or value in ([], [""]) or (value == "" and name not in TEXTS):
             values[name] = "?"
 
 
