@@ -1,7 +1,7 @@
 """Requests that schemathesis makes from /openapi.json: every answer is as documented, and none is a 5xx.
 
-`make contract` sends several thousand, other ones each time; SCHEMATHESIS_EXAMPLES is how many of each kind are made. Without
-it a few hundred are made, always the same.
+`make contract` sends several thousand, other ones each time; SCHEMATHESIS_EXAMPLES is how many of each kind are made.
+Without it a few hundred are made, always the same.
 """
 
 import os
