@@ -1,6 +1,7 @@
 """Imports point down; see docs/architecture.md."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -99,6 +100,13 @@ def siblings(module: str) -> set[str]:
 def test_every_module_has_its_place() -> None:
     modules = {path.stem for path in GATEWAY.glob("*.py")} - {"__init__"}
     assert modules == WEB | WORKER | SHARED
+
+
+@pytest.mark.parametrize(("storey", "modules"), [("web", WEB), ("worker", WORKER), ("shared", SHARED)])
+def test_the_places_are_documented(storey: str, modules: set[str]) -> None:
+    text = (GATEWAY.parent / "docs" / "architecture.md").read_text()
+    row = next(line for line in text.splitlines() if line.startswith(f"| {storey} |"))
+    assert set(re.findall(r"`(\w+)`", row)) == modules
 
 
 @pytest.mark.parametrize("module", sorted(WEB))
