@@ -12,7 +12,9 @@ from gateway.pipeline import Pipeline
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
 from tests.api.clients import client_of
+from tests.api.submit import submit
 from tests.fakes import FakeTriton
+from tests.pictures import encoded
 
 NO_TRITON = "127.0.0.1:1"
 
@@ -49,3 +51,24 @@ def work(settings: Settings, triton: FakeTriton, connection: "redis.Redis") -> C
         TaskWorker(TaskQueue(connection, settings), processor, settings).run(burst=True)
 
     return run
+
+
+@pytest.fixture
+def queue(settings: Settings, connection: "redis.Redis") -> TaskQueue:
+    return TaskQueue(connection, settings)
+
+
+@pytest.fixture
+def worker(settings: Settings, queue: TaskQueue, triton: FakeTriton) -> TaskWorker:
+    return TaskWorker(queue, Processor(Pipeline(triton, settings), settings), settings)
+
+
+@pytest.fixture
+def submitted(settings: Settings) -> Callable[[], str]:
+    """Has a task accepted, and gives its id."""
+    return lambda: submit(settings, encoded(64, 48))
+
+
+@pytest.fixture
+def task_id(submitted: Callable[[], str]) -> str:
+    return submitted()

@@ -1,0 +1,136 @@
+"""The worker itself: its threads, its heartbeat, how it stops; over a real Redis."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+import httpx2
+import msgspec
+import numpy as np
+import numpy.typing as npt
+import pytest
+import redis
+
+from gateway.claims import TaskQueue
+from gateway.jobs import Processor
+from gateway.modelspec import ModelSpec
+from gateway.pipeline import Pipeline
+from gateway.queue import job_key
+from gateway.settings import Settings
+from gateway.triton import Inference
+from gateway.worker import TaskWorker, connect
+from tests.fakes import FakeTriton
+
+
+class CrowdedTriton(FakeTriton):
+    """Takes its time, and notes with each answer how many images it has at once."""
+
+    def __init__(self, seconds: float = 0.2, outages: int = 0) -> None:
+        super().__init__(outages=outages)
+        self.together: list[int] = []
+        self._seconds, self._lock, self._now = seconds, threading.Lock(), 0
+
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+        answer = super().infer(spec, image, version)
+        with self._lock:
+            self._now += 1
+        time.sleep(self._seconds)
+        with self._lock:
+            self.together.append(self._now)
+            self._now -= 1
+        return answer
+
+
+def status(client: httpx2.Client, task_id: str) -> str:
+    return str(client.get(f"/result/{task_id}").json()["status"])
+
+
+def test_nobody_is_taken_for_dead_by_a_worker_that_was_late_itself(
+    settings: Settings, queue: TaskQueue, connection: "redis.Redis"
+) -> None:
+    class Late(TaskWorker):
+        told: ClassVar[list[str]] = []
+
+        def _keep_fresh(self) -> None:
+            if self.told.count("beat") == 1:
+                time.sleep(1.1)  # Redis hung
+            super()._keep_fresh()
+            self.told.append("beat")
+
+        def _maintenance_is_due(self) -> bool:
+            return True
+
+        def clean_registries(self) -> None:
+            self.told.append("maintenance")
+
+    quick = msgspec.structs.replace(settings, worker_ttl=2)
+    worker = Late(queue, Processor(Pipeline(FakeTriton(), quick), quick), quick)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    time.sleep(3.5)
+    worker.stop()
+    thread.join()
+    assert worker.told[:5] == ["beat", "maintenance", "beat", "beat", "maintenance"]
+
+
+def test_a_worker_does_not_wait_for_long_for_a_redis_that_hangs(settings: Settings) -> None:
+    with connect(settings) as connection:
+        TaskWorker(TaskQueue(connection, settings), Processor(Pipeline(FakeTriton(), settings), settings), settings)
+        assert connection.connection_pool.connection_kwargs["socket_timeout"] < settings.worker_ttl
+
+
+class TestAlone:
+    @pytest.fixture
+    def triton(self) -> CrowdedTriton:
+        return CrowdedTriton()
+
+    def test_a_task_that_was_lost_before_runs_with_no_other(
+        self,
+        queue: TaskQueue,
+        work: Callable[[], None],
+        triton: CrowdedTriton,
+        connection: "redis.Redis",
+        client: httpx2.Client,
+        submitted: Callable[[], str],
+    ) -> None:
+        ids = [submitted() for _ in range(7)]
+        connection.hset(job_key(ids[3]), "retries_left", 1)
+        work()
+        assert [status(client, task_id) for task_id in ids] == ["SUCCESS"] * 7
+        assert triton.together[3] == 1
+        assert max(triton.together) > 1, "the others do share the worker"
+
+
+def test_a_try_is_timed_and_waiting_for_triton_is_not(settings: Settings, queue: TaskQueue, task_id: str) -> None:
+    triton = CrowdedTriton(seconds=0.6, outages=1)
+    processor = Processor(Pipeline(triton, settings), settings)
+    claim = queue.claim(0, "worker")
+    assert claim is not None and processor.longest_try() < 0.01
+    running = threading.Thread(target=processor.process, args=[claim])
+    running.start()
+    time.sleep(0.4)
+    assert 0.2 < processor.longest_try() < 0.6, "the first try, of before the outage, does not count"
+    running.join()
+    assert processor.longest_try() < 0.01
+
+
+class TestStopping:
+    @pytest.fixture
+    def triton(self) -> FakeTriton:
+        return FakeTriton(outages=1_000_000)
+
+    def test_a_stopping_worker_gives_back_what_waits_for_triton(
+        self, worker: TaskWorker, queue: TaskQueue, task_id: str, connection: "redis.Redis"
+    ) -> None:
+        running = threading.Thread(target=worker.run)
+        running.start()
+        deadline = time.monotonic() + 5
+        while not worker.executions and time.monotonic() < deadline:
+            time.sleep(0.02)
+        worker.stop()
+        running.join(timeout=10)
+        assert not running.is_alive()
+        assert connection.zcard(queue.rq.started_job_registry.key) == 0
+        claim = queue.claim(0, "worker")
+        assert claim is not None and claim.task_id == task_id
