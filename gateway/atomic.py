@@ -78,13 +78,11 @@ THE_TASK = "THE_TASK"
 
 # KEYS: book, queue, intermediate queue.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image;
-# commands.
+# THE_TASK; commands.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
-CLAIM = f"""
-local function run_for(id)
-    for at = 4, #ARGV do ARGV[at] = string.gsub(ARGV[at], '{THE_TASK}', id) end
-    run(4)
-end
+CLAIM = (
+    _RUN
+    + """
 local id = ARGV[1]
 if id == '' or redis.call('lrem', KEYS[3], 1, id) == 0 then  -- not there: it was believed lost, and put back
     id = redis.call('lpop', KEYS[2])
@@ -92,14 +90,15 @@ end
 while id do
     local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
     if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
-        run_for(id)
-        return {{id, job[1], job[2], redis.call('get', ARGV[3] .. id)}}
+        for at = 5, #ARGV do ARGV[at] = string.gsub(ARGV[at], ARGV[4], id) end
+        run(5)
+        return {id, job[1], job[2], redis.call('get', ARGV[3] .. id)}
     end
     redis.call('del', ARGV[2] .. id)
     id = redis.call('lpop', KEYS[2])
 end
 """
-CLAIM = _RUN + CLAIM
+)
 
 # KEYS: book, sum. ARGV: id, last word of the commands that are run in any case, these, commands for an open task.
 END = (

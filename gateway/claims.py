@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import Any
 
 import redis
-from rq.exceptions import NoSuchJobError
 from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
@@ -108,21 +107,14 @@ class TaskQueue:
         execution = Execution.create(job, self._settings.worker_ttl, commands, worker_name=worker_name)
         job.prepare_for_execution(worker_name, pipeline=commands)
         commands.publish(EVENTS_CHANNEL, f"{atomic.THE_TASK}:started")
-        keys = (BOOK[0], self.rq.key, self.rq.intermediate_queue_key)
-        args = (moved, job_key(""), image_key(""), *atomic.words(commands))
+        keys = (atomic.OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key)
+        args = (moved, job_key(""), image_key(""), atomic.THE_TASK, *atomic.words(commands))
         taken: Any = self.connection.eval(atomic.CLAIM, len(keys), *keys, *args)
         if taken is None:
             return None
         task_id, data, retries_left, image = taken
         mine = Execution(execution.id, task_id.decode(), self.connection, worker_name)
         return Claim(mine.job_id, data, image, mine, int(retries_left or 0) < self._settings.task_retries)
-
-    def job(self, task_id: str) -> Job | None:
-        """RQ's job of a task that has not ended."""
-        try:
-            return Job.fetch(task_id, connection=self.connection, serializer=JSONSerializer)
-        except NoSuchJobError:
-            return None
 
     def _job(self, task_id: str) -> Job:
         """RQ's handle of a job, nothing read."""

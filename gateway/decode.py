@@ -4,11 +4,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import InvalidImage
-from gateway.images import ImageHeader
+from gateway.images import PNG, ImageHeader
 from gateway.opencv import cv2
 from gateway.orientation import orientation
 
-_PNG = b"\x89PNG\r\n\x1a\n"
 _MOST_SCANS = 100  # a progressive JPEG has about ten; each of thousands would be decoded over the whole picture
 _FLAGS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
 _MARGIN = 1.5  # a reduced image stays this much larger than the model's input
@@ -45,7 +44,7 @@ def decode(data: bytes, reduced: int = 1) -> npt.NDArray[np.uint8]:
     With `reduced` 2, 4 or 8 the sides are that much shorter, rounded up, each pixel the mean of those it stands for.
     Raises InvalidImage when the pixels cannot be read.
     """
-    encoded = np.frombuffer(_critical(data) if data.startswith(_PNG) else data, np.uint8)
+    encoded = np.frombuffer(_critical(data) if data.startswith(PNG) else data, np.uint8)
     if data.startswith(b"\xff\xd8") and _scans(encoded) > _MOST_SCANS:
         raise InvalidImage(f"the JPEG file has more than {_MOST_SCANS} scans; save it anew")
     try:
@@ -62,7 +61,7 @@ def _critical(png: bytes) -> bytes:
     """The file without its ancillary chunks, which change no pixel here: libpng writes a line to standard error for
     each one that it does not like, and 10 MB have room for 800,000.
     """
-    parts, position = [_PNG], len(_PNG)
+    parts, position = [PNG], len(PNG)
     while position < len(png):
         end = position + 12 + int.from_bytes(png[position : position + 4])
         if not png[position + 4 : position + 5].islower():

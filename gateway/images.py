@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from gateway.errors import ImageTooLarge, UnsupportedImage
 
+PNG = b"\x89PNG\r\n\x1a\n"  # how each such file begins
 ACCEPTED = "JPEG, PNG, WebP, BMP or GIF"
 
 # Start of frame: C0-CF without DHT (C4), JPG (C8) and DAC (CC). ITU T.81, table B.1.
@@ -83,7 +84,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 def _sniff(data: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]] | None:
     if data.startswith(b"\xff\xd8\xff"):
         return "jpeg", _jpeg_size
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(PNG):
         return "png", _png_size
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
         return "webp", _webp_size

@@ -6,14 +6,13 @@ import time
 from gateway import atomic
 from gateway.claims import TaskQueue
 from gateway.errors import InternalError
-from gateway.queue import failure, job_key
+from gateway.queue import LOST, failure, job_key
 
 log = logging.getLogger(__name__)
 
 _LEADER_KEY = "yolo:maintenance"
 _BETWEEN_KEY = "yolo:between"  # when an id was first seen between dequeue and begin, seconds since the epoch
 _SCAN = 500
-_GONE = (None, b"failed", b"stopped", b"canceled")  # RQ's status of a job
 
 
 class Maintenance:
@@ -59,7 +58,9 @@ class Maintenance:
             for task_id in ids:
                 pipe.hget(job_key(task_id), "status")
             found = pipe.execute()
-        for task_id in [task_id for task_id, status in zip(ids, found, strict=True) if status in _GONE]:
+        for task_id in [
+            task_id for task_id, status in zip(ids, found, strict=True) if status is None or status in LOST
+        ]:
             if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
                 log.error("task %s has vanished from the queue", task_id)
 

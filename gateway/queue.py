@@ -28,8 +28,9 @@ from gateway.webhooks import schedule
 
 QUEUE_NAME = "predict"
 EVENTS_CHANNEL = "yolo:events"
-_JobData = tuple[str, object, list[object], TaskRequest]  # function, instance, arguments, keyword arguments
 BOOK = (atomic.OPEN_KEY, atomic.OPEN_BYTES_KEY)
+LOST = frozenset({b"failed", b"stopped", b"canceled"})  # RQ's status of a job that it will not run again
+_JobData = tuple[str, object, list[object], TaskRequest]  # function, instance, arguments, keyword arguments
 
 
 def image_key(task_id: str) -> str:

@@ -16,6 +16,7 @@ from gateway.detections import State, Status, TaskView
 from gateway.errors import NoPicture, TaskNotFound, WorkerLost
 from gateway.queue import (
     EVENTS_CHANNEL,
+    LOST,
     QUEUE_NAME,
     batch_key,
     failure,
@@ -29,7 +30,6 @@ from gateway.submission import Acceptance
 
 log = logging.getLogger(__name__)
 
-_LOST = frozenset({b"failed", b"stopped", b"canceled"})
 _RECONNECT_SECONDS = 0.5
 _QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 
@@ -127,7 +127,7 @@ class Results:
             if stored is not None:
                 statuses[task_id] = msgspec.json.decode(stored, type=_StatusOnly).status
             else:
-                statuses[task_id] = "FAILURE" if status is None or status in _LOST else "PENDING"
+                statuses[task_id] = "FAILURE" if status is None or status in LOST else "PENDING"
         return statuses
 
     async def picture(self, task_id: str, media_type: str) -> bytes:
@@ -176,7 +176,7 @@ class Results:
             return True, stored
         if status is None:
             raise TaskNotFound.of("task", task_id)
-        if status in _LOST:
+        if status in LOST:
             lost = WorkerLost("the worker died under this task, again after each new try; send the image again")
             return True, msgspec.json.encode(failure(task_id, lost))
         retried = retries_left is not None and int(retries_left) < self._task_retries

@@ -161,7 +161,7 @@ class TaskWorker(SimpleWorker):
                 self._fail(claim, error)
 
     def _fail(self, claim: Claim, error: Exception) -> None:
-        job = self._tasks.job(claim.task_id)
+        job = self._tasks.rq.fetch_job(claim.task_id)
         if job is None:
             log.exception("a defect under a task that has ended in the meantime")
             return

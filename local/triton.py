@@ -44,10 +44,10 @@ def start(
     """
     backends = compose_backends(log.parent / "backends")
     command = server_command(repository, http_port, grpc_port, metrics_port, backends, key=key)
-    chosen = [part for part in command if not without or not part.startswith(without)]
+    command = [part for part in command if not part.startswith(without)]
     with log.open("wb") as output:
         return subprocess.Popen(
-            chosen, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
         )
 
 

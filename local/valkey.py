@@ -23,7 +23,7 @@ def main() -> int:
         "dir": str(folder),
         "appendonly": "yes",
         "appendfsync": "always",  # with everysec a killed server can lose answered writes while the disk is slow
-        "auto-aof-rewrite-min-size": "512mb",
+        "auto-aof-rewrite-min-size": "512mb",  # with large images 64 MB, its default, are written in a second
         "maxmemory": "1gb",  # the gateway stops accepting well before
         "maxmemory-policy": "noeviction",
         "save": "",

@@ -20,3 +20,8 @@ def client_of(settings: Settings, address: str = "127.0.0.1") -> Iterator[httpx2
     with TestClient(app, URL, raise_server_exceptions=False, client=(address, 50_000)) as client:
         client.event_hooks["response"] = [Contract(client.get("/openapi.json").json()).check]
         yield client
+
+
+def status(client: httpx2.Client, task_id: str) -> str:
+    """`PENDING`, `SUCCESS` or `FAILURE`."""
+    return str(client.get(f"/result/{task_id}").json()["status"])

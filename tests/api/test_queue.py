@@ -15,6 +15,7 @@ from gateway.maintenance import Maintenance
 from gateway.queue import failure, job_key
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
+from tests.api.clients import status
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 
@@ -25,10 +26,6 @@ def age_executions(connection: "redis.Redis", queue: TaskQueue) -> None:
     for entry in connection.zrange(wip, 0, -1):
         assert isinstance(entry, bytes)
         connection.zadd(wip, {entry: 1})
-
-
-def status(client: httpx2.Client, task_id: str) -> str:
-    return str(client.get(f"/result/{task_id}").json()["status"])
 
 
 def test_tasks_are_claimed_in_their_order(queue: TaskQueue, submitted: Callable[[], str]) -> None:

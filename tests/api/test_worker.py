@@ -20,6 +20,7 @@ from gateway.queue import job_key
 from gateway.settings import Settings
 from gateway.triton import Inference
 from gateway.worker import TaskWorker, connect
+from tests.api.clients import status
 from tests.fakes import FakeTriton
 
 
@@ -40,10 +41,6 @@ class CrowdedTriton(FakeTriton):
             self.together.append(self._now)
             self._now -= 1
         return answer
-
-
-def status(client: httpx2.Client, task_id: str) -> str:
-    return str(client.get(f"/result/{task_id}").json()["status"])
 
 
 def test_nobody_is_taken_for_dead_by_a_worker_that_was_late_itself(
