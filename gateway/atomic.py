@@ -17,6 +17,9 @@ OPEN_BYTES_KEY = "yolo:open_bytes"
 PICTURES_KEY = "yolo:pictures"
 PICTURES_BYTES_KEY = "yolo:pictures_bytes"
 
+# Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
+SCRIPT_BYTES = 500_000
+
 _RUN = """
 local function run(at, last)
     while at <= (last or #ARGV) do
@@ -77,8 +80,8 @@ return {'accepted'}
 THE_TASK = "THE_TASK"
 
 # KEYS: book, queue, intermediate queue.
-# ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image;
-# THE_TASK; commands.
+# ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
+# most bytes of an image that is to come along; THE_TASK; commands.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
 CLAIM = (
     _RUN
@@ -90,9 +93,10 @@ end
 while id do
     local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
     if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
-        for at = 5, #ARGV do ARGV[at] = string.gsub(ARGV[at], ARGV[4], id) end
-        run(5)
-        return {id, job[1], job[2], redis.call('get', ARGV[3] .. id)}
+        for at = 6, #ARGV do ARGV[at] = string.gsub(ARGV[at], ARGV[5], id) end
+        run(6)
+        local image = ARGV[3] .. id
+        return {id, job[1], job[2], redis.call('strlen', image) <= tonumber(ARGV[4]) and redis.call('get', image)}
     end
     redis.call('del', ARGV[2] .. id)
     id = redis.call('lpop', KEYS[2])

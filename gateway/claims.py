@@ -108,12 +108,15 @@ class TaskQueue:
         job.prepare_for_execution(worker_name, pipeline=commands)
         commands.publish(EVENTS_CHANNEL, f"{atomic.THE_TASK}:started")
         keys = (atomic.OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key)
-        args = (moved, job_key(""), image_key(""), atomic.THE_TASK, *atomic.words(commands))
+        prefixes = job_key(""), image_key("")
+        args = (moved, *prefixes, atomic.SCRIPT_BYTES, atomic.THE_TASK, *atomic.words(commands))
         taken: Any = self.connection.eval(atomic.CLAIM, len(keys), *keys, *args)
         if taken is None:
             return None
         task_id, data, retries_left, image = taken
         mine = Execution(execution.id, task_id.decode(), self.connection, worker_name)
+        if image is None:
+            image = self.connection.get(image_key(mine.job_id))
         return Claim(mine.job_id, data, image, mine, int(retries_left or 0) < self._settings.task_retries)
 
     def _job(self, task_id: str) -> Job:

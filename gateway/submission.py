@@ -81,8 +81,13 @@ class Submission:
             commands.set(key, msgspec.json.encode(acceptance), ex=kept_seconds)
         keys = (*BOOK, key, result_key(tasks[0].task_id))
         args = (*bounds, len(tasks), *sizes, *atomic.words(commands))
+        large = [task for task in tasks if len(task.image) > atomic.SCRIPT_BYTES]
         with redis_errors():
-            outcome, *told = await self._redis.eval(atomic.ACCEPT, len(keys), *keys, *args)
+            async with self._redis.pipeline(transaction=bool(large)) as pipe:
+                pipe.eval(atomic.ACCEPT, len(keys), *keys, *args)
+                for task in large:  # into the place that the script made; what it refused has none
+                    pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
+                (outcome, *told), *_ = await pipe.execute()
             if outcome in (b"overloaded", b"full"):
                 raise await self._overloaded(outcome == b"full", *told)
         return _same_request(msgspec.json.decode(told[0], type=Acceptance), acceptance) if told else acceptance
@@ -119,7 +124,8 @@ class Submission:
             at_front=at_front,
             pipeline=pipe,
         )
-        pipe.set(image_key(task.task_id), task.image, ex=settings.image_ttl)
+        place = task.image if len(task.image) <= atomic.SCRIPT_BYTES else b""
+        pipe.set(image_key(task.task_id), place, ex=settings.image_ttl)
 
     async def _overloaded(self, full: bool, tasks: int, sum_bytes: int) -> Overloaded:
         instant = time.time()

@@ -67,6 +67,16 @@ def test_more_bytes_than_allowed_are_refused(settings: Settings, connection: "re
     assert book(connection) == (2, 20_000)
 
 
+def test_of_a_refused_image_nothing_is_kept(settings: Settings, connection: "redis.Redis") -> None:
+    for size in (6_000, atomic.SCRIPT_BYTES + 1):
+        submit(settings, bytes(15_000))
+        kept = set(connection.scan_iter())
+        with pytest.raises(Overloaded):
+            submit(settings, bytes(size))
+        assert set(connection.scan_iter()) == kept
+        connection.flushdb()
+
+
 def test_an_idle_service_takes_a_request_beyond_the_bounds(settings: Settings) -> None:
     submit(settings, bytes(50_000))
 

@@ -1,21 +1,24 @@
 """The promises of the queue, over a real Redis: whatever dies between two steps, the task is run again or ended."""
 
+import os
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
 import httpx2
+import pytest
 import redis
 
 from gateway import atomic
 from gateway.claims import Claim, TaskQueue
 from gateway.errors import WorkerLost
 from gateway.maintenance import Maintenance
-from gateway.queue import failure, job_key
+from gateway.queue import failure, image_key, job_key
 from gateway.settings import Settings
 from gateway.worker import TaskWorker
 from tests.api.clients import status
+from tests.api.submit import submit
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 
@@ -134,6 +137,17 @@ def test_a_task_is_waited_for(queue: TaskQueue, submitted: Callable[[], str], co
     later.join()
     assert claim is not None and claim.image == encoded(64, 48)
     assert connection.llen(queue.rq.intermediate_queue_key) == 0
+
+
+@pytest.mark.parametrize("size", [1, atomic.SCRIPT_BYTES, atomic.SCRIPT_BYTES + 1, 3_000_000])
+def test_an_image_of_any_size_reaches_the_worker(
+    settings: Settings, queue: TaskQueue, connection: "redis.Redis", size: int
+) -> None:
+    image = os.urandom(size)
+    task_id = submit(settings, image)
+    claim = queue.claim(0, "worker")
+    assert claim is not None and claim.image == image
+    assert 0 < connection.ttl(image_key(task_id)) <= settings.image_ttl
 
 
 def test_a_claim_is_in_the_books_of_rq(queue: TaskQueue, task_id: str, connection: "redis.Redis") -> None:
