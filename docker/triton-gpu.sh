@@ -6,9 +6,11 @@ set -- tritonserver --model-repository=/models --model-control-mode=explicit --d
   --http-address=127.0.0.1 --grpc-address=0.0.0.0 --metrics-address=0.0.0.0
 # As local/triton.py does: what nobody uses asks for a key that nobody has.
 nobody=closed=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
-set -- "$@" "--grpc-restricted-protocol=shared-memory,trace,logging:$nobody" \
+set -- "$@" "--grpc-restricted-protocol=trace,logging:$nobody" \
   "--http-restricted-api=shared-memory,trace,logging,model-repository:$nobody"
 [ -z "${TRITON_KEY:-}" ] || set -- "$@" "--grpc-restricted-protocol=model-repository:yolo-key=$TRITON_KEY"
+memory=${TRITON_MEMORY_KEY:+yolo-memory=$TRITON_MEMORY_KEY}
+set -- "$@" "--grpc-restricted-protocol=shared-memory:${memory:-$nobody}"
 found=
 for folder in /models/*/; do
   name=$(basename "$folder")

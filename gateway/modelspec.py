@@ -25,6 +25,11 @@ def control_headers(key: str | None) -> dict[str, str]:
     return {"triton-grpc-protocol-yolo-key": key} if key else {}
 
 
+def memory_headers(key: str | None) -> dict[str, str]:
+    """The same for Triton's shared memory."""
+    return {"triton-grpc-protocol-yolo-memory": key} if key else {}
+
+
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One version of a served model. `imgsz` is the longer side of its input, pixels."""

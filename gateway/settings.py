@@ -17,7 +17,8 @@ _SECRETS = f"^{_SECRET}( {_SECRET})*$"
 _SECRETS_IN_WORDS = "whsec_ and at least 24 bytes in base64, several such with one space between"
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
 _RATE_IN_WORDS = "requests and the time they are for, such as 600/minute (second, minute, hour or day)"
-_NEVER_SHOWN = frozenset({"webhook_secret", "api_keys", "triton_key"})
+_Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
+_NEVER_SHOWN = frozenset({"webhook_secret", "api_keys", "triton_key", "triton_memory_key"})
 
 
 LOOPBACK_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -137,10 +138,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Meta(ge=0, description="how long a stopping gateway still answers, so that others notice, seconds")
     ] = 2.0
     stop_timeout: Annotated[float, Meta(ge=1, description="longest time the gateway takes to stop, seconds")] = 9.0
-    triton_key: Annotated[
-        Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
-        | None,
-        Meta(description="opens Triton's model control, where it asks for a key"),
+    triton_key: Annotated[_Key | None, Meta(description="opens Triton's model control, where it asks for a key")] = None
+    triton_memory_key: Annotated[
+        _Key | None,
+        Meta(description="opens the shared memory of a Triton on the same host to workers; else images go as bytes"),
     ] = None
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
 

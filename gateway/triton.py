@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import ModelUnavailable
 from gateway.modelspec import CHANNEL_ARGUMENTS, OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
+from gateway.sharedmemory import SharedMemory
 
 _STATISTICS_SECONDS = 1.0
 
@@ -42,16 +43,21 @@ class Inference(NamedTuple):
 
 
 class TritonClient:
-    """A blocking, thread-safe client; one per worker process. `timeout` is the longest wait for one call, seconds."""
+    """A blocking, thread-safe client; one per worker process. `timeout` is the longest wait for one call, seconds.
 
-    def __init__(self, url: str, timeout: float) -> None:
+    With `memory_key`, which opens the shared memory of a Triton on the same host, images go there through it.
+    """
+
+    def __init__(self, url: str, timeout: float, memory_key: str | None = None) -> None:
         self._client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
+        self._memory = SharedMemory(self._client, url, memory_key)
         self._timeout = timeout
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._reading = threading.Lock()
         self._statistics = Statistics(self._client)
 
     def close(self) -> None:
+        self._memory.close()
         self._client.close()
 
     def spec(self, model: str, version: str = "") -> ModelSpec:
@@ -70,17 +76,33 @@ class TritonClient:
         Raises TritonUnavailable in an outage, TritonFailing when the model does not run, ModelUnavailable when Triton
         refuses the request.
         """
-        outputs = [InferRequestedOutput(OUTPUT)]
         try:
-            answer = self._client.infer(
-                spec.name, [image_tensor(image)], version, outputs=outputs, client_timeout=self._timeout
-            )
+            answer = self._answer(spec, image, version)
         except InferenceServerException as error:
             raise self._translated(error, spec.name) from error
         if answer.get_response().model_version != spec.version:
             self._specs.pop((spec.name, version), None)
             spec = self.spec(spec.name, version)
         return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
+
+    def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
+        largest = 3 * spec.imgsz**2
+        region = self._memory.take(largest)
+        if region is not None:
+            try:
+                answer = self._ask(spec.name, region.tensor(image), version)
+            except InferenceServerException as error:
+                self._memory.drop(region)
+                if error.status() in OUTAGE:
+                    raise
+            else:
+                self._memory.put_back(region, largest)
+                return answer
+        return self._ask(spec.name, image_tensor(image), version)
+
+    def _ask(self, model: str, tensor: InferInput, version: str) -> InferResult:
+        outputs = [InferRequestedOutput(OUTPUT)]
+        return self._client.infer(model, [tensor], version, outputs=outputs, client_timeout=self._timeout)
 
     def _read_spec(self, model: str, version: str) -> ModelSpec:
         try:

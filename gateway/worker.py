@@ -274,7 +274,7 @@ def main() -> int:
     give_back_large_blocks()
     metrics_port = scrape.WorkerPort(settings)
     metrics_port.try_to_serve()
-    inferer = TritonClient(settings.triton_url, settings.triton_timeout)
+    inferer = TritonClient(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
     processor = Processor(Pipeline(inferer, settings), settings, metrics_port.metrics)
     worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -63,6 +63,7 @@ def run(given: Mapping[str, str]) -> int:
             **addresses(given),
             "MODEL": settings.model,
             "TRITON_KEY": settings.triton_key or new_triton_key(run_dir),
+            "TRITON_MEMORY_KEY": settings.triton_memory_key or secrets.token_hex(16),
             "PYTHON": sys.executable,
             "PYTHONUNBUFFERED": "1",
             "MODEL_REPOSITORY": str(repository),

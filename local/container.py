@@ -21,8 +21,8 @@ def main(arguments: list[str]) -> int:
         if arguments == ["compose"]:
             triton.compose_backends(BACKENDS)
             return 0
-        key = os.environ.get("TRITON_KEY", "")
-        command = triton.server_command(MODELS, HTTP_PORT, GRPC_PORT, METRICS_PORT, BACKENDS, "0.0.0.0", key)
+        ports = HTTP_PORT, GRPC_PORT, METRICS_PORT
+        command = triton.server_command(MODELS, *ports, BACKENDS, "0.0.0.0", triton.Keys.given())
     except LocalError as error:
         print(f"triton: {error}", file=sys.stderr)
         return 1

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import NamedTuple
 
 from local import stubs
 from local.errors import LocalError
@@ -24,7 +25,22 @@ BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
-CONTROL = "yolo-key"  # its gRPC header is triton-grpc-protocol-yolo-key
+CONTROL, MEMORY = "yolo-key", "yolo-memory"  # their gRPC headers are these behind triton-grpc-protocol-
+
+
+class Keys(NamedTuple):
+    """What Triton is to ask for: model control is open without a key, shared memory is shut."""
+
+    control: str = ""
+    memory: str = ""
+
+    @classmethod
+    def given(cls) -> Keys:
+        """TRITON_KEY and TRITON_MEMORY_KEY of the environment."""
+        return cls(os.environ.get("TRITON_KEY", ""), os.environ.get("TRITON_MEMORY_KEY", ""))
+
+
+NO_KEYS = Keys()
 
 
 def start(
@@ -33,17 +49,17 @@ def start(
     grpc_port: int,
     metrics_port: int,
     log: Path,
-    key: str = "",
+    keys: Keys = NO_KEYS,
     without: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     """Start tritonserver on 127.0.0.1 with every model of `repository` that has a model file; its output goes to `log`.
 
-    `key` is asked for by its model control, unless it is empty; options that begin as one of `without` are left out.
+    Options that begin as one of `without` are left out.
 
     Raises LocalError when it cannot be started at all; a model that fails to load ends the process (see `failure`).
     """
     backends = compose_backends(log.parent / "backends")
-    command = server_command(repository, http_port, grpc_port, metrics_port, backends, key=key)
+    command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
     command = [part for part in command if not part.startswith(without)]
     with log.open("wb") as output:
         return subprocess.Popen(
@@ -51,10 +67,12 @@ def start(
         )
 
 
-def become(repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, key: str = "") -> None:
+def become(
+    repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, keys: Keys = NO_KEYS
+) -> None:
     """As `start`, but this process turns into the server."""
     backends = compose_backends(log.parent / "backends")
-    command = server_command(repository, http_port, grpc_port, metrics_port, backends, key=key)
+    command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -69,7 +87,7 @@ def server_command(
     metrics_port: int,
     backends: Path,
     address: str = "127.0.0.1",
-    key: str = "",
+    keys: Keys = NO_KEYS,
 ) -> list[str]:
     """`address` is where gRPC and metrics listen; HTTP stays on loopback. Raises LocalError without a model."""
     names = models(repository)
@@ -93,21 +111,21 @@ def server_command(
         "--http-address=127.0.0.1",
         f"--grpc-address={address}",
         f"--metrics-address={address}",
-        *restrictions(key),
+        *restrictions(keys),
     ]
 
 
-def restrictions(key: str) -> list[str]:
+def restrictions(keys: Keys) -> list[str]:
     """Shut what nobody here uses: each of these could read or write files or memory. A random key stands for nobody.
 
-    Loading and unloading of models, the exporter's, asks for `key`; HTTP is for health checks only.
+    HTTP is for health checks only; over gRPC the exporter loads and unloads models, and workers share memory.
     """
     nobody = f"closed={secrets.token_hex(16)}"
-    model_control = [f"--grpc-restricted-protocol=model-repository:{CONTROL}={key}"] if key else []
     return [
-        f"--grpc-restricted-protocol=shared-memory,trace,logging:{nobody}",
+        f"--grpc-restricted-protocol=trace,logging:{nobody}",
+        f"--grpc-restricted-protocol=shared-memory:{f'{MEMORY}={keys.memory}' if keys.memory else nobody}",
+        *([f"--grpc-restricted-protocol=model-repository:{CONTROL}={keys.control}"] if keys.control else []),
         f"--http-restricted-api=shared-memory,trace,logging,model-repository:{nobody}",
-        *model_control,
     ]
 
 
@@ -212,7 +230,7 @@ def same(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def main() -> int:
-    """Reads MODEL_REPOSITORY, RUN_DIR, TRITON_KEY and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
+    """Reads MODEL_REPOSITORY, RUN_DIR, `Keys.given` and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
     try:
         if "--check" in sys.argv[1:]:
             libpython()
@@ -224,7 +242,7 @@ def main() -> int:
             grpc_port,
             metrics_port,
             Path(os.environ["RUN_DIR"]) / LOG,
-            os.environ.get("TRITON_KEY", ""),
+            Keys.given(),
         )
     except LocalError as error:
         print(error, file=sys.stderr)

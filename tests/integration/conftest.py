@@ -1,11 +1,13 @@
 """The real servers, each started once for a test run."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from local.triton import Keys
 from tests.integration import tiny
 from tests.integration.stack import ROOT, Stack, Triton, exported, running_stack, running_triton
 from tests.shared import SHARED
@@ -22,7 +24,8 @@ def model_repository() -> Path:
 
 @pytest.fixture(scope="session")
 def triton(model_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    with running_triton(model_repository, tmp_path_factory.mktemp("triton")) as server:
+    keys = Keys(memory=secrets.token_hex(16))
+    with running_triton(model_repository, tmp_path_factory.mktemp("triton"), keys) as server:
         yield server
 
 

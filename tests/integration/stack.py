@@ -32,12 +32,13 @@ class NotStarted(AssertionError):
 
 @dataclass(frozen=True)
 class Triton:
-    """A running Triton; `url` is gRPC's host:port, `metrics_url` the Prometheus page."""
+    """A running Triton; `url` is gRPC's host:port, `metrics_url` the Prometheus page, `keys` what it asks for."""
 
     url: str
     http_url: str
     metrics_url: str
     log: Path
+    keys: triton.Keys = triton.NO_KEYS
 
 
 @dataclass(frozen=True)
@@ -70,16 +71,18 @@ def exported(weights: Path, name: str) -> Path:
 
 
 @contextmanager
-def running_triton(repository: Path, folder: Path, key: str = "", without: tuple[str, ...] = ()) -> Iterator[Triton]:
-    """Triton with every model of `repository`; `folder` takes its log. `key` and `without` as for `triton.start`."""
+def running_triton(
+    repository: Path, folder: Path, keys: triton.Keys = triton.NO_KEYS, without: tuple[str, ...] = ()
+) -> Iterator[Triton]:
+    """Triton with every model of `repository`; `folder` takes its log. `keys` and `without` as for `triton.start`."""
     http_port, grpc_port, metrics_port = free_ports(3)
     log = folder / "triton.log"
-    process = triton.start(repository, http_port, grpc_port, metrics_port, log, key, without)
+    process = triton.start(repository, http_port, grpc_port, metrics_port, log, keys, without)
     url = f"127.0.0.1:{grpc_port}"
     try:
         with stopping(process), InferenceServerClient(url) as client:
             wait_until(lambda: triton_is_ready(client), process, log)
-            yield Triton(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", log)
+            yield Triton(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", log, keys)
     finally:
         triton.clear(grpc_port)
 
@@ -92,7 +95,7 @@ def running_stack(server: Triton, folder: Path, model: str, workers: int = 2) ->
         redis_server = stack.enter_context(ValkeyServer(port=redis_port, data_dir=folder / "redis"))
         redis_url = f"redis://{redis_server.host}:{redis_server.port}/0"
         settings = {"REDIS_URL": redis_url, "TRITON_URL": server.url, "MODEL": model, "PORT": str(port)}
-        settings["DRAIN_SECONDS"] = "0"
+        settings |= {"DRAIN_SECONDS": "0", "TRITON_MEMORY_KEY": server.keys.memory}
         for number in range(workers):
             stack.enter_context(running("gateway.worker", settings, folder / f"worker-{number}.log"))
         gateway = stack.enter_context(running("gateway.app", settings, folder / "gateway.log"))

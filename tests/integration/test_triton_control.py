@@ -24,7 +24,7 @@ KEY = "0123456789abcdef"
 
 @pytest.fixture(scope="module")
 def server(tiny_repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Triton]:
-    with running_triton(tiny_repository, tmp_path_factory.mktemp("triton"), KEY) as server:
+    with running_triton(tiny_repository, tmp_path_factory.mktemp("triton"), local_triton.Keys(KEY)) as server:
         yield server
 
 
