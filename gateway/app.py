@@ -129,7 +129,7 @@ def main() -> int:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format, "gateway")
-    give_back_large_blocks()
+    give_back_large_blocks(1)
     serve_metrics(settings, app.state.metrics)
     web = server(app, settings)
     web.run()

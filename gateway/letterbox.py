@@ -63,6 +63,6 @@ def letterbox(
     if (fitted_h, fitted_w) == image.shape[:2]:
         inside[:] = image
     else:
-        inside[:] = cv2.resize(image, (fitted_w, fitted_h), interpolation=cv2.INTER_LINEAR)
+        cv2.resize(image, (fitted_w, fitted_h), dst=inside, interpolation=cv2.INTER_LINEAR)
     padding_w, padding_h = input_w - width * scale, input_h - height * scale
     return canvas, Placement((height, width), scale, padding_w / 2, padding_h / 2)

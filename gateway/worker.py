@@ -271,7 +271,7 @@ def main() -> int:
         print(f"worker: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format, "worker")
-    give_back_large_blocks()
+    give_back_large_blocks(4)  # most photographs stay below, as files and as the pixels that are decoded of them
     metrics_port = scrape.WorkerPort(settings)
     metrics_port.try_to_serve()
     inferer = TritonClient(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
