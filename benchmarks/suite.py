@@ -22,6 +22,9 @@ from benchmarks.senders import Target
 from gateway.modelspec import ModelSpec
 
 CORES = 2  # sessions of bare ONNX Runtime, workers of each peer
+_QUEUE = "rq:queue:predict"
+_DRAINED, _DRAINS = 100, 5  # a clock of 10 ms: fewer tasks would tell nothing
+
 PEER_NAMES = ("litserve", "mosec", "flask_celery")
 
 
@@ -171,31 +174,31 @@ class Suite:
                 self.say(f"{depth} queued tasks")
                 report.queued_ms[depth] = self._drain(depth, image, connection, client)
 
-    def _drain(
-        self, depth: int, image: bytes, connection: "redis.Redis", client: httpx.Client, most: int = 100
-    ) -> dict[str, float]:
-        """Fill the queue while the workers stand still; milliseconds of the last `most` uploads and first ends."""
-        url = f"http://{self.service.address}/predict"
-        signal_all(self.service.pids["worker"], signal.SIGSTOP)
+    def _drain(self, depth: int, image: bytes, connection: "redis.Redis", client: httpx.Client) -> dict[str, float]:
+        """Milliseconds of the last uploads into a queue of that depth, and of the first tasks taken from it."""
+        url, workers = f"http://{self.service.address}/predict", self.service.pids["worker"]
+        upload_seconds = task_seconds = taken = 0.0
+        signal_all(workers, signal.SIGSTOP)
         try:
-            for _ in range(depth - most):
+            for _ in range(depth - _DRAINED):
                 client.post(url, content=image).raise_for_status()
-            before = self.service.cpu()
-            for _ in range(most):
-                client.post(url, content=image).raise_for_status()
-            accepted = self.service.cpu()
+            for _ in range(_DRAINS):
+                signal_all(workers, signal.SIGSTOP)
+                begun = self.service.cpu()
+                for _ in range(_DRAINED):
+                    client.post(url, content=image).raise_for_status()
+                accepted, queued = self.service.cpu(), connection.llen(_QUEUE)
+                signal_all(workers, signal.SIGCONT)
+                while (waiting := connection.llen(_QUEUE)) > max(queued - _DRAINED, 0):
+                    time.sleep(0.02)
+                drained = self.service.cpu()
+                taken += queued - waiting
+                upload_seconds += sum(accepted[role] - begun[role] for role in ("gateway", "redis"))
+                task_seconds += sum(drained[role] - accepted[role] for role in ("worker", "redis", "gateway"))
         finally:
-            signal_all(self.service.pids["worker"], signal.SIGCONT)
-        while (waiting := int(connection.llen("rq:queue:predict"))) > depth - most:
-            time.sleep(0.02)
-        drained = self.service.cpu()
-        taken = depth - waiting
-        outside = ("worker", "redis", "gateway")
-        connection.delete("rq:queue:predict")
-        return {
-            "upload": sum(accepted[role] - before[role] for role in ("gateway", "redis")) / most * 1e3,
-            "task": sum(drained[role] - accepted[role] for role in outside) / taken * 1e3,
-        }
+            signal_all(workers, signal.SIGCONT)
+        connection.delete(_QUEUE)
+        return {"upload": upload_seconds / _DRAINS / _DRAINED * 1e3, "task": task_seconds / taken * 1e3}
 
     def _measure(self, report: Report, name: str, loader: Loader, plan: Plan) -> Sample:
         sample = loader.run(plan)

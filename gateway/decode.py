@@ -71,9 +71,9 @@ def _critical(png: bytes) -> bytes:
 
 
 def _scans(encoded: npt.NDArray[np.uint8]) -> int:
-    """Start-of-scan markers, FF DA at an even or an odd offset; ten times as fast as bytes.count."""
-    pairs = (encoded[start : start + (len(encoded) - start) // 2 * 2].view(">u2") for start in (0, 1))
-    return sum(int(np.count_nonzero(each == 0xFFDA)) for each in pairs)
+    """Start-of-scan markers, FF DA at an even or an odd offset, read as words; ten times as fast as bytes.count."""
+    pairs = (encoded[start : start + (len(encoded) - start) // 2 * 2].view("<u2") for start in (0, 1))
+    return sum(int(np.count_nonzero(each == 0xDAFF)) for each in pairs)
 
 
 def _upright(image: npt.NDArray[np.uint8], turned: int) -> npt.NDArray[np.uint8]:

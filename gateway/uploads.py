@@ -99,12 +99,13 @@ async def _chunks(request: Request, received: Callable[[int], None]) -> AsyncIte
 
 async def _read_body(request: Request, chunks: AsyncIterator[bytes], most_bytes: int, max_image_bytes: int) -> bytes:
     _check_declared(request, most_bytes, max_image_bytes)
-    body = bytearray()
+    parts, size = [], 0
     async for chunk in chunks:
-        body += chunk
-        if len(body) > most_bytes:
+        parts.append(chunk)
+        size += len(chunk)
+        if size > most_bytes:
             raise too_large(max_image_bytes)
-    return bytes(body)
+    return b"".join(parts)
 
 
 def _check_declared(request: Request, most_bytes: int, max_image_bytes: int) -> None:
