@@ -10,11 +10,11 @@ _MEGABYTE = 1 << 20
 def give_back_large_blocks(megabytes: int) -> None:
     """Blocks of so many and more are mapped, so that freeing one returns it; all threads share one heap. glibc only.
 
-    By itself glibc raises its threshold with every large block that is freed, and has a heap for each thread. Up to 16
+    By itself glibc raises its threshold with every large block that is freed, and has a heap for each thread. Up to 8
     MB stay at the end of the heap: with less, each task would ask the system for the same pages again.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, megabytes * _MEGABYTE)
-        mallopt(_TRIM_THRESHOLD, 16 * _MEGABYTE)
+        mallopt(_TRIM_THRESHOLD, 8 * _MEGABYTE)
         mallopt(_ARENA_MAX, 1)
