@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     except LocalError as error:
         print(f"triton: {error}", file=sys.stderr)
         return 1
+    triton.clear(GRPC_PORT)  # of a server that was killed, where /dev/shm is a volume
     stubs.look_after_this_process()
     os.execve(command[0], command, triton.environment())
 
