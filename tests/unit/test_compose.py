@@ -12,7 +12,7 @@ from export import tensorrt
 from gateway.settings import load, rows
 
 ROOT = Path(__file__).parents[2]
-FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.test.yml")
+FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.shm.yml", "docker-compose.test.yml")
 
 # Set by the images or fixed by the composition; not for people to change.
 FIXED = {"HOST", "PORT", "METRICS_HOST", "METRICS_PORT", "WORKER_METRICS_PORT", "PROMETHEUS_MULTIPROC_DIR"}
@@ -89,6 +89,14 @@ def test_the_defaults_of_the_composition_are_settings(services: dict[str, Any]) 
     environment = services["gateway"]["environment"]
     defaults = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in environment.items()}
     assert load(defaults).redis_url == "redis://redis:6379/0"
+
+
+def test_memory_is_shared_between_workers_and_triton_only(services: dict[str, Any]) -> None:
+    overlay = composed("docker-compose.shm.yml")
+    assert overlay["services"] == dict.fromkeys(("triton", "worker"), {"volumes": ["shm:/dev/shm"]})
+    assert list(overlay["volumes"]) == ["shm"]
+    for service in services.values():
+        assert "/dev/shm" not in str(service.get("volumes")), "not without being asked for"
 
 
 def test_engines_are_built_by_the_image_that_serves_them() -> None:
