@@ -50,6 +50,7 @@ WORKER = {
     "jobs",
     "pipeline",
     "room",
+    "sharedmemory",
     "triton",
     "decode",
     "letterbox",
