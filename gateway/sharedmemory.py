@@ -34,6 +34,11 @@ _PAUSE_SECONDS = 60.0  # between two tries where Triton takes no region
 _MOST_DROPPED = 16
 
 
+def prefix(url: str) -> str:
+    """How the names of the regions of one Triton begin."""
+    return f"yolo_images_{zlib.crc32(url.encode()):08x}_"
+
+
 class _Refused(Exception):
     """Images cannot go through shared memory at the moment; the message says why."""
 
@@ -78,7 +83,7 @@ class SharedMemory:
     def __init__(self, client: InferenceServerClient, url: str, key: str | None) -> None:
         self._client = client
         self._headers = memory_headers(key)
-        self._prefix = f"yolo_images_{zlib.crc32(url.encode()):08x}_"
+        self._prefix = prefix(url)
         self._free: dict[int, list[Region]] = defaultdict(list)
         self._dropped: list[Region] = []
         self._making = threading.Lock()

@@ -13,13 +13,14 @@ from tritonclient.grpc import InferenceServerClient
 
 from gateway.errors import ModelUnavailable
 from gateway.modelspec import memory_headers
-from gateway.sharedmemory import Region, SharedMemory
+from gateway.sharedmemory import Region, SharedMemory, prefix
 from gateway.triton import TritonClient
 from local.triton import Keys
 from tests.integration.stack import ROOT, Triton, running_triton
 
 KEY = "fedcba9876543210"
 SIZE = 3 * 640**2
+FOLDER = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
@@ -34,8 +35,8 @@ def admin(server: Triton) -> Iterator[InferenceServerClient]:
     with InferenceServerClient(server.url) as client:
         yield client
         client.unregister_system_shared_memory(headers=memory_headers(KEY))
-    for path in files():
-        path.unlink()
+    for name in names(server):
+        (FOLDER / name).unlink()
 
 
 @pytest.fixture
@@ -44,11 +45,7 @@ def client(server: Triton, admin: InferenceServerClient) -> Iterator[TritonClien
     yield client
     client.close()
     assert known(admin) == set()
-    assert files() == set()
-
-
-def files() -> set[Path]:
-    return set(Path("/dev/shm").glob("yolo_images_*"))
+    assert names(server) == set()
 
 
 def known(admin: InferenceServerClient) -> set[str]:
@@ -56,8 +53,9 @@ def known(admin: InferenceServerClient) -> set[str]:
     return set(admin.get_system_shared_memory_status(headers=memory_headers(KEY)).regions)
 
 
-def names() -> set[str]:
-    return {path.name for path in files()}
+def names(server: Triton) -> set[str]:
+    """The names of those that there are."""
+    return {path.name for path in FOLDER.glob(f"{prefix(server.url)}*")}
 
 
 def answer(client: TritonClient, value: int, height: int = 64, width: int = 96) -> float:
@@ -66,13 +64,13 @@ def answer(client: TritonClient, value: int, height: int = 64, width: int = 96) 
     return float(rows[-1, -1])
 
 
-def test_each_image_gets_its_own_answer(client: TritonClient, admin: InferenceServerClient) -> None:
+def test_each_image_gets_its_own_answer(server: Triton, client: TritonClient, admin: InferenceServerClient) -> None:
     shapes = [(640, 480), (32, 32), (640, 640), (64, 96)]
     with ThreadPoolExecutor(4) as threads:
         answers = list(threads.map(lambda value: answer(client, value, *shapes[value % 4]), range(200)))
     assert answers == list(range(200))
     assert 1 <= len(known(admin)) <= 4
-    assert known(admin) == names()
+    assert known(admin) == names(server)
 
 
 @pytest.mark.parametrize("key", [None, "0123456789abcdef"], ids=["no key", "wrong key"])
@@ -88,13 +86,15 @@ def test_without_the_key_images_are_sent(
     client.close()
 
 
-def test_a_triton_that_has_forgotten_them_gets_new_ones(client: TritonClient, admin: InferenceServerClient) -> None:
+def test_a_triton_that_has_forgotten_them_gets_new_ones(
+    server: Triton, client: TritonClient, admin: InferenceServerClient
+) -> None:
     assert answer(client, 1) == 1
     before = known(admin)
     admin.unregister_system_shared_memory(headers=memory_headers(KEY))  # as its restart does
     assert [answer(client, value) for value in (2, 3, 4)] == [2, 3, 4]
     assert len(known(admin)) == 1 and not known(admin) & before
-    assert names() == known(admin)
+    assert names(server) == known(admin)
 
 
 def test_a_refused_request_is_told_as_it_is_without(client: TritonClient) -> None:
@@ -115,19 +115,19 @@ def test_a_region_that_triton_still_reads_is_not_used_again(server: Triton, admi
 
     others = [memory.take(SIZE) for _ in range(3)]
     assert None not in others and region not in others
-    assert region.name in names() & known(admin), "there are requests that read it"
+    assert region.name in names(server) & known(admin), "there are requests that read it"
 
     assert all(ended.acquire(timeout=10) for _ in range(200))
     others += [memory.take(SIZE) for _ in range(3)]
     assert None not in others and region not in others
-    assert region.name not in names() | known(admin)
+    assert region.name not in names(server) | known(admin)
     for other in others:
         assert other is not None
         memory.put_back(other, SIZE)
     assert memory.take(SIZE) is others[-1], "those that were answered are used again"
     memory.put_back(others[-1], SIZE)  # type: ignore[arg-type]
     memory.close()
-    assert names() == known(admin) == set()
+    assert names(server) == known(admin) == set()
 
 
 def test_triton_holds_no_more_than_some_of_them(
@@ -161,11 +161,11 @@ def test_what_a_killed_worker_left_is_removed(
 ) -> None:
     subprocess.run([sys.executable, "-c", KILLED, server.url, KEY], cwd=ROOT, check=False)
     left = known(admin)
-    assert len(left) == 1 and names() == left
+    assert len(left) == 1 and names(server) == left
     assert answer(client, 6) == 6
-    assert names() == known(admin) | left
+    assert names(server) == known(admin) | left
     client.close()
-    assert names() == known(admin) == set()
+    assert names(server) == known(admin) == set()
 
 
 def test_a_region_has_one_owner(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_region_has_one_owner(tmp_path: Path) -> None:
 
 
 def test_where_there_is_no_room_nothing_is_left() -> None:
-    path = Path("/dev/shm/yolo_images_too_large")
+    path = FOLDER / "yolo_images_too_large"
     with pytest.raises(OSError):
         Region(path, 1 << 50)
     assert not path.exists()
