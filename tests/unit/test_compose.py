@@ -93,7 +93,7 @@ def test_the_defaults_of_the_composition_are_settings(services: dict[str, Any]) 
 
 def test_memory_is_shared_between_workers_and_triton_only(services: dict[str, Any]) -> None:
     overlay = composed("docker-compose.shm.yml")
-    assert overlay["services"] == dict.fromkeys(("triton", "worker"), {"volumes": ["shm:/dev/shm"]})
+    assert overlay["services"] == {name: {"volumes": ["shm:/dev/shm"]} for name in ("triton", "worker")}
     assert list(overlay["volumes"]) == ["shm"]
     for service in services.values():
         assert "/dev/shm" not in str(service.get("volumes")), "not without being asked for"
