@@ -7,6 +7,7 @@ Triton may still read the image of a request that was given up: such a region is
 Triton has forgotten it.
 """
 
+import errno
 import fcntl
 import logging
 import mmap
@@ -28,9 +29,8 @@ from gateway.modelspec import INPUT, memory_headers
 
 log = logging.getLogger(__name__)
 
-_FOLDER = Path("/dev/shm")  # where POSIX shared memory lies on Linux
+FOLDER = Path("/dev/shm")  # where POSIX shared memory lies on Linux
 _SECONDS = 5.0  # longest wait for one answer about a region
-_PAUSE_SECONDS = 60.0  # between two tries where Triton takes no region
 _MOST_DROPPED = 16
 
 
@@ -44,13 +44,19 @@ class _Refused(Exception):
 
 
 class Region:
-    """A file of shared memory that this process owns. Raises OSError when there is no room, or it has an owner."""
+    """A file of shared memory that this process owns. Raises OSError when there is no room, or it has an owner.
+
+    With a `size`, bytes, it is made; without, it is taken over from a process of this user that has died.
+    """
 
     def __init__(self, path: Path, size: int = 0) -> None:
         self.name = path.name
         self._path = path
-        self._file = os.open(path, os.O_RDWR | os.O_CLOEXEC | (os.O_CREAT | os.O_EXCL if size else 0), 0o600)
+        how = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if size else 0)
+        self._file = os.open(path, how, 0o600)
         try:
+            if os.fstat(self._file).st_uid != os.geteuid():
+                raise PermissionError(errno.EPERM, "it is another user's")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if size:
                 os.posix_fallocate(self._file, 0, size)  # a file without pages would end the process at its first write
@@ -58,7 +64,7 @@ class Region:
         except (OSError, ValueError):
             os.close(self._file)
             if size:
-                path.unlink()
+                path.unlink(missing_ok=True)
             raise
 
     def tensor(self, image: npt.NDArray[np.uint8]) -> InferInput:
@@ -77,12 +83,23 @@ class Region:
 class SharedMemory:
     """The regions of one worker process; thread-safe. Without a `key` there are none, and images are sent as bytes.
 
-    `url` is Triton's: regions of workers that died are known by it.
+    `url` is Triton's: regions of workers that died are known by it. Where Triton takes none, the next try is made after
+    `pause_seconds`.
     """
 
-    def __init__(self, client: InferenceServerClient, url: str, key: str | None) -> None:
+    def __init__(
+        self,
+        client: InferenceServerClient,
+        url: str,
+        key: str | None,
+        *,
+        folder: Path = FOLDER,
+        pause_seconds: float = 60.0,
+    ) -> None:
         self._client = client
         self._headers = memory_headers(key)
+        self._folder = folder
+        self._pause_seconds = pause_seconds
         self._prefix = prefix(url)
         self._free: dict[int, list[Region]] = defaultdict(list)
         self._dropped: list[Region] = []
@@ -95,10 +112,11 @@ class SharedMemory:
         try:
             return self._free[size].pop()
         except IndexError:
-            if time.monotonic() < self._next_try:
-                return None
-            with self._making:
-                return self._make(size)
+            pass
+        if time.monotonic() < self._next_try:
+            return None
+        with self._making:
+            return self._make(size) if time.monotonic() >= self._next_try else None
 
     def put_back(self, region: Region, size: int) -> None:
         """Its request has been answered."""
@@ -122,31 +140,33 @@ class SharedMemory:
         try:
             if len(self._dropped) >= _MOST_DROPPED:
                 raise _Refused(f"it still holds {len(self._dropped)} regions of requests that were given up")
-            return self._registered(size)
+            region = self._registered(size)
         except _Refused as refusal:
-            self._next_try = time.monotonic() + _PAUSE_SECONDS
+            self._next_try = time.monotonic() + self._pause_seconds
             if str(refusal) != self._refusal:
                 log.warning("images are sent to Triton as bytes, not through shared memory: %s", refusal)
             self._refusal = str(refusal)
             return None
+        self._refusal = ""
+        return region
 
     def _registered(self, size: int) -> Region:
         try:
-            region = Region(_FOLDER / f"{self._prefix}{secrets.token_hex(8)}", size)
+            region = Region(self._folder / f"{self._prefix}{secrets.token_hex(8)}", size)
         except OSError as error:
-            raise _Refused(f"no room for {size} bytes in {_FOLDER}, {error.strerror}") from error
+            raise _Refused(f"no room for {size} bytes in {self._folder}, {error.strerror}") from error
         try:
             self._client.register_system_shared_memory(
                 region.name, f"/{region.name}", size, headers=self._headers, client_timeout=_SECONDS
             )
         except InferenceServerException as error:
             self.drop(region)  # an answer may have been lost
-            raise _Refused(error.message()) from error
+            raise _Refused(error.message().replace(region.name, "…")) from error
         return region
 
     def _adopt(self) -> None:
         """Take over what workers that were killed have left."""
-        for path in _FOLDER.glob(f"{self._prefix}*"):
+        for path in self._folder.glob(f"{self._prefix}*"):
             try:
                 self.drop(Region(path))
             except (OSError, ValueError):

@@ -13,14 +13,13 @@ from tritonclient.grpc import InferenceServerClient
 
 from gateway.errors import ModelUnavailable
 from gateway.modelspec import memory_headers
-from gateway.sharedmemory import Region, SharedMemory, prefix
+from gateway.sharedmemory import FOLDER, Region, SharedMemory, prefix
 from gateway.triton import TritonClient
 from local.triton import Keys
 from tests.integration.stack import ROOT, Triton, running_triton
 
 KEY = "fedcba9876543210"
 SIZE = 3 * 640**2
-FOLDER = Path("/dev/shm")
 
 
 @pytest.fixture(scope="module")
@@ -174,6 +173,25 @@ def test_a_region_has_one_owner(tmp_path: Path) -> None:
         Region(tmp_path / "region")
     region.remove()
     assert not (tmp_path / "region").exists()
+
+
+def test_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"precious")
+    (tmp_path / "region").symlink_to(tmp_path / "file")
+    for size in (0, 1000):
+        with pytest.raises(OSError):
+            Region(tmp_path / "region", size)
+    assert (tmp_path / "file").read_bytes() == b"precious"
+
+
+def test_a_triton_elsewhere_is_told_of_once(
+    server: Triton, admin: InferenceServerClient, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    memory = SharedMemory(admin, server.url, KEY, folder=tmp_path, pause_seconds=0)  # as in another container
+    assert [memory.take(SIZE) for _ in range(3)] == [None] * 3
+    (warning,) = [record.message for record in caplog.records]
+    assert "Unable to open shared memory region" in warning
+    assert len(list(tmp_path.iterdir())) == 1
 
 
 def test_where_there_is_no_room_nothing_is_left() -> None:
