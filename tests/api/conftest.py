@@ -10,8 +10,10 @@ from gateway.claims import TaskQueue
 from gateway.jobs import Processor
 from gateway.pipeline import Pipeline
 from gateway.settings import Settings
+from gateway.webhooks import DUE_KEY
 from gateway.worker import TaskWorker
 from tests.api.clients import client_of
+from tests.api.receiving import Empty, until
 from tests.api.submit import submit
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
@@ -72,3 +74,9 @@ def submitted(settings: Settings) -> Callable[[], str]:
 @pytest.fixture
 def task_id(submitted: Callable[[], str]) -> str:
     return submitted()
+
+
+@pytest.fixture
+def until_empty(connection: "redis.Redis") -> Empty:
+    """Waits until nothing is left to deliver."""
+    return lambda: until(lambda: not connection.exists(DUE_KEY), 20)

@@ -1,17 +1,25 @@
 """Both ends of a webhook: a deliverer at work, and what a receiver answers and reads."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
+import redis
 import redis.asyncio as aioredis
 
 from gateway.outbound import Outbound
-from gateway.webhooks import WebhookQueue
+from gateway.webhooks import WebhookQueue, schedule
 from gateway.webhooks_worker import Deliverer, Signer
+from tests.api.deliver import NAME
 from tests.internet import Answer, reply
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+URL = f"https://{NAME}/ended?token=1"
+BODY = b'{"task_id":"t1","status":"SUCCESS","result":{"detections":[{"label":"caf\xc3\xa9"}]}}'
+
+Empty = Callable[[], Coroutine[Any, Any, None]]
 
 
 def headers_of(request: bytes) -> dict[str, str]:
@@ -52,3 +60,17 @@ async def delivering(
         finally:
             deliverer.stopping.set()
             await running
+
+
+def put(connection: "redis.Redis", *task_ids: str, url: str = URL) -> None:
+    with connection.pipeline() as pipe:
+        for task_id in task_ids:
+            schedule(pipe, task_id, url, BODY)
+        pipe.execute()
+
+
+async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    give_up_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < give_up_at, "it did not come to pass in time"
+        await asyncio.sleep(0.02)

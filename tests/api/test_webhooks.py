@@ -1,13 +1,7 @@
 """Webhooks over a real Redis to real TLS receivers; names and addresses are the test's own."""
 
 import asyncio
-import os
-import signal
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,38 +13,13 @@ from gateway.settings import Settings, SettingsError, load
 from gateway.webhooks import DUE_KEY, delivery_key, schedule
 from gateway.webhooks_worker import Signer
 from tests.api.deliver import NAME
-from tests.api.receiving import SECRET, answers, body_of, delivering, headers_of
+from tests.api.receiving import BODY, SECRET, URL, Empty, answers, body_of, delivering, headers_of, put, until
 from tests.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
 
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
-URL = f"https://{NAME}/ended?token=1"
-BODY = b'{"task_id":"t1","status":"SUCCESS","result":{"detections":[{"label":"caf\xc3\xa9"}]}}'
-ROOT = Path(__file__).parents[2]
 
 
-def put(connection: "redis.Redis", *task_ids: str, url: str = URL) -> None:
-    with connection.pipeline() as pipe:
-        for task_id in task_ids:
-            schedule(pipe, task_id, url, BODY)
-        pipe.execute()
-
-
-async def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < give_up_at, "it did not come to pass in time"
-        await asyncio.sleep(0.02)
-
-
-@pytest.fixture
-def until_empty(connection: "redis.Redis") -> Callable[[], Coroutine[Any, Any, None]]:
-    """Waits until nothing is left to deliver."""
-    return lambda: until(lambda: not connection.exists(DUE_KEY), 20)
-
-
-def run_delivery(
-    redis_url: str, site: Site, until_empty: Callable[[], Coroutine[Any, Any, None]], **knobs: Any
-) -> Internet:
+def run_delivery(redis_url: str, site: Site, until_empty: Empty, **knobs: Any) -> Internet:
     """Deliver to `site` until nothing is left."""
 
     async def run() -> Internet:
@@ -59,9 +28,6 @@ def run_delivery(
             return internet
 
     return asyncio.run(run())
-
-
-Empty = Callable[[], Coroutine[Any, Any, None]]
 
 
 def test_a_delivery_is_scheduled_with_its_transaction_or_not_at_all(connection: "redis.Redis") -> None:
@@ -245,86 +211,6 @@ def test_a_delivery_whose_body_expired_is_forgotten(
     connection.delete(delivery_key("t1"))
     run_delivery(redis_url, site, until_empty)
     assert [headers_of(request)["webhook-id"] for request in site.requests] == ["t2"]
-
-
-def test_a_process_that_is_killed_in_the_middle_is_followed_by_one_that_sends_again(
-    redis_url: str, connection: "redis.Redis", until_empty: Empty, tmp_path: Path
-) -> None:
-    hanging = True
-
-    async def answer(request: bytes, writer: asyncio.StreamWriter) -> None:
-        if hanging:
-            await asyncio.sleep(60)
-        await reply(200)(request, writer)
-
-    async def run() -> list[bytes]:
-        nonlocal hanging
-        site = Site(answer, NAME)
-        site.authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
-        async with site.open() as port:
-            arguments = [
-                sys.executable,
-                "-m",
-                "tests.api.deliver",
-                redis_url,
-                str(port),
-                str(tmp_path / "authority.pem"),
-            ]
-            for last in (False, True):
-                process = await asyncio.create_subprocess_exec(*arguments, SECRET, cwd=ROOT)
-                try:
-                    await (until_empty() if last else until(lambda: len(site.requests) == 1, 20))
-                finally:
-                    hanging = False
-                    process.kill()
-                    await process.wait()
-        return site.requests
-
-    put(connection, "t1")
-    first, second = asyncio.run(run())
-    assert headers_of(first)["webhook-id"] == headers_of(second)["webhook-id"] == "t1"
-    assert body_of(first) == body_of(second) == BODY
-    Webhook(SECRET).verify(BODY, headers_of(second))
-    assert connection.keys() == []
-
-
-@pytest.fixture
-def deliverer(redis_url: str) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
-    """Starts the real process."""
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**environment: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "gateway.webhooks_worker"]
-        full = {**os.environ, "REDIS_URL": redis_url, **environment}
-        started.append(subprocess.Popen(command, env=full, cwd=ROOT, stderr=subprocess.PIPE, text=True))
-        return started[-1]
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
-
-
-def test_the_process_refuses_this_machine_and_ends_when_told(
-    deliverer: Callable[..., "subprocess.Popen[str]"], connection: "redis.Redis", until_empty: Empty
-) -> None:
-    put(connection, "t1", url="https://localhost/")
-    process = deliverer(CALLBACKS="true", WEBHOOK_SECRET=SECRET, WEBHOOK_DELAYS="0.1")
-    asyncio.run(until_empty())
-    process.send_signal(signal.SIGTERM)
-    _, log = process.communicate(timeout=10)
-    assert process.returncode == 0
-    assert "webhook t1 given up after 2 tries: localhost does not resolve to public addresses" in log
-
-
-def test_the_process_waits_for_its_end_when_webhooks_are_switched_off(
-    deliverer: Callable[..., "subprocess.Popen[str]"],
-) -> None:
-    process = deliverer()
-    assert process.stderr is not None
-    assert "switched off" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 0
 
 
 @pytest.mark.parametrize(
