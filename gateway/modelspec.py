@@ -17,6 +17,9 @@ CHANNEL_ARGUMENTS = [
     ("grpc.enable_http_proxy", 0),
 ]
 
+# What a call ends with, by `InferenceServerException.status`, when Triton is away.
+OUTAGE = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
+
 RESTRICTED = "protocol is restricted"  # in what Triton says to a request without the right key
 
 

@@ -3,8 +3,7 @@
 https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_shared_memory.md
 
 A region is a file in /dev/shm, locked for as long as its worker lives, and holds the image of one request at a time.
-Triton may still read the image of a request that was given up: such a region is used no more, and is let go once
-Triton has forgotten it.
+Triton may still read the image of a request that was given up: such a region is never used again.
 """
 
 import errno
@@ -17,7 +16,8 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,18 +25,19 @@ import numpy.typing as npt
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from gateway.modelspec import INPUT, memory_headers
+from gateway.modelspec import INPUT, OUTAGE, memory_headers
 
 log = logging.getLogger(__name__)
 
 FOLDER = Path("/dev/shm")  # where POSIX shared memory lies on Linux
+_SPARE_BYTES = 16 << 20  # left there for Triton's own
 _SECONDS = 5.0  # longest wait for one answer about a region
-_MOST_DROPPED = 16
+_ANY = "yolo_images_"
 
 
 def prefix(url: str) -> str:
     """How the names of the regions of one Triton begin."""
-    return f"yolo_images_{zlib.crc32(url.encode()):08x}_"
+    return f"{_ANY}{zlib.crc32(url.encode()):08x}_"
 
 
 class _Refused(Exception):
@@ -51,20 +52,21 @@ class Region:
 
     def __init__(self, path: Path, size: int = 0) -> None:
         self.name = path.name
-        self._path = path
+        self._path = path.with_name(f".{path.name}") if size else path  # nobody is to find it before it is locked
         how = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | (os.O_CREAT | os.O_EXCL if size else 0)
-        self._file = os.open(path, how, 0o600)
+        self._file = os.open(self._path, how, 0o600)
         try:
             if os.fstat(self._file).st_uid != os.geteuid():
                 raise PermissionError(errno.EPERM, "it is another user's")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if size:
                 os.posix_fallocate(self._file, 0, size)  # a file without pages would end the process at its first write
+                self._path = self._path.rename(path)
             self._memory = mmap.mmap(self._file, size)
         except (OSError, ValueError):
             os.close(self._file)
             if size:
-                path.unlink(missing_ok=True)
+                self._path.unlink(missing_ok=True)
             raise
 
     def tensor(self, image: npt.NDArray[np.uint8]) -> InferInput:
@@ -75,16 +77,17 @@ class Region:
         return tensor
 
     def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+        """Let it go; a Triton that has mapped it keeps it until it is told to forget it."""
         self._memory.close()
+        self._path.unlink(missing_ok=True)
         os.close(self._file)
 
 
 class SharedMemory:
     """The regions of one worker process; thread-safe. Without a `key` there are none, and images are sent as bytes.
 
-    `url` is Triton's: regions of workers that died are known by it. Where Triton takes none, the next try is made after
-    `pause_seconds`.
+    `url` is Triton's: its regions of workers that died are known by it. Where Triton takes none, or still reads
+    `most_dropped` that were given up, the next try is made after `pause_seconds`.
     """
 
     def __init__(
@@ -95,51 +98,55 @@ class SharedMemory:
         *,
         folder: Path = FOLDER,
         pause_seconds: float = 60.0,
+        most_dropped: int = 32,
     ) -> None:
         self._client = client
         self._headers = memory_headers(key)
         self._folder = folder
         self._pause_seconds = pause_seconds
+        self._most_dropped = most_dropped
         self._prefix = prefix(url)
         self._free: dict[int, list[Region]] = defaultdict(list)
-        self._dropped: list[Region] = []
+        self._dropped: list[str] = []  # names that Triton may still know
         self._making = threading.Lock()
         self._next_try = 0.0 if key else float("inf")
         self._refusal = ""
 
-    def take(self, size: int) -> Region | None:
-        """A region of `size` bytes, for one request; None where Triton takes none at the moment."""
+    @contextmanager
+    def lent(self, size: int) -> Iterator[Region | None]:
+        """A region of `size` bytes for one request; None where there is none at the moment.
+
+        After an exception Triton may still read it, or does not know it: then it is dropped.
+        """
         try:
-            return self._free[size].pop()
+            region: Region | None = self._free[size].pop()
         except IndexError:
-            pass
-        if time.monotonic() < self._next_try:
-            return None
-        with self._making:
-            return self._make(size) if time.monotonic() >= self._next_try else None
-
-    def put_back(self, region: Region, size: int) -> None:
-        """Its request has been answered."""
-        self._free[size].append(region)
-
-    def drop(self, region: Region) -> None:
-        """Its request was given up, or Triton does not know the region."""
-        self._dropped.append(region)
+            region = self._made(size)
+        try:
+            yield region
+        except BaseException:
+            if region is not None:
+                self._drop(region)
+            raise
+        if region is not None:
+            self._free[size].append(region)
 
     def close(self) -> None:
         """Let all go, no request being under way."""
-        for regions in self._free.values():
-            self._dropped += regions
+        for region in [region for regions in self._free.values() for region in regions]:
+            self._drop(region)
         self._free.clear()
-        self._let_go()
-        self._let_go()
-
-    def _make(self, size: int) -> Region | None:
-        self._adopt()
-        self._let_go()
         try:
-            if len(self._dropped) >= _MOST_DROPPED:
-                raise _Refused(f"it still holds {len(self._dropped)} regions of requests that were given up")
+            self._forget_dropped()
+        except _Refused as refusal:
+            log.debug("regions are left to Triton: %s", refusal)
+
+    def _made(self, size: int) -> Region | None:
+        if time.monotonic() < self._next_try or not self._making.acquire(blocking=False):
+            return None  # nobody waits for a Triton that does not answer one of the others
+        try:
+            self._adopt()
+            self._forget_dropped()
             region = self._registered(size)
         except _Refused as refusal:
             self._next_try = time.monotonic() + self._pause_seconds
@@ -147,44 +154,54 @@ class SharedMemory:
                 log.warning("images are sent to Triton as bytes, not through shared memory: %s", refusal)
             self._refusal = str(refusal)
             return None
+        finally:
+            self._making.release()
         self._refusal = ""
         return region
 
     def _registered(self, size: int) -> Region:
+        room = os.statvfs(self._folder)
+        if room.f_bavail * room.f_frsize < size + _SPARE_BYTES:
+            raise _Refused(f"less than {(size + _SPARE_BYTES) / 1e6:.0f} MB are free in {self._folder}")
         try:
             region = Region(self._folder / f"{self._prefix}{secrets.token_hex(8)}", size)
         except OSError as error:
-            raise _Refused(f"no room for {size} bytes in {self._folder}, {error.strerror}") from error
+            raise _Refused(f"no region in {self._folder}: {error.strerror}") from error
         try:
             self._client.register_system_shared_memory(
                 region.name, f"/{region.name}", size, headers=self._headers, client_timeout=_SECONDS
             )
         except InferenceServerException as error:
-            self.drop(region)  # an answer may have been lost
+            if error.status() in OUTAGE:
+                self._dropped.append(region.name)  # an answer may have been lost
+            region.remove()
             raise _Refused(error.message().replace(region.name, "…")) from error
         return region
 
-    def _adopt(self) -> None:
-        """Take over what workers that were killed have left."""
-        for path in self._folder.glob(f"{self._prefix}*"):
-            try:
-                self.drop(Region(path))
-            except (OSError, ValueError):
-                continue  # it has an owner, or is empty and about to get one
-            log.info("a worker that died has left %s, which is removed", path.name)
+    def _drop(self, region: Region) -> None:
+        region.remove()
+        self._dropped.append(region.name)
 
-    def _let_go(self) -> None:
-        """Remove the dropped regions that Triton does not know any more, have it forget the others."""
-        if not self._dropped:
-            return
-        with suppress(InferenceServerException):  # it is away, or still reads one: the next time will do
-            known = self._client.get_system_shared_memory_status(headers=self._headers, client_timeout=_SECONDS).regions
-            for region in self._dropped.copy():
-                if region.name not in known:
-                    self._dropped.remove(region)
-                    region.remove()
-            for region in self._dropped:
-                with suppress(InferenceServerException):
-                    self._client.unregister_system_shared_memory(
-                        region.name, headers=self._headers, client_timeout=_SECONDS
-                    )
+    def _adopt(self) -> None:
+        """Remove what processes that were killed have left, of whichever Triton."""
+        for path in self._folder.glob(f"{_ANY}*"):
+            try:
+                Region(path).remove()
+            except (OSError, ValueError):
+                continue  # it has an owner
+            log.info("%s, which a worker that died has left, is removed", path.name)
+            if path.name.startswith(self._prefix):
+                self._dropped.append(path.name)
+
+    def _forget_dropped(self) -> None:
+        """Have Triton forget the dropped regions. It does not while it reads one: then the next time will do."""
+        for name in self._dropped.copy():
+            try:
+                self._client.unregister_system_shared_memory(name, headers=self._headers, client_timeout=_SECONDS)
+            except InferenceServerException as error:
+                if error.status() in OUTAGE:
+                    raise _Refused(error.message()) from error
+            else:
+                self._dropped.remove(name)
+        if len(self._dropped) >= self._most_dropped:
+            raise _Refused(f"it still reads {len(self._dropped)} images of requests that were given up")

@@ -10,13 +10,19 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import ModelUnavailable
-from gateway.modelspec import CHANNEL_ARGUMENTS, OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
+from gateway.modelspec import (
+    CHANNEL_ARGUMENTS,
+    OUTAGE,
+    OUTPUT,
+    ModelSpec,
+    image_size,
+    image_tensor,
+    label_question,
+    read_spec,
+)
 from gateway.sharedmemory import SharedMemory
 
 _STATISTICS_SECONDS = 1.0
-
-OUTAGE = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
-
 
 _REFUSED = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"})
 
@@ -65,10 +71,14 @@ class TritonClient:
 
         Raises as `infer` does, and ModelMismatch when the served model is not one that `export` wrote.
         """
-        with self._reading:
+        if not self._reading.acquire(timeout=self._timeout):
+            raise TritonUnavailable("Triton does not answer what is asked of its model")
+        try:
             if (model, version) not in self._specs:
                 self._specs[model, version] = self._read_spec(model, version)
             return self._specs[model, version]
+        finally:
+            self._reading.release()
 
     def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
@@ -86,19 +96,15 @@ class TritonClient:
         return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
 
     def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
-        largest = 3 * spec.imgsz**2
-        region = self._memory.take(largest)
-        if region is not None:
-            try:
-                answer = self._ask(spec.name, region.tensor(image), version)
-            except InferenceServerException as error:
-                self._memory.drop(region)
-                if error.status() in OUTAGE:
-                    raise
-            else:
-                self._memory.put_back(region, largest)
-                return answer
-        return self._ask(spec.name, image_tensor(image), version)
+        region = None
+        try:
+            with self._memory.lent(max(3 * spec.imgsz**2, image.nbytes)) as region:
+                tensor = image_tensor(image) if region is None else region.tensor(image)
+                return self._ask(spec.name, tensor, version)
+        except InferenceServerException as error:
+            if region is None or error.status() in OUTAGE:
+                raise
+        return self._ask(spec.name, image_tensor(image), version)  # a Triton that was started anew knows no region
 
     def _ask(self, model: str, tensor: InferInput, version: str) -> InferResult:
         outputs = [InferRequestedOutput(OUTPUT)]

@@ -279,8 +279,10 @@ def main() -> int:
     worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, worker.stop)
-    worker.run()
-    inferer.close()
+    try:
+        worker.run()
+    finally:
+        inferer.close()
     return 0
 
 

@@ -63,7 +63,7 @@ def run(given: Mapping[str, str]) -> int:
             **addresses(given),
             "MODEL": settings.model,
             "TRITON_KEY": settings.triton_key or new_triton_key(run_dir),
-            "TRITON_MEMORY_KEY": settings.triton_memory_key or secrets.token_hex(16),
+            "TRITON_MEMORY_KEY": given.get("TRITON_MEMORY_KEY", secrets.token_hex(16)),  # empty: images go as bytes
             "PYTHON": sys.executable,
             "PYTHONUNBUFFERED": "1",
             "MODEL_REPOSITORY": str(repository),

@@ -1,10 +1,13 @@
 """Images through system shared memory, between a worker's client and a real Triton."""
 
+import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -103,45 +106,73 @@ def test_a_refused_request_is_told_as_it_is_without(client: TritonClient) -> Non
     assert answer(client, 5) == 5
 
 
+def wait_until_forgotten(memory: SharedMemory, admin: InferenceServerClient) -> None:
+    """Triton answers a request a moment before it lets go of its image."""
+    give_up_at = time.monotonic() + 5
+    while known(admin) and time.monotonic() < give_up_at:
+        memory.close()
+        time.sleep(0.05)
+    assert known(admin) == set()
+
+
+class GivenUp(Exception):
+    """As after a timeout."""
+
+
 def test_a_region_that_triton_still_reads_is_not_used_again(server: Triton, admin: InferenceServerClient) -> None:
-    memory = SharedMemory(admin, server.url, KEY)
-    region = memory.take(SIZE)
-    assert region is not None
-    tensor, ended = region.tensor(np.zeros((640, 640, 3), np.uint8)), threading.Semaphore(0)
-    for _ in range(200):
-        admin.async_infer("tiny", [tensor], lambda result, error: ended.release())
-    memory.drop(region)  # as after a timeout
+    memory, ended = SharedMemory(admin, server.url, KEY), threading.Semaphore(0)
+    with pytest.raises(GivenUp), memory.lent(SIZE) as region:
+        assert region is not None
+        name = region.name
+        tensor = region.tensor(np.zeros((640, 640, 3), np.uint8))
+        for _ in range(200):
+            admin.async_infer("tiny", [tensor], lambda result, error: ended.release())
+        assert ended.acquire(timeout=10), "the first has its answer, the others are in Triton"
+        raise GivenUp
 
-    others = [memory.take(SIZE) for _ in range(3)]
-    assert None not in others and region not in others
-    assert region.name in names(server) & known(admin), "there are requests that read it"
+    with ExitStack() as stack:
+        others = [stack.enter_context(memory.lent(SIZE)) for _ in range(3)]
+        assert None not in others and name not in {other.name for other in others if other}
+        assert name in known(admin), "there are requests that read it"
+        assert name not in names(server)
+        assert all(ended.acquire(timeout=10) for _ in range(199))
 
-    assert all(ended.acquire(timeout=10) for _ in range(200))
-    others += [memory.take(SIZE) for _ in range(3)]
-    assert None not in others and region not in others
-    assert region.name not in names(server) | known(admin)
-    for other in others:
-        assert other is not None
-        memory.put_back(other, SIZE)
-    assert memory.take(SIZE) is others[-1], "those that were answered are used again"
-    memory.put_back(others[-1], SIZE)  # type: ignore[arg-type]
-    memory.close()
-    assert names(server) == known(admin) == set()
+    with memory.lent(SIZE) as again:
+        assert again in others, "those that were answered are used again"
+    wait_until_forgotten(memory, admin)
+    assert names(server) == set()
 
 
-def test_triton_holds_no_more_than_some_of_them(
+def test_regions_that_triton_holds_are_bounded(
     server: Triton, admin: InferenceServerClient, caplog: pytest.LogCaptureFixture
 ) -> None:
-    memory = SharedMemory(admin, server.url, KEY)
-    away = SharedMemory(admin, server.url, "0123456789abcdef")  # is told nothing of what Triton holds
-    for _ in range(16):
-        region = memory.take(SIZE)
+    memory, ended = SharedMemory(admin, server.url, KEY, most_dropped=1), threading.Semaphore(0)
+    with pytest.raises(GivenUp), memory.lent(SIZE) as region:
         assert region is not None
-        away.drop(region)
-    assert away.take(SIZE) is None
-    assert "still holds 16 regions" in caplog.text
-    for region in away._dropped:
-        memory.drop(region)
+        tensor = region.tensor(np.zeros((640, 640, 3), np.uint8))
+        for _ in range(200):
+            admin.async_infer("tiny", [tensor], lambda result, error: ended.release())
+        assert ended.acquire(timeout=10)
+        raise GivenUp
+    with memory.lent(SIZE) as other:
+        assert other is None
+    assert "it still reads 1 images of requests that were given up" in caplog.text
+    assert all(ended.acquire(timeout=20) for _ in range(199))
+    wait_until_forgotten(memory, admin)
+
+
+def test_an_image_beyond_the_models_size_has_room(client: TritonClient) -> None:
+    assert answer(client, 7, 672, 672) == 7
+
+
+def test_nobody_waits_for_another_who_asks_for_a_region(server: Triton, admin: InferenceServerClient) -> None:
+    memory = SharedMemory(admin, server.url, KEY)
+    memory._making.acquire()  # as while Triton does not answer
+    with memory.lent(SIZE) as region:
+        assert region is None
+    memory._making.release()
+    with memory.lent(SIZE) as region:
+        assert region is not None
     memory.close()
 
 
@@ -162,7 +193,7 @@ def test_what_a_killed_worker_left_is_removed(
     left = known(admin)
     assert len(left) == 1 and names(server) == left
     assert answer(client, 6) == 6
-    assert names(server) == known(admin) | left
+    assert names(server) == known(admin) and not left & known(admin)
     client.close()
     assert names(server) == known(admin) == set()
 
@@ -177,8 +208,8 @@ def test_a_region_has_one_owner(tmp_path: Path) -> None:
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"precious")
-    (tmp_path / "region").symlink_to(tmp_path / "file")
-    for size in (0, 1000):
+    for link, size in ((tmp_path / "region", 0), (tmp_path / ".region", 1000)):
+        link.symlink_to(tmp_path / "file")
         with pytest.raises(OSError):
             Region(tmp_path / "region", size)
     assert (tmp_path / "file").read_bytes() == b"precious"
@@ -188,10 +219,31 @@ def test_a_triton_elsewhere_is_told_of_once(
     server: Triton, admin: InferenceServerClient, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     memory = SharedMemory(admin, server.url, KEY, folder=tmp_path, pause_seconds=0)  # as in another container
-    assert [memory.take(SIZE) for _ in range(3)] == [None] * 3
+    for _ in range(3):
+        with memory.lent(SIZE) as region:
+            assert region is None
     (warning,) = [record.message for record in caplog.records]
     assert "Unable to open shared memory region" in warning
-    assert len(list(tmp_path.iterdir())) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_left_of_other_stacks_is_removed(tmp_path: Path, server: Triton, admin: InferenceServerClient) -> None:
+    dead, alive = tmp_path / "yolo_images_of_the_dead", tmp_path / "yolo_images_of_the_living"
+    dead.write_bytes(bytes(1000))
+    owned = Region(alive, 1000)
+    with SharedMemory(admin, server.url, KEY, folder=tmp_path).lent(SIZE):
+        assert list(tmp_path.iterdir()) == [alive]
+    owned.remove()
+
+
+def test_a_file_of_another_user_is_let_be(tmp_path: Path, server: Triton, admin: InferenceServerClient) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can make one")
+    foreign = tmp_path / "yolo_images_of_another"
+    foreign.write_bytes(bytes(1000))
+    os.chown(foreign, 65534, 65534)
+    with SharedMemory(admin, server.url, KEY, folder=tmp_path).lent(SIZE):
+        assert list(tmp_path.iterdir()) == [foreign]
 
 
 def test_where_there_is_no_room_nothing_is_left() -> None:
