@@ -20,9 +20,9 @@ from benchmarks.processes import load_average
 from benchmarks.results import ArmFigures, Latency, Report, latency_of
 from benchmarks.senders import Target
 from gateway.modelspec import ModelSpec
+from gateway.queue import QUEUE_KEY
 
 CORES = 2  # sessions of bare ONNX Runtime, workers of each peer
-_QUEUE = "rq:queue:predict"
 _DRAINED, _DRAINS = 100, 5  # a clock of 10 ms: fewer tasks would tell nothing
 
 PEER_NAMES = ("litserve", "mosec", "flask_celery")
@@ -187,9 +187,9 @@ class Suite:
                 begun = self.service.cpu()
                 for _ in range(_DRAINED):
                     client.post(url, content=image).raise_for_status()
-                accepted, queued = self.service.cpu(), connection.llen(_QUEUE)
+                accepted, queued = self.service.cpu(), connection.llen(QUEUE_KEY)
                 signal_all(workers, signal.SIGCONT)
-                while (waiting := connection.llen(_QUEUE)) > max(queued - _DRAINED, 0):
+                while (waiting := connection.llen(QUEUE_KEY)) > max(queued - _DRAINED, 0):
                     time.sleep(0.02)
                 drained = self.service.cpu()
                 taken += queued - waiting
@@ -197,7 +197,7 @@ class Suite:
                 task_seconds += sum(drained[role] - accepted[role] for role in ("worker", "redis", "gateway"))
         finally:
             signal_all(workers, signal.SIGCONT)
-        connection.delete(_QUEUE)
+        connection.delete(QUEUE_KEY)
         return {"upload": upload_seconds / _DRAINS / _DRAINED * 1e3, "task": task_seconds / taken * 1e3}
 
     def _measure(self, report: Report, name: str, loader: Loader, plan: Plan) -> Sample:

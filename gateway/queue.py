@@ -27,6 +27,7 @@ from gateway.requests import TaskRequest
 from gateway.webhooks import schedule
 
 QUEUE_NAME = "predict"
+QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 EVENTS_CHANNEL = "yolo:events"
 BOOK = (atomic.OPEN_KEY, atomic.OPEN_BYTES_KEY)
 LOST = frozenset({b"failed", b"stopped", b"canceled"})  # RQ's status of a job that it will not run again

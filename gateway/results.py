@@ -17,7 +17,7 @@ from gateway.errors import NoPicture, TaskNotFound, WorkerLost
 from gateway.queue import (
     EVENTS_CHANNEL,
     LOST,
-    QUEUE_NAME,
+    QUEUE_KEY,
     batch_key,
     failure,
     job_key,
@@ -31,7 +31,6 @@ from gateway.submission import Acceptance
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
-_QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 
 
 _Waiting = defaultdict[str, set["asyncio.Queue[bytes | None]"]]
@@ -194,7 +193,7 @@ class Results:
         instant = time.time()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.lpos(_QUEUE_KEY, view.task_id)
+                pipe.lpos(QUEUE_KEY, view.task_id)
                 pipe.mget(rate_keys(instant))
                 position, buckets = await pipe.execute()
         if position is None:

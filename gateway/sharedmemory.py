@@ -124,7 +124,7 @@ class SharedMemory:
             region = self._made(size)
         try:
             yield region
-        except BaseException:
+        except BaseException:  # whatever ends the request, it is raised again once the region is out of use
             if region is not None:
                 self._drop(region)
             raise

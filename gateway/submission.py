@@ -39,6 +39,11 @@ class NewTask(NamedTuple):
     image: bytes
     request: TaskRequest
 
+    @property
+    def passes_scripts(self) -> bool:
+        """Whether the image is written beside the script that accepts the task."""
+        return len(self.image) > atomic.SCRIPT_BYTES
+
 
 class Acceptance(msgspec.Struct, frozen=True):
     """What was accepted: one task, or a batch of them. `fingerprint` tells two requests with one key apart."""
@@ -81,7 +86,7 @@ class Submission:
             commands.set(key, msgspec.json.encode(acceptance), ex=kept_seconds)
         keys = (*BOOK, key, result_key(tasks[0].task_id))
         args = (*bounds, len(tasks), *sizes, *atomic.words(commands))
-        large = [task for task in tasks if len(task.image) > atomic.SCRIPT_BYTES]
+        large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
             async with self._redis.pipeline(transaction=bool(large)) as pipe:
                 pipe.eval(atomic.ACCEPT, len(keys), *keys, *args)
@@ -124,8 +129,7 @@ class Submission:
             at_front=at_front,
             pipeline=pipe,
         )
-        place = task.image if len(task.image) <= atomic.SCRIPT_BYTES else b""
-        pipe.set(image_key(task.task_id), place, ex=settings.image_ttl)
+        pipe.set(image_key(task.task_id), b"" if task.passes_scripts else task.image, ex=settings.image_ttl)
 
     async def _overloaded(self, full: bool, tasks: int, sum_bytes: int) -> Overloaded:
         instant = time.time()

@@ -236,14 +236,22 @@ def test_what_is_left_of_other_stacks_is_removed(tmp_path: Path, server: Triton,
     owned.remove()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another user")
 def test_a_file_of_another_user_is_let_be(tmp_path: Path, server: Triton, admin: InferenceServerClient) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can make one")
     foreign = tmp_path / "yolo_images_of_another"
     foreign.write_bytes(bytes(1000))
     os.chown(foreign, 65534, 65534)
     with SharedMemory(admin, server.url, KEY, folder=tmp_path).lent(SIZE):
         assert list(tmp_path.iterdir()) == [foreign]
+
+
+def test_room_is_left_for_what_triton_keeps_there(
+    server: Triton, admin: InferenceServerClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    with SharedMemory(admin, server.url, KEY).lent(1 << 50) as region:
+        assert region is None
+    assert "MB are free in /dev/shm" in caplog.text
+    assert names(server) == set()
 
 
 def test_where_there_is_no_room_nothing_is_left() -> None:
