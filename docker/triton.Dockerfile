@@ -10,6 +10,7 @@ RUN python3 -m venv --without-pip /app/.venv-triton \
  && find . -mindepth 1 -maxdepth 1 ! -name "$(python3 -c 'import sys; print(*sys.version_info[:2], sep=".")')" -exec rm -r {} +
 WORKDIR /app
 COPY local local
+COPY export/contract.py export/contract.py
 RUN .venv-triton/bin/python3 -m local.container compose
 
 FROM ${BASE}

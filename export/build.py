@@ -8,8 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export import onnxruntime, repository, tensorrt, triton, verify, weights
+from export import declared, onnxruntime, repository, tensorrt, triton, verify, weights
 from export.config import Serving, config_pbtxt
+from export.contract import Graph, breaches
 from export.errors import ExportError
 from export.opening import open_source
 from export.options import Options
@@ -61,6 +62,7 @@ def verified(expected: verify.Answer, staged: repository.Staged, serving: Servin
     check = verify.Check(expected, inputs)
     file = staged.version / "model.onnx"
     written = onnxruntime.Deployed(file)
+    check_contract((staged.folder / "config.pbtxt").read_text(), declared.read(file))
     verify.check_batches(written.batch, inputs, serving.max_batch)
     found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
     report(f"ONNX Runtime: {found.told()}")
@@ -69,6 +71,13 @@ def verified(expected: verify.Answer, staged: repository.Staged, serving: Servin
         file.unlink()  # the engine is served, not what it was built from
     ask_triton(check, staged, serving, report)
     return check.findings()
+
+
+def check_contract(config_pbtxt: str, graph: Graph) -> None:
+    """Raises ExportError when Triton's own backend would refuse the model, or ignore what the config says."""
+    for breach in breaches(triton.as_json(config_pbtxt), graph):
+        would = "would refuse the model" if breach.refused else "would not do what the config says"
+        raise ExportError(f"Triton's ONNX Runtime backend {would}: {breach.words}; nothing was published")
 
 
 def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving, report: Report) -> None:
@@ -123,7 +132,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
     precision = source.fixed_precision or options.precision
     if options.precision == "fp16" != precision:
         raise ExportError(f"{source.path} is float32; for PRECISION=fp16 give the .pt, or an .onnx written with --half")
-    if source.fixed_batch and (options.batch or 2) > source.fixed_batch:
+    if source.one_image and options.batch != 1:
         report(f"{source.path} takes one image at a time: no batches; an .onnx written with --dynamic has them")
     return Serving(
         name=options.name,
@@ -135,7 +144,8 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         device=options.device,
         format=options.format,
         precision=precision,
-        batch=source.fixed_batch or options.batch,
+        batch=options.batch,
+        one_image=source.one_image,
         instances=options.instances,
         delay_us=options.delay_us,
         optimize_tensorrt=options.optimize == "tensorrt",

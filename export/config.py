@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 CANDIDATES = 1000  # rows an image; NMS keeps 300 of them at most. TensorRT's TopK takes 3840.
+COLUMNS = 6  # x1, y1, x2, y2, score, class_id
 
 Device = Literal["cpu", "gpu"]
 Format = Literal["onnx", "tensorrt"]
@@ -13,7 +14,10 @@ Precision = Literal["fp32", "fp16"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Serving:
-    """How a model is to be served. None: the device's default. Sizes in pixels, `delay_us` in microseconds."""
+    """How a model is to be served. None: the device's default. Sizes in pixels, `delay_us` in microseconds.
+
+    `one_image`: the graph takes a batch of exactly one.
+    """
 
     name: str
     imgsz: int
@@ -23,13 +27,14 @@ class Serving:
     format: Format = "onnx"
     precision: Precision = "fp32"
     batch: int | None = None
+    one_image: bool = False
     instances: int | None = None
     delay_us: int | None = None
     optimize_tensorrt: bool = False
 
     @property
     def max_batch(self) -> int:
-        return self.batch or {"cpu": 4, "gpu": 16}[self.device]
+        return 1 if self.one_image else self.batch or {"cpu": 4, "gpu": 16}[self.device]
 
     @property
     def instance_count(self) -> int:
@@ -51,7 +56,10 @@ def cores() -> int:
 
 def config_pbtxt(serving: Serving, graph: str = "") -> str:
     """The text of config.pbtxt. `graph` is the digest of the ONNX file, by which its TensorRT engines are kept."""
-    blocks = [_header(serving), _tensors(serving), _batching(serving), _instances(serving), _parameters(serving)]
+    blocks = [_header(serving), _tensors(serving)]
+    if not serving.one_image:
+        blocks.append(_batching(serving))
+    blocks += [_instances(serving), _parameters(serving)]
     if serving.device == "gpu":
         blocks.append(_warm_up(serving))
     if serving.optimize_tensorrt:
@@ -61,17 +69,22 @@ def config_pbtxt(serving: Serving, graph: str = "") -> str:
 
 def _header(serving: Serving) -> str:
     engine = 'platform: "tensorrt_plan"' if serving.format == "tensorrt" else 'backend: "onnxruntime"'
+    said, size = (
+        ("The graph takes one image exactly, so the batch stands in `dims`.", 0)
+        if serving.one_image
+        else ("Largest batch that Triton forms of single images (BATCH=).", serving.max_batch)
+    )
     return f"""\
 # Written by `make export-model`; the next export writes it again.
 name: "{serving.name}"
 {engine}
-# Largest batch that Triton forms of single images (BATCH=).
-max_batch_size: {serving.max_batch}
+# {said}
+max_batch_size: {size}
 """
 
 
 def _tensors(serving: Serving) -> str:
-    size = str(serving.imgsz)
+    size, batch = str(serving.imgsz), "1, " if serving.one_image else ""
     dims, said = (
         (f"{size}, {size}", f"Square letterbox: every image is padded to {size} x {size}.")
         if serving.square
@@ -84,7 +97,7 @@ input [
     # {said}
     name: "images"
     data_type: TYPE_UINT8
-    dims: [ {dims}, 3 ]
+    dims: [ {batch}{dims}, 3 ]
   }}
 ]
 output [
@@ -92,7 +105,7 @@ output [
     # Best rows before NMS, best first: x1, y1, x2, y2 in input pixels, score, class_id. Rows beyond the last are zero.
     name: "detections"
     data_type: TYPE_FP32
-    dims: [ {CANDIDATES}, 6 ]
+    dims: [ {batch}{CANDIDATES}, {COLUMNS} ]
     label_filename: "labels.txt"
   }}
 ]
@@ -164,7 +177,7 @@ def _parameters(serving: Serving) -> str:
 
 
 def _warm_up(serving: Serving) -> str:
-    sizes = sorted({1, serving.max_batch})
+    sizes, batch = sorted({1, serving.max_batch}), "1, " if serving.one_image else ""
     return (
         "# The first inference of a size is slow: made before the model is said to be ready.\n"
         + "\n".join(
@@ -175,7 +188,7 @@ model_warmup [
     batch_size: {size}
     inputs {{
       key: "images"
-      value: {{ data_type: TYPE_UINT8 dims: [ {serving.imgsz}, {serving.imgsz}, 3 ] random_data: true }}
+      value: {{ data_type: TYPE_UINT8 dims: [ {batch}{serving.imgsz}, {serving.imgsz}, 3 ] random_data: true }}
     }}
   }}
 ]"""

@@ -11,6 +11,7 @@ import onnx
 import torch
 from torch import nn
 
+from export.config import CANDIDATES, COLUMNS
 from export.graph import Deployed
 
 OPSET = 17
@@ -21,6 +22,7 @@ def write(deployed: Deployed, path: Path, *, imgsz: int, square: bool) -> None:
     images = torch.zeros((2, imgsz, imgsz, 3), dtype=torch.uint8)
     free = {0: "batch"} if square else {0: "batch", 1: "height", 2: "width"}
     model = trace(deployed, images, "images", "detections", free, OPSET)
+    state_output(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
@@ -45,6 +47,13 @@ def trace(
             dynamic_axes={name_in: free, name_out: {0: "batch"}},
         )
     return onnx.load_from_string(written.getvalue())
+
+
+def state_output(model: onnx.ModelProto) -> None:
+    """Write 1000 and 6 into the graph, where the exporter leaves free dimensions: Triton's backend compares them."""
+    shape = model.graph.output[0].type.tensor_type.shape
+    for dimension, size in zip(shape.dim[1:], (CANDIDATES, COLUMNS), strict=True):
+        dimension.dim_value = size
 
 
 @contextlib.contextmanager

@@ -39,6 +39,8 @@ def load(path: Path) -> Source:
     size = signature.size or stride * 4
     layout = _layout(raw(np.zeros((size, size, 3), np.uint8)).shape, count, path)
     free = signature.batch is None or _free_batch(model, signature, size)
+    if not free and signature.batch != 1:
+        raise ExportError(f"{path} takes {signature.batch} images at a time, never fewer; export it with --dynamic")
     return Source(
         path=path,
         labels=labels,
@@ -46,7 +48,7 @@ def load(path: Path) -> Source:
         candidates=lambda image: _candidates(raw(image), layout),
         write=lambda target, serving: onnx_wrap.write(model, signature, layout, target, serving),
         fixed_size=signature.size,
-        fixed_batch=None if free else 1,
+        one_image=not free,
         fixed_precision="fp16" if signature.half else "fp32",
     )
 
@@ -106,8 +108,9 @@ def _layout(shape: Sequence[int], classes: int, path: Path) -> Layout:
 
 def _raw(session: Session, signature: Signature, image: npt.NDArray[np.uint8]) -> Rows:
     kind = np.float16 if signature.half else np.float32
-    pixels = (image.astype(np.float32) / 255).astype(kind).transpose(2, 0, 1)[np.newaxis]
-    return session.run(signature.output, {signature.input: pixels}).astype(np.float32)
+    pixels = (image.astype(np.float32) / 255).astype(kind).transpose(2, 0, 1)
+    batch = np.stack([pixels] * (signature.batch or 1))
+    return session.run(signature.output, {signature.input: batch})[:1].astype(np.float32)
 
 
 def _candidates(raw: Rows, layout: Layout) -> Rows:

@@ -13,7 +13,7 @@ from torch.nn import functional
 from export.config import CANDIDATES, Serving
 from export.errors import ExportError
 from export.graph import at_most, gather
-from export.onnx import trace
+from export.onnx import state_output, trace
 
 Layout = Literal["original", "ultralytics"]  # (B, N, 5 + classes) with objectness; (B, 4 + classes, N) without
 
@@ -83,6 +83,10 @@ def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: 
         )
         _rename(joined, {"before/images": "images", "after/detections": "detections"})
         del joined.graph.value_info[:]
+        state_output(joined)
+        if serving.one_image:
+            for value in (*joined.graph.input, *joined.graph.output):
+                value.type.tensor_type.shape.dim[0].dim_value = 1
         onnx.save(joined, str(target))
         onnx.checker.check_model(str(target))
     except (ValueError, onnx.checker.ValidationError) as error:

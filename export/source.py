@@ -12,7 +12,8 @@ from export.verify import Answer
 class Source:
     """`candidates` answers as the source itself does; `write(path, serving)` writes the deployed graph as ONNX.
 
-    `fixed_size` (pixels), `fixed_batch` and `fixed_precision` are what the source cannot be served otherwise than with.
+    `fixed_size` (pixels), `fixed_precision` and `one_image` (a batch of one, and no other) are what the source cannot
+    be served otherwise than with.
     """
 
     path: Path
@@ -21,5 +22,5 @@ class Source:
     candidates: Answer
     write: Callable[[Path, Serving], None]
     fixed_size: int | None = None
-    fixed_batch: int | None = None
+    one_image: bool = False
     fixed_precision: Precision | None = None

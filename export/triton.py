@@ -8,6 +8,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -134,6 +135,12 @@ def where() -> Place:
 def parse(config_pbtxt: str) -> ModelConfig:
     """The config as Triton reads it; raises google.protobuf.text_format.ParseError."""
     return text_format.Parse(config_pbtxt, ModelConfig())
+
+
+def as_json(config_pbtxt: str) -> dict[str, Any]:
+    """The same as JSON, with the field names of model_config.proto."""
+    found: dict[str, Any] = json_format.MessageToDict(parse(config_pbtxt), preserving_proto_field_name=True)
+    return found
 
 
 def _alive(client: InferenceServerClient) -> bool:

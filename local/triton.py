@@ -22,6 +22,7 @@ from local.errors import LocalError
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-triton"
 BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
+CONTRACT = ROOT / "export" / "contract.py"  # what the real backend asks, for the model.py beside it
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
@@ -209,7 +210,8 @@ def compose_backends(target: Path) -> Path:
         for file in source:
             if file.is_file():
                 copy(file, target / "python" / file.name)
-    copy(BACKEND / "model.py", target / BACKEND.name / "model.py")
+    for file in (BACKEND / "model.py", CONTRACT):
+        copy(file, target / BACKEND.name / file.name)
     return target
 
 

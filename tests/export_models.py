@@ -106,13 +106,24 @@ class UltralyticsTable(nn.Module):
         return torch.cat(columns, 2)
 
 
-def save_onnx(table: nn.Module, path: Path, *, size: int | None, names: object = NAMES) -> Path:
-    """An ONNX file as the tools write it: `size` fixed with a batch of one, or all free when None."""
-    images = torch.zeros(1, 3, size or 320, size or 320)
+class FixedBatch(nn.Module):
+    """A table whose batch cannot be freed: a row of its own stands at the end of each image's."""
+
+    def __init__(self, table: nn.Module, columns: int) -> None:
+        super().__init__()
+        self.table, self.columns = table, columns
+
+    def forward(self, images: Tensor) -> Tensor:
+        return torch.cat((self.table(images), torch.zeros(len(images), 1, self.columns)), 1)
+
+
+def save_onnx(table: nn.Module, path: Path, *, size: int | None, names: object = NAMES, batch: int = 1) -> Path:
+    """An ONNX file as the tools write it: `size` and `batch` fixed, or all free when `size` is None."""
+    images = torch.zeros(batch, 3, size or 320, size or 320)
     free = {0: "batch", 2: "height", 3: "width"} if size is None else {}
     model = trace(table, images, "images", "output0", free, 17)
     if size is not None:
-        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = 1
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
     entries = {"stride": "32"} | ({"names": str(names)} if names else {})
     onnx.helper.set_model_props(model, entries)
     onnx.save(model, str(path))

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from export import build, weights
+from export import build, declared, weights
 from export.config import Serving
 from export.errors import ExportError, VerificationError
 from export.graph import Deployed
@@ -20,6 +20,7 @@ from export.onnxruntime import Deployed as Written
 from export.opening import open_source
 from export.options import Options
 from export.source import Source
+from export.triton import parse
 from tests import export_models as models
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
@@ -64,21 +65,50 @@ def test_every_source_exports_and_verifies(tmp_path: Path, kind: str, square: bo
     assert told["matched"] >= 10 and told["unmatched"] == 0
     rows = Written(model / "1" / "model.onnx").batch(np.zeros((batch, imgsz, imgsz, 3), np.uint8))
     assert rows.shape == (batch, 1000, 6) and rows.dtype == np.float32
+    side = imgsz if square else -1
+    assert shapes(model / "1" / "model.onnx") == [(-1, side, side, 3), (-1, 1000, 6)]
     assert (model / "labels.txt").read_text().splitlines() == list(source.labels)
 
 
+@pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layout", ["original", "ultralytics"])
-def test_a_fixed_batch_is_freed(tmp_path: Path, layout: str) -> None:
+def test_a_fixed_batch_is_freed(tmp_path: Path, layout: str, batch: int) -> None:
     table = (
         models.OriginalTable(models.anchored())
         if layout == "original"
         else models.UltralyticsTable(models.anchor_free())
     )
-    source = open_source(models.save_onnx(table, tmp_path / "fixed.onnx", size=320))
-    assert (source.fixed_size, source.fixed_batch) == (320, None)
+    source = open_source(models.save_onnx(table, tmp_path / "fixed.onnx", size=320, batch=batch))
+    assert (source.fixed_size, source.one_image) == (320, False)
     build.publish(source, options(tmp_path), lambda line: None)
     rows = Written(tmp_path / "repository/m/1/model.onnx").batch(np.zeros((3, 320, 320, 3), np.uint8))
     assert rows.shape == (3, 1000, 6)
+
+
+def fixed_batch(folder: Path, batch: int) -> Path:
+    table = models.FixedBatch(models.OriginalTable(models.anchored()), 5 + len(models.NAMES))
+    return models.save_onnx(table, folder / "fixed.onnx", size=320, batch=batch)
+
+
+def test_a_batch_that_cannot_be_freed_stands_in_dims(tmp_path: Path) -> None:
+    source = open_source(fixed_batch(tmp_path, 1))
+    assert source.one_image
+    build.publish(source, options(tmp_path), lambda line: None)
+    model = tmp_path / "repository" / "m"
+    config = parse((model / "config.pbtxt").read_text())
+    assert (config.max_batch_size, config.HasField("dynamic_batching")) == (0, False)
+    assert (list(config.input[0].dims), list(config.output[0].dims)) == ([1, 320, 320, 3], [1, 1000, 6])
+    assert shapes(model / "1" / "model.onnx") == [(1, 320, 320, 3), (1, 1000, 6)]
+
+
+def test_a_batch_of_several_that_cannot_be_freed_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="takes 2 images at a time"):
+        open_source(fixed_batch(tmp_path, 2))
+
+
+def shapes(file: Path) -> list[tuple[int, ...]]:
+    graph = declared.read(file)
+    return [tensor.shape for tensor in (*graph.inputs, *graph.outputs)]
 
 
 def test_small_inputs_are_filled_up_with_zero_rows(tmp_path: Path) -> None:
@@ -93,6 +123,7 @@ def test_small_inputs_are_filled_up_with_zero_rows(tmp_path: Path) -> None:
 def test_half_precision_is_written_and_verified(tmp_path: Path) -> None:
     build.publish(open_source(SHAPES), options(tmp_path, precision="fp16", imgsz=320), lambda line: None)
     file = tmp_path / "repository/m/1/model.onnx"
+    assert shapes(file)[1] == (-1, 1000, 6)
     kinds = {entry.data_type for entry in onnx.load(str(file)).graph.initializer}
     assert onnx.TensorProto.FLOAT16 in kinds
 
@@ -129,6 +160,26 @@ def test_a_damaged_export_is_refused_and_nothing_is_published(
         build.publish(dataclasses.replace(source, write=damage(source)), asked, lambda line: None)
     assert "\n" not in str(told.value)
     assert tree(tmp_path) == before
+
+
+def free_output(source: Source) -> Callable[[Path, Serving], None]:
+    """As the exporter wrote it once."""
+
+    def written(path: Path, serving: Serving) -> None:
+        source.write(path, serving)
+        model = onnx.load(str(path))
+        for dimension in model.graph.output[0].type.tensor_type.shape.dim[1:]:
+            dimension.dim_param = "unknown"
+        onnx.save(model, str(path))
+
+    return written
+
+
+def test_what_the_real_backend_would_refuse_is_not_published(tmp_path: Path) -> None:
+    source = open_source(SHAPES)
+    with pytest.raises(ExportError, match=r"would refuse the model: .* \(shape \[-1,-1,-1\]\).*; nothing was"):
+        build.publish(dataclasses.replace(source, write=free_output(source)), options(tmp_path), lambda line: None)
+    assert not (tmp_path / "repository").exists()
 
 
 @pytest.mark.parametrize(

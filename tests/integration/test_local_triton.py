@@ -7,10 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
+from export.triton import parse
 from local import triton
 from tests.integration import tiny
 from tests.integration.stack import NotStarted, Triton, running_triton
@@ -99,3 +102,67 @@ def test_model_that_does_not_load_ends_the_server(tmp_path: Path, file: str, con
         pass
     said = triton.failure(tmp_path / "triton.log")
     assert reason in said and "tiny" in said and "\n" not in said
+
+
+CONFIG = tiny.CONFIG.format(name="broken")
+
+
+def load(client: grpc.InferenceServerClient, config: str, model: onnx.ModelProto) -> None:
+    files = {"file:1/model.onnx": model.SerializeToString(), "file:labels.txt": b"person\nbicycle\n"}
+    client.load_model("broken", config=json_format.MessageToJson(parse(config)), files=files)
+
+
+def test_without_batches_dims_are_the_whole_shape(client: grpc.InferenceServerClient) -> None:
+    dims = [("max_batch_size: 4", "max_batch_size: 0"), ("dynamic_batching { }", "")]
+    dims += [("[ -1, -1, 3 ]", "[ 1, 64, 96, 3 ]"), ("[ 1000, 6 ]", "[ -1, 1000, 6 ]")]
+    config = CONFIG
+    for old, new in dims:
+        config = config.replace(old, new)
+    load(client, config, tiny.mean())
+    tensor = grpc.InferInput("images", [1, 64, 96, 3], "UINT8")
+    tensor.set_data_from_numpy(grey(9))
+    assert client.infer("broken", [tensor]).as_numpy("detections").shape == (1, 1000, 6)
+
+
+def free_output() -> onnx.ModelProto:
+    """As the exporter wrote it once: only the batch had a name, the rest was unknown."""
+    model = tiny.mean()
+    del model.graph.output[0].type.tensor_type.shape.dim[1:]
+    for _ in range(2):
+        model.graph.output[0].type.tensor_type.shape.dim.add().dim_param = "unknown"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("config", "model", "words"),
+    [
+        (
+            CONFIG,
+            free_output(),
+            "the model expects 3 dimensions (shape [-1,-1,-1]) but the model configuration specifies 3 dimensions",
+        ),
+        (CONFIG.replace("1000, 6", "100, 6"), tiny.mean(), "making complete shape [-1,100,6])"),
+        (
+            CONFIG.replace("TYPE_UINT8", "TYPE_FP32"),
+            tiny.mean(),
+            "configuration expects datatype TYPE_FP32 for input 'images', model provides TYPE_UINT8",
+        ),
+        (CONFIG.replace('"detections"', '"rows"'), tiny.mean(), "unexpected inference output 'rows', allowed outputs"),
+        (
+            CONFIG.replace(
+                'backend: "onnx', 'parameters { key: "execution_mode" value: { string_value: "2" } } backend: "onnx'
+            ),
+            tiny.mean(),
+            "Expected values for  execution_mode are 0 or 1 but got 2 .",
+        ),
+    ],
+    ids=["free in the graph", "another shape", "another datatype", "another name", "a parameter"],
+)
+def test_what_the_real_backend_refuses_is_refused_in_its_words(
+    client: grpc.InferenceServerClient, config: str, model: onnx.ModelProto, words: str
+) -> None:
+    with pytest.raises(InferenceServerException) as refusal:
+        load(client, config, model)
+    assert refusal.value.status() == "StatusCode.INVALID_ARGUMENT"
+    assert words in str(refusal.value.message())
+    assert infer(client, grey(6)) == 6

@@ -1,6 +1,7 @@
 """Triton Python-based backend with the name of the real ONNX Runtime backend, so that one config.pbtxt serves both.
 
-It runs in the stub process of Triton's Python backend, in an environment with numpy < 2, on the CPU.
+It runs in the stub process of Triton's Python backend, in an environment with numpy < 2, on the CPU. What the real one
+refuses it refuses too: `contract` is `export/contract.py`, which lies beside this file when Triton runs.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import triton_python_backend_utils as pb_utils
+from contract import breaches, graph_of
 from onnxruntime.capi import onnxruntime_pybind11_state as native
 
 # ONNX Runtime's exceptions have no common base class; ValueError and TypeError are its answers to wrong arguments.
@@ -34,8 +36,8 @@ class TritonPythonModel:
                 f"{config['name']}: the local onnxruntime backend runs on the CPU; set instance_group kind: KIND_CPU"
             )
         path = model_path(Path(args["model_repository"]), args["model_version"], config)
-        self.batched = config["max_batch_size"] > 0
-        self.session = open_session(path, threads=int(parameter(config, "intra_op_thread_count", "1")))
+        self.session = open_session(path, threads=threads(config))
+        check_contract(config, self.session)
         self.inputs = [item["name"] for item in config["input"]]
         self.outputs = [item["name"] for item in config["output"]]
 
@@ -50,23 +52,30 @@ class TritonPythonModel:
         except ORT_ERRORS as error:
             return pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error)))
         return pb_utils.InferenceResponse(
-            [self.tensor(name, array) for name, array in zip(wanted, arrays, strict=True)]
+            [pb_utils.Tensor(name, array) for name, array in zip(wanted, arrays, strict=True)]
         )
 
     def array(self, request: Any, name: str) -> np.ndarray[Any, Any]:
-        array: np.ndarray[Any, Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-        return array if self.batched else array[np.newaxis]
-
-    def tensor(self, name: str, array: np.ndarray[Any, Any]) -> Any:
-        return pb_utils.Tensor(name, array if self.batched else array[0])
+        found: np.ndarray[Any, Any] = pb_utils.get_input_tensor_by_name(request, name).as_numpy()
+        return found
 
 
 def model_path(model: Path, version: str, config: dict[str, Any]) -> Path:
     return model / version / (config.get("default_model_filename") or "model.onnx")
 
 
-def parameter(config: dict[str, Any], name: str, default: str) -> str:
-    return str(config.get("parameters", {}).get(name, {}).get("string_value", default))
+def threads(config: dict[str, Any]) -> int:
+    """Where the real backend would take a thread for every core, one: the stubs of all instances share the cores."""
+    told = str(config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value", ""))
+    return int(told) if told.isdecimal() and int(told) else 1
+
+
+def check_contract(config: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
+    """Raises TritonModelException with the real backend's words when that would refuse the model."""
+    for breach in breaches(config, graph_of(session)):
+        if breach.refused:
+            raise pb_utils.TritonModelException(breach.words)
+        pb_utils.Logger.log_warn(f"{config['name']}: {breach.words}")
 
 
 def open_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
