@@ -34,20 +34,23 @@ def config(name: str, **changes: str) -> str:
     return "\n".join([f'name: "{name}"', 'backend: "onnxruntime"', *(blocks | changes).values()])
 
 
-def rows_graph(batch: int | str = "batch") -> onnx.ModelProto:
-    """uint8 (batch, height, width, 3) → float32 (batch, 1000, 6)."""
+def reshaping_graph(name: str, *shape: int) -> onnx.ModelProto:
+    """As `tiny.mean`, with a shape in its nodes that does not fit every input which the graph declares."""
     model = tiny.mean()
-    first = model.graph.input[0].type.tensor_type.shape.dim[0]
-    if isinstance(batch, int):
-        first.dim_value = batch
+    model.graph.node[0].input[0] = "parts"
+    model.graph.node.insert(0, helper.make_node("Reshape", ["images", name], ["parts"]))
+    model.graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [len(shape)], shape))
     return model
 
 
-def same_shape_graph(kind: int) -> onnx.ModelProto:
-    """Answers its input, whatever the shape."""
+def same_graph(kind: int, *shape: int | str) -> onnx.ModelProto:
+    """Answers its input."""
     value = helper.make_tensor_value_info
     content = helper.make_graph(
-        [helper.make_node("Identity", ["in"], ["out"])], "same", [value("in", kind, None)], [value("out", kind, None)]
+        [helper.make_node("Identity", ["in"], ["out"])],
+        "same",
+        [value("in", kind, shape)],
+        [value("out", kind, shape)],
     )
     return helper.make_model(content, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
@@ -89,18 +92,18 @@ RAW = {
     "output": 'output [ { name: "output0" data_type: TYPE_FP32 dims: [ 25200, 85 ] } ]',
 }
 MODELS: dict[str, tuple[onnx.ModelProto, dict[str, str]]] = {
-    "healthy": (rows_graph(), {}),
-    "fixed_batch": (rows_graph(batch=1), {}),
-    "never_batched": (same_shape_graph(TensorProto.UINT8), alone("TYPE_UINT8", "1, 3, 64, 64")),
-    "without_batch": (same_shape_graph(TensorProto.UINT8), alone("TYPE_UINT8", "64, 64, 3")),
-    "no_batching": (rows_graph(), {"batching": ""}),
-    "long_delay": (rows_graph(), {"batching": "dynamic_batching { max_queue_delay_microseconds: 200000 }"}),
+    "healthy": (tiny.mean(), {}),
+    "fixed_batch": (reshaping_graph("one", 1, 640, 640, 3), {}),
+    "never_batched": (same_graph(TensorProto.UINT8, 1, 3, 64, 64), alone("TYPE_UINT8", "1, 3, 64, 64")),
+    "without_batch": (same_graph(TensorProto.UINT8, 64, 64, 3), alone("TYPE_UINT8", "64, 64, 3")),
+    "no_batching": (tiny.mean(), {"batching": ""}),
+    "long_delay": (tiny.mean(), {"batching": "dynamic_batching { max_queue_delay_microseconds: 200000 }"}),
     "float32": (raw_graph(), RAW),
-    "threads": (rows_graph(), {"threads": ONE_THREAD.replace('"1"', '"64"')}),
-    "unlabelled": (rows_graph(), {"output": ROWS.replace('label_filename: "labels.txt"', "")}),
-    "square": (rows_graph(), {"input": 'input [ { name: "images" data_type: TYPE_UINT8 dims: [ 64, 32, 1 ] } ]'}),
-    "words": (same_shape_graph(TensorProto.STRING), alone("TYPE_STRING", "1")),
-    "numbers": (same_shape_graph(TensorProto.FLOAT), passed_on("TYPE_FP32", "-1")),
+    "threads": (tiny.mean(), {"threads": ONE_THREAD.replace('"1"', '"64"')}),
+    "unlabelled": (tiny.mean(), {"output": ROWS.replace('label_filename: "labels.txt"', "")}),
+    "refusing": (reshaping_graph("sevenths", -1, 7, 7, 3), {}),
+    "words": (same_graph(TensorProto.STRING, 1), alone("TYPE_STRING", "1")),
+    "numbers": (same_graph(TensorProto.FLOAT, "batch", "count"), passed_on("TYPE_FP32", "-1")),
 }
 PLANTED = {
     "fixed_batch": {"batch dimension": "fixed: [-1, -1, -1, 3] admits two images, yet the model refuses them"},
@@ -117,7 +120,7 @@ PLANTED = {
     "float32": {"bytes in": "4.9 MB an image: FP32", "bytes out": "8.6 MB an image: [-1, 25200, 85]"},
     "threads": {"instances": "1 instance x 64 threads"},
     "unlabelled": {"labels": "none: no output has a label_filename"},
-    "square": {"answers": "no: "},
+    "refusing": {"answers": "no: "},
 }
 
 Rows = dict[str, tuple[str, str]]
