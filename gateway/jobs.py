@@ -90,7 +90,8 @@ class Processor:
                 if instant - away_since > self._patience_seconds or instant - failing_since > _LONGEST_FAILING_SECONDS:
                     raise ModelUnavailable(f"{error}; waited {instant - away_since:.0f} s for it") from error
                 log.warning("%s; trying again in %.1f s", error, pause)
-            self.metrics.retries.labels("triton_away").inc()
+                reason = error.retry_reason
+            self.metrics.retries.labels(reason).inc()
             self._tries.pop(task_id, None)
             if self.stopping.wait(pause):
                 raise GivenBack

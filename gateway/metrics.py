@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no second series for each counter
 
 STEPS = ("decode", "letterbox", "triton", "nms")
-RETRY_REASONS = ("worker_died", "defect", "triton_away")
+RETRY_REASONS = ("worker_died", "defect", "triton_away", "triton_busy", "model_changed")
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 _LONG_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -103,7 +103,7 @@ class WorkerMetrics:
         )
         self.retries = Counter(
             "yolo_worker_retries",
-            "new tries: the task's worker died, a defect, or Triton was away",
+            "new tries: the task's worker died, a defect, or something about Triton",
             ["reason"],
             registry=registry,
         )

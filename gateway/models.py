@@ -105,10 +105,22 @@ class Models:
         return models
 
     async def _ask_spec(self, model: str, version: str) -> ModelSpec:
-        config: Any = (await self._triton.get_model_config(model, version, client_timeout=_ASK_SECONDS)).config
+        config = await self._config(model, version)
+        try:
+            answer = await self._ask_labels(model, version, config)
+        except InferenceServerException as error:
+            newer = await self._config(model, version)
+            if error.status() != "StatusCode.INVALID_ARGUMENT" or newer == config:
+                raise
+            answer = await self._ask_labels(model, version, newer)  # the version has changed between the two questions
+        return read_spec(model, await self._config(model, answer.get_response().model_version), answer)
+
+    async def _config(self, model: str, version: str) -> Any:
+        return (await self._triton.get_model_config(model, version, client_timeout=_ASK_SECONDS)).config
+
+    async def _ask_labels(self, model: str, version: str, config: Any) -> Any:
         inputs, outputs = label_question(image_size(model, config))
-        answer = await self._triton.infer(model, inputs, version, outputs=outputs, client_timeout=_ASK_SECONDS)
-        return read_spec(model, config, answer)
+        return await self._triton.infer(model, inputs, version, outputs=outputs, client_timeout=_ASK_SECONDS)
 
     async def _unknown(self, model: str, version: str) -> InvalidParameter:
         index = await self._index()

@@ -45,6 +45,11 @@ class ModelSpec:
     labels: tuple[str, ...]
     max_batch_size: int = 1
 
+    @property
+    def input(self) -> tuple[int, int, bool]:
+        """What the letterbox of an image depends on."""
+        return self.imgsz, self.stride, self.square
+
 
 def image_tensor(image: np.ndarray[Any, np.dtype[np.uint8]]) -> InferInput:
     """A batch of one, from an RGB uint8 (height, width, 3) image."""

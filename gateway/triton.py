@@ -2,7 +2,7 @@
 
 import threading
 import time
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,15 +24,32 @@ from gateway.sharedmemory import SharedMemory
 
 _STATISTICS_SECONDS = 1.0
 
+# What Triton's scheduler says, as UNAVAILABLE, where default_queue_policy has a max_queue_size or a timeout:
+# `src/scheduler_utils.cc` (PriorityQueue, PolicyQueue) and `src/dynamic_batch_scheduler.cc` of triton core.
+_BUSY = ("Exceeds maximum queue size", "Request timeout expired")
 _REFUSED = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"})
 
 
 class TritonUnavailable(Exception):
     """Triton cannot be reached or is not ready. It may come back: worth waiting for."""
 
+    retry_reason: ClassVar[str] = "triton_away"  # of gateway.metrics.RETRY_REASONS
+
+
+class TritonBusy(TritonUnavailable):
+    """Triton is well, and has refused the request because its queue is full or the request waited too long there."""
+
+    retry_reason = "triton_busy"
+
 
 class TritonFailing(TritonUnavailable):
     """Triton could not run the model, or has none of that name; it may be about to end. Worth some more tries."""
+
+
+class ModelChanged(TritonUnavailable):
+    """The model has been replaced by one that takes other images. Worth a try at once, from its new spec on."""
+
+    retry_reason = "model_changed"
 
 
 class Inference(NamedTuple):
@@ -83,17 +100,29 @@ class TritonClient:
     def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
 
-        Raises TritonUnavailable in an outage, TritonFailing when the model does not run, ModelUnavailable when Triton
-        refuses the request.
+        Raises TritonUnavailable in an outage, ModelChanged when `spec` is out of date and the image is of another
+        size than the model now takes, TritonFailing when the model does not run, ModelUnavailable when Triton refuses
+        the request.
         """
         try:
             answer = self._answer(spec, image, version)
         except InferenceServerException as error:
-            raise self._translated(error, spec.name) from error
+            translated = self._translated(error, spec.name)
+            if isinstance(translated, ModelUnavailable):
+                self._current(spec, version)
+            raise translated from error
         if answer.get_response().model_version != spec.version:
-            self._specs.pop((spec.name, version), None)
-            spec = self.spec(spec.name, version)
+            spec = self._current(spec, version)
         return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
+
+    def _current(self, used: ModelSpec, version: str) -> ModelSpec:
+        """The spec read anew. Raises ModelChanged when it asks for another letterbox than `used`."""
+        if self._specs.get((used.name, version)) == used:
+            self._specs.pop((used.name, version), None)
+        spec = self.spec(used.name, version)
+        if spec.input != used.input:
+            raise ModelChanged(f"version {spec.version} of {used.name} is served now, for images of another size")
+        return spec
 
     def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
         region = None
@@ -112,14 +141,28 @@ class TritonClient:
 
     def _read_spec(self, model: str, version: str) -> ModelSpec:
         try:
-            config = self._client.get_model_config(model, version, client_timeout=self._timeout).config
-            inputs, outputs = label_question(image_size(model, config))
-            answer = self._client.infer(model, inputs, version, outputs=outputs, client_timeout=self._timeout)
+            config = self._config(model, version)
+            try:
+                answer = self._ask_labels(model, version, config)
+            except InferenceServerException as error:
+                if error.status() not in _REFUSED or (newer := self._config(model, version)) == config:
+                    raise
+                answer = self._ask_labels(model, version, newer)  # the version has changed between the two questions
+            config = self._config(model, answer.get_response().model_version)
         except InferenceServerException as error:
             raise self._translated(error, model) from error
         return read_spec(model, config, answer)
 
+    def _config(self, model: str, version: str) -> Any:
+        return self._client.get_model_config(model, version, client_timeout=self._timeout).config
+
+    def _ask_labels(self, model: str, version: str, config: Any) -> InferResult:
+        inputs, outputs = label_question(image_size(model, config))
+        return self._client.infer(model, inputs, version, outputs=outputs, client_timeout=self._timeout)
+
     def _translated(self, error: InferenceServerException, model: str) -> Exception:
+        if any(words in error.message() for words in _BUSY):
+            return TritonBusy(f"Triton has too much to do for {model}: {error.message()}")
         for key in [key for key in self._specs if key[0] == model]:
             self._specs.pop(key, None)
         if error.status() in OUTAGE:
