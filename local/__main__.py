@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 import redis
@@ -24,13 +24,13 @@ from honcho.environ import parse_procfile
 
 from gateway.keys import check_exposure
 from gateway.settings import Settings, SettingsError, load
-from local import triton
+from local import ports, triton
 from local.errors import LocalError
 from local.model import DEMO_NAME, prepare
-from local.ports import check_free, free_ports
 from local.supervisor import Supervisor
 
 READY_SECONDS = 90
+STATE = "stack.json"  # in RUN_DIR while the stack runs: where its parts answer
 DEFAULT_WORKERS = 2
 
 
@@ -50,7 +50,8 @@ def run(given: Mapping[str, str]) -> int:
     settings = read_settings(given)
     repository = Path(given.get("MODEL_REPOSITORY") or triton.ROOT / "model_repository").resolve()
     run_dir = Path(given.get("RUN_DIR") or triton.ROOT / ".run").resolve()
-    check_free(settings.host, settings.port)
+    ports.check_free(settings.host, settings.port)
+    chosen = ports.choose(given, settings.port)
     if "--export" in sys.argv[1:]:
         weights = Path(given["WEIGHTS"]).resolve() if given.get("WEIGHTS") else None
         settings = msgspec.structs.replace(settings, model=prepare(repository, settings.model, weights))
@@ -60,7 +61,7 @@ def run(given: Mapping[str, str]) -> int:
         environment = {
             "DRAIN_SECONDS": "0",  # nobody else is asked whether this gateway is ready
             **given,
-            **addresses(given),
+            **addresses(given, chosen),
             "MODEL": settings.model,
             "TRITON_KEY": settings.triton_key or new_triton_key(run_dir),
             "TRITON_MEMORY_KEY": given.get("TRITON_MEMORY_KEY", secrets.token_hex(16)),  # empty: images go as bytes
@@ -69,7 +70,13 @@ def run(given: Mapping[str, str]) -> int:
             "MODEL_REPOSITORY": str(repository),
             "RUN_DIR": str(run_dir),
         }
-        return supervise(settings, environment, worker_count(given))
+        stack = running(settings, chosen)
+        state = run_dir / STATE
+        try:
+            state.write_text(json.dumps(stack, indent=1) + "\n")
+            return supervise(settings, environment, worker_count(given), stack)
+        finally:
+            state.unlink(missing_ok=True)
 
 
 def new_triton_key(run_dir: Path) -> str:
@@ -81,11 +88,34 @@ def new_triton_key(run_dir: Path) -> str:
     return key
 
 
-def supervise(settings: Settings, environment: dict[str, str], workers: int) -> int:
+def running(settings: Settings, chosen: Mapping[str, int]) -> dict[str, Any]:
+    """Where the parts of the stack answer: what STATE holds, as JSON. A page that was switched off is left out."""
+    metrics_host = reachable(settings.metrics_host)
+
+    def page(host: str, setting: str) -> dict[str, str]:
+        return {"metrics": f"http://{host}:{chosen[setting]}/metrics"} if chosen[setting] else {}
+
+    return {
+        "pid": os.getpid(),
+        "model": settings.model,
+        "gateway": {
+            "url": f"http://{reachable(settings.host)}:{settings.port}",
+            **page(metrics_host, "METRICS_PORT"),
+        },
+        "workers": page(metrics_host, "WORKER_METRICS_PORT"),
+        "triton": {
+            "http": f"127.0.0.1:{chosen['TRITON_HTTP_PORT']}",
+            "grpc": f"127.0.0.1:{chosen['TRITON_GRPC_PORT']}",
+            **page("127.0.0.1", "TRITON_METRICS_PORT"),
+        },
+    }
+
+
+def supervise(settings: Settings, environment: dict[str, str], workers: int, stack: Mapping[str, Any]) -> int:
     failures: list[str] = []
 
     def watch() -> None:
-        missing = wait_until_ready(settings, supervisor.stopping, supervisor.console.say)
+        missing = wait_until_ready(settings, supervisor.stopping, supervisor.console.say, stack)
         if missing:
             failures.append(missing)
             supervisor.terminate()
@@ -101,7 +131,7 @@ def supervise(settings: Settings, environment: dict[str, str], workers: int) -> 
     try:
         supervisor.loop()
     finally:
-        triton.clear(int(environment["LOCAL_TRITON_GRPC_PORT"]))
+        triton.clear(int(environment["TRITON_GRPC_PORT"]))
     if supervisor.ended:
         failures.append(cause(supervisor, Path(environment["RUN_DIR"])))
     if failures:
@@ -109,13 +139,16 @@ def supervise(settings: Settings, environment: dict[str, str], workers: int) -> 
     return 0
 
 
-def wait_until_ready(settings: Settings, stopping: threading.Event, say: Callable[[str], None]) -> str | None:
-    """Say the ready line once all is ready; otherwise return what is missing when the time is up."""
+def wait_until_ready(
+    settings: Settings, stopping: threading.Event, say: Callable[[str], None], stack: Mapping[str, Any]
+) -> str | None:
+    """Say the ready lines once all is ready; otherwise return what is missing when the time is up."""
     deadline = time.monotonic() + READY_SECONDS
     missing = "the gateway does not answer"
     while not stopping.wait(0.2):
         status, body = ask(reachable(settings.host), settings.port, "/readyz")
         if status == 200:
+            say(where_line(stack))
             say(ready_line(settings))
             return None
         if status:
@@ -136,6 +169,12 @@ def ask(host: str, port: int, path: str) -> tuple[int, bytes]:
         return 0, b""
     finally:
         connection.close()
+
+
+def where_line(stack: Mapping[str, Any]) -> str:
+    parts = ("gateway", "workers", "triton")
+    pages = [f"{name} {stack[name]['metrics']}" for name in parts if "metrics" in stack[name]]
+    return f"Metrics: {', '.join(pages)}. Triton answers gRPC at {stack['triton']['grpc']}."
 
 
 def ready_line(settings: Settings) -> str:
@@ -194,14 +233,14 @@ def check_model(repository: Path, name: str) -> None:
         raise LocalError(f"no model {name} in {repository}{there}; run `make export-model MODEL={name}`")
 
 
-def addresses(given: Mapping[str, str]) -> dict[str, str]:
-    """Free ports for Triton's three and, unless REDIS_URL names one that answers, for Redis."""
-    *ports, redis_port = (str(port) for port in free_ports(len(triton.PORTS) + 1))
-    found = {f"LOCAL_TRITON_{name}_PORT": port for name, port in zip(triton.PORTS, ports, strict=True)}
-    found["TRITON_URL"] = f"127.0.0.1:{found['LOCAL_TRITON_GRPC_PORT']}"
+def addresses(given: Mapping[str, str], chosen: Mapping[str, int]) -> dict[str, str]:
+    """The settings that say where Triton and the metrics are, and Redis: on a free port unless REDIS_URL names one."""
+    found = {setting: str(port) for setting, port in chosen.items()}
+    found["TRITON_URL"] = f"127.0.0.1:{chosen['TRITON_GRPC_PORT']}"
     url = given.get("REDIS_URL")
     if not url:
-        return {**found, "LOCAL_REDIS_PORT": redis_port, "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0"}
+        (port,) = ports.free_ports(1)
+        return {**found, "LOCAL_REDIS_PORT": str(port), "REDIS_URL": f"redis://127.0.0.1:{port}/0"}
     try:
         with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as connection:
             connection.ping()

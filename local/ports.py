@@ -2,9 +2,19 @@
 
 import errno
 import socket
+from collections.abc import Mapping
 from contextlib import ExitStack
 
 from local.errors import LocalError
+
+# Each part's usual port: Triton's own, and those of gateway/settings.py.
+USUAL = {
+    "TRITON_HTTP_PORT": 8000,
+    "TRITON_GRPC_PORT": 8001,
+    "TRITON_METRICS_PORT": 8002,
+    "METRICS_PORT": 9464,
+    "WORKER_METRICS_PORT": 9465,
+}
 
 
 def free_ports(count: int) -> list[int]:
@@ -16,7 +26,7 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in found]
 
 
-def check_free(host: str, port: int) -> None:
+def check_free(host: str, port: int, setting: str = "PORT") -> None:
     """Raises LocalError if nobody could listen on that address now."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
@@ -26,5 +36,40 @@ def check_free(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             reason = error.strerror or str(error)
-            wrong = "PORT" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
+            wrong = setting if error.errno in (errno.EADDRINUSE, errno.EACCES) else "HOST"
             raise LocalError(f"{host}:{port}: {reason.lower()}; choose another with `make run {wrong}=...`") from error
+
+
+def choose(given: Mapping[str, str], gateway_port: int) -> dict[str, int]:
+    """A port for each of `USUAL`: the given one, else the usual one, else, where another program has that, a free one.
+
+    A metrics port of 0 stays 0: no metrics. Raises LocalError for a given port that cannot be had.
+    """
+    chosen = {setting: _number(setting, given[setting]) for setting in USUAL if given.get(setting)}
+    for setting, port in chosen.items():
+        if port:
+            check_free("127.0.0.1", port, setting)
+    for setting, port in USUAL.items():
+        if setting not in chosen:
+            taken = port in (gateway_port, *chosen.values()) or not _is_free(port)
+            chosen[setting] = free_ports(1)[0] if taken else port
+    ports = [port for port in (*chosen.values(), gateway_port) if port]
+    if twice := [port for port in ports if ports.count(port) > 1]:
+        settings = " and ".join([setting for setting, port in chosen.items() if port == twice[0]] or ["PORT"])
+        raise LocalError(f"{settings}={twice[0]}: this port is given to two parts; give each its own")
+    return chosen
+
+
+def _number(setting: str, text: str) -> int:
+    least = 0 if setting in ("METRICS_PORT", "WORKER_METRICS_PORT") else 1
+    if not text.isdecimal() or not least <= int(text) <= 65535:
+        raise LocalError(f"{setting}={text}: give a port, {least} to 65535")
+    return int(text)
+
+
+def _is_free(port: int) -> bool:
+    try:
+        check_free("127.0.0.1", port)
+    except LocalError:
+        return False
+    return True

@@ -232,12 +232,12 @@ def same(a: os.stat_result, b: os.stat_result) -> bool:
 
 
 def main() -> int:
-    """Reads MODEL_REPOSITORY, RUN_DIR, `Keys.given` and LOCAL_TRITON_{HTTP,GRPC,METRICS}_PORT."""
+    """Reads MODEL_REPOSITORY, RUN_DIR, `Keys.given` and TRITON_{HTTP,GRPC,METRICS}_PORT."""
     try:
         if "--check" in sys.argv[1:]:
             libpython()
             return 0
-        http_port, grpc_port, metrics_port = (int(os.environ[f"LOCAL_TRITON_{name}_PORT"]) for name in PORTS)
+        http_port, grpc_port, metrics_port = (int(os.environ[f"TRITON_{name}_PORT"]) for name in PORTS)
         become(
             Path(os.environ["MODEL_REPOSITORY"]),
             http_port,

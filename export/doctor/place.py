@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -15,7 +16,6 @@ from export.doctor.model import Host
 ROOT = Path(__file__).resolve().parents[2]
 GRPC_PORT, METRICS_PORT = 8001, 8002
 GPU_METRIC = re.compile(r'^nv_gpu_utilization\{gpu_uuid="([^"]+)"', re.MULTILINE)
-STARTED = re.compile(r"Started (GRPCInferenceService|Metrics Service) at (\S+):(\d+)")
 
 
 class AddressError(Exception):
@@ -46,11 +46,8 @@ def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
     metrics_url = metrics_url or environment.get("METRICS_URL", "")
     key = environment.get("TRITON_KEY", "")
     run_dir = Path(environment.get("RUN_DIR") or ROOT / ".run")
-    if not given and (ports := running_here(run_dir / "triton.log")):
-        grpc, metrics = ports
-        return Place(
-            f"127.0.0.1:{grpc}", metrics_url or f"http://127.0.0.1:{metrics}/metrics", key or stored_key(run_dir)
-        )
+    if not given and (here := running_here(run_dir / "stack.json")):
+        return Place(here.url, metrics_url or here.metrics_url, key or stored_key(run_dir))
     given = given or f"127.0.0.1:{GRPC_PORT}"
     host, _, port = given.rpartition(":")
     if not host or "/" in given or not port.isdecimal():
@@ -66,16 +63,15 @@ def stored_key(run_dir: Path) -> str:
         return ""
 
 
-def running_here(log: Path) -> tuple[int, int] | None:
-    """The gRPC and metrics ports in the log of a Triton that still listens."""
+def running_here(state: Path) -> Place | None:
+    """The Triton of a stack that `make run` has started and that still listens."""
     try:
-        with log.open(errors="replace") as lines:
-            ports = {found[1]: int(found[3]) for line in lines if (found := STARTED.search(line))}
-        grpc = ports["GRPCInferenceService"]
-        socket.create_connection(("127.0.0.1", grpc), timeout=1).close()
-    except (OSError, KeyError):
+        told = json.loads(state.read_text())["triton"]
+        host, _, port = told["grpc"].rpartition(":")
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except (OSError, ValueError, KeyError, TypeError):
         return None
-    return grpc, ports.get("Metrics Service", METRICS_PORT)
+    return Place(told["grpc"], told.get("metrics", f"http://{host}:{METRICS_PORT}/metrics"))
 
 
 def look_at(place: Place) -> tuple[Host, bool]:

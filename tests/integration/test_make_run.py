@@ -114,6 +114,22 @@ def test_model_control_is_the_gateways_and_the_exporters(run: Run) -> None:
         client.load_model("tiny", headers=control_headers(place.key))
 
 
+def test_where_its_parts_answer_is_said_and_kept_while_it_runs(run: Run) -> None:
+    run.ready_line()
+    state = json.loads((run.run_dir / "stack.json").read_text())
+    pages = [state[part]["metrics"] for part in ("gateway", "workers", "triton")]
+    for page, name in zip(pages, ("yolo_gateway_ready", "yolo_worker_slots", "nv_inference_count"), strict=True):
+        assert page in run.said()
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            assert name in answer.read().decode()
+    assert f"gRPC at {state['triton']['grpc']}" in run.said()
+    assert state["gateway"]["url"] == f"http://127.0.0.1:{run.port}"
+    with InferenceServerClient(state["triton"]["grpc"]) as client:
+        assert client.is_model_ready("tiny")
+    assert run.stopped_by(signal.SIGTERM) == 0
+    assert not (run.run_dir / "stack.json").exists()
+
+
 def test_what_others_could_reach_is_not_started_without_keys(tmp_path: Path, tiny_repository: Path) -> None:
     with local(tmp_path, tiny_repository, "tiny", HOST="0.0.0.0") as run:
         assert run.ends() == 1

@@ -1,5 +1,6 @@
 """Triton's interfaces that read and write files and memory are shut; model control opens to its key only."""
 
+import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -122,7 +123,7 @@ def test_make_run_leaves_the_key_for_its_user_only(server: Triton, tmp_path: Pat
     first, second = new_triton_key(tmp_path), new_triton_key(tmp_path)
     assert first != second and len(second) == 32
     assert (tmp_path / "triton.key").stat().st_mode & 0o777 == 0o600
-    (tmp_path / "triton.log").write_text(server.log.read_text())
+    (tmp_path / "stack.json").write_text(json.dumps({"triton": {"grpc": server.url}}))
     assert find("", "", {"RUN_DIR": str(tmp_path)}).key == second
     assert find("", "", {"RUN_DIR": str(tmp_path), "TRITON_URL": server.url}).key == ""
     assert find("", "", {"RUN_DIR": str(tmp_path), "TRITON_KEY": KEY}).key == KEY

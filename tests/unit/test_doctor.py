@@ -1,5 +1,6 @@
 """What doctor says of models and trials that no Triton on this machine can be made to have."""
 
+import json
 import socket
 import subprocess
 import sys
@@ -244,12 +245,20 @@ def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
         find(url, "", {})
 
 
-def test_the_log_of_a_triton_that_has_ended_is_ignored(tmp_path: Path) -> None:
+def test_a_stack_that_has_ended_is_ignored(tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-        (tmp_path / "triton.log").write_text(f'"Started GRPCInferenceService at 127.0.0.1:{port}"\n')
-        assert running_here(tmp_path / "triton.log") is None
+        state = tmp_path / "stack.json"
+        state.write_text(json.dumps({"triton": {"grpc": f"127.0.0.1:{port}"}}))
+        assert running_here(state) is None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"127.0.0.1:{server.getsockname()[1]}"
+        state.write_text(json.dumps({"triton": {"grpc": url, "metrics": "http://here/metrics"}}))
+        assert running_here(state) == Place(url, "http://here/metrics")
+        for damaged in ("", "[]", '{"triton": 1}', '{"triton": {"grpc": "8001"}}'):
+            state.write_text(damaged)
+            assert running_here(state) is None
 
 
 def test_whether_triton_is_on_this_machine() -> None:

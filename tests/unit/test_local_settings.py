@@ -8,7 +8,7 @@ import pytest
 from gateway.settings import Settings
 from local.__main__ import addresses, check_model, lock, read_settings, ready_line, worker_count
 from local.errors import LocalError
-from local.ports import check_free, free_ports
+from local.ports import USUAL, check_free, choose, free_ports
 
 
 def test_free_ports_are_different_and_free() -> None:
@@ -44,9 +44,35 @@ def test_wrong_setting_is_told_in_one_line() -> None:
 
 
 def test_own_redis_unless_one_is_named() -> None:
-    found = addresses({})
+    found = addresses({}, USUAL)
     assert found["REDIS_URL"].endswith(f":{found['LOCAL_REDIS_PORT']}/0")
-    assert found["TRITON_URL"].endswith(f":{found['LOCAL_TRITON_GRPC_PORT']}")
+    assert found["TRITON_URL"] == "127.0.0.1:8001"
+
+
+def test_ports_are_the_usual_ones_where_these_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("local.ports.USUAL", dict(zip(USUAL, usual := free_ports(5), strict=True)))
+    assert list(choose({}, 1).values()) == usual
+    with socket.create_server(("127.0.0.1", usual[1])):
+        chosen = choose({}, usual[0])  # the gateway's is taken too, though nobody listens yet
+    assert list(chosen.values())[2:] == usual[2:]
+    assert not set(chosen.values()) & set(usual[:2])
+
+
+def test_a_given_port_is_kept_to() -> None:
+    http, grpc = free_ports(2)
+    chosen = choose({"TRITON_HTTP_PORT": str(http), "TRITON_GRPC_PORT": str(grpc), "METRICS_PORT": "0"}, 5000)
+    assert (chosen["TRITON_HTTP_PORT"], chosen["TRITON_GRPC_PORT"], chosen["METRICS_PORT"]) == (http, grpc, 0)
+
+
+def test_a_given_port_that_cannot_be_had_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(LocalError, match=rf"{port}: address already in use.*make run TRITON_GRPC_PORT="):
+            choose({"TRITON_GRPC_PORT": str(port)}, 5000)
+    with pytest.raises(LocalError, match="TRITON_METRICS_PORT=x: give a port, 1 to 65535"):
+        choose({"TRITON_METRICS_PORT": "x"}, 5000)
+    with pytest.raises(LocalError, match=f"TRITON_HTTP_PORT and TRITON_GRPC_PORT={port}: this port is given to two"):
+        choose({"TRITON_HTTP_PORT": str(port), "TRITON_GRPC_PORT": str(port)}, 5000)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +82,7 @@ def test_own_redis_unless_one_is_named() -> None:
 )
 def test_named_redis_must_answer(url: str) -> None:
     with pytest.raises(LocalError, match="REDIS_URL"):
-        addresses({"REDIS_URL": url})
+        addresses({"REDIS_URL": url}, USUAL)
 
 
 def test_missing_model_names_those_there_are(tmp_path: Path) -> None:
