@@ -88,7 +88,7 @@ async def connected(app: Starlette, settings: Settings) -> AsyncIterator[None]:
     app.state.submission = Submission(connection, settings)
     app.state.results = Results(connection, settings.task_retries)
     app.state.models = Models(triton, settings.triton_key)
-    app.state.readiness = Readiness(connection, triton, settings.model)
+    app.state.readiness = Readiness(connection, triton, settings.model, settings.triton_key)
     background = [
         asyncio.create_task(app.state.results.listen(subscribing)),
         asyncio.create_task(watch(app.state.readiness, app.state.metrics)),

@@ -8,7 +8,15 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
-from gateway.modelspec import ModelSpec, control_headers, image_size, label_question, read_spec
+from gateway.modelspec import (
+    ModelSpec,
+    control_headers,
+    image_size,
+    label_question,
+    not_loaded,
+    read_spec,
+    reason_line,
+)
 
 _ASK_SECONDS = 5.0
 _FRESH_SECONDS = 10.0
@@ -40,11 +48,19 @@ class ModelView(msgspec.Struct):
     max_batch_size: int
 
 
+class UnavailableModel(msgspec.Struct):
+    """A model that Triton was asked to serve and does not, with Triton's reason."""
+
+    name: str
+    reason: str
+
+
 class ModelList(msgspec.Struct):
     """What `GET /models` shows; `default` answers when no model is asked for."""
 
     default: str
     models: list[ModelView]
+    unavailable: list[UnavailableModel] = []
 
 
 class Models:
@@ -73,36 +89,36 @@ class Models:
 
     async def view(self, model: str) -> ModelView:
         """One model. Raises ModelNotFound, ServiceUnavailable, ModelMismatch."""
-        versions = (await self._index()).get(model)
+        index = await self._index()
+        versions = _versions(index).get(model)
         if not versions:
             raise ModelNotFound(f"Triton serves no model {model}; see GET /models")
+        if model in (reasons := not_loaded(index)):
+            raise _did_not_load(model, reasons[model])
         return await self._view(model, versions)
 
     async def listing(self, default: str) -> ModelList:
-        """All models that are ready and that `export` wrote. Raises ServiceUnavailable."""
-        views = []
-        for name, versions in sorted((await self._index()).items()):
+        """All models that are ready and that `export` wrote, and those that did not load. Raises ServiceUnavailable."""
+        index, views = await self._index(), []
+        for name, versions in sorted(_versions(index).items()):
             try:
                 views.append(await self._view(name, versions))
             except GatewayError:
                 continue  # not ready, or of another make: no model of this service
-        return ModelList(default, views)
+        failed = [UnavailableModel(name, reason) for name, reason in sorted(not_loaded(index).items())]
+        return ModelList(default, views, failed)
 
     async def _view(self, model: str, versions: list[ModelVersion]) -> ModelView:
         spec = await self.spec(model)
         shape = ModelInput(spec.imgsz, spec.stride, "square" if spec.square else "rectangular")
         return ModelView(model, versions, list(spec.labels), shape, spec.max_batch_size)
 
-    async def _index(self) -> dict[str, list[ModelVersion]]:
+    async def _index(self) -> list[Any]:
         try:
             index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
         except InferenceServerException as error:
             raise _unavailable(error) from error
-        models: dict[str, list[ModelVersion]] = {}
-        for entry in index.models:
-            if entry.version:
-                models.setdefault(entry.name, []).append(ModelVersion(entry.version, entry.state, entry.reason))
-        return models
+        return list(index.models)
 
     async def _ask_spec(self, model: str, version: str) -> ModelSpec:
         config = await self._config(model, version)
@@ -122,12 +138,28 @@ class Models:
         inputs, outputs = label_question(image_size(model, config))
         return await self._triton.infer(model, inputs, version, outputs=outputs, client_timeout=_ASK_SECONDS)
 
-    async def _unknown(self, model: str, version: str) -> InvalidParameter:
+    async def _unknown(self, model: str, version: str) -> GatewayError:
         index = await self._index()
-        if model not in index:
-            return InvalidParameter(f"model={model}: Triton serves {', '.join(sorted(index)) or 'no model'}")
-        there = ", ".join(entry.version for entry in index[model] if entry.state == "READY")
+        if model in (reasons := not_loaded(index)):
+            return _did_not_load(model, reasons[model])
+        versions = _versions(index)
+        if model not in versions:
+            return InvalidParameter(f"model={model}: Triton serves {', '.join(sorted(versions)) or 'no model'}")
+        there = ", ".join(entry.version for entry in versions[model] if entry.state == "READY")
         return InvalidParameter(f"version={version}: of {model} Triton serves the versions {there or 'none'}")
+
+
+def _versions(index: list[Any]) -> dict[str, list[ModelVersion]]:
+    models: dict[str, list[ModelVersion]] = {}
+    for entry in index:
+        if entry.version:
+            reason = reason_line(entry.reason) if entry.reason else ""
+            models.setdefault(entry.name, []).append(ModelVersion(entry.version, entry.state, reason))
+    return models
+
+
+def _did_not_load(model: str, reason: str) -> ServiceUnavailable:
+    return ServiceUnavailable(f"Triton could not load the model {model}: {reason}")
 
 
 def _unavailable(error: InferenceServerException) -> ServiceUnavailable:

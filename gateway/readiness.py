@@ -1,6 +1,7 @@
 """What must be there before a request is worth sending: Redis, the model in Triton, a worker."""
 
 import asyncio
+import contextlib
 import time
 from datetime import datetime
 
@@ -11,6 +12,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.metrics import GatewayMetrics
+from gateway.modelspec import control_headers, not_loaded
 from gateway.queue import QUEUE_NAME
 
 _ASK_SECONDS = 2.0
@@ -21,10 +23,13 @@ FRESH_SECONDS = 15.0  # three heartbeats of a worker
 class Readiness:
     """Asks Redis and Triton afresh each time; each question is bounded in time."""
 
-    def __init__(self, redis: "aioredis.Redis", triton: InferenceServerClient, model: str) -> None:
+    def __init__(
+        self, redis: "aioredis.Redis", triton: InferenceServerClient, model: str, key: str | None = None
+    ) -> None:
         self._redis = redis
         self._triton = triton
         self._model = model
+        self._control = control_headers(key)
 
     async def missing(self) -> dict[str, str]:
         """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
@@ -50,7 +55,14 @@ class Readiness:
             ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
         except InferenceServerException as error:
             return {"triton": f"does not answer: {error.message()}"}
-        return {} if ready else {"triton": f"the model {self._model} is not ready"}
+        return {} if ready else {"triton": await self._why_not_ready()}
+
+    async def _why_not_ready(self) -> str:
+        with contextlib.suppress(InferenceServerException):  # it may keep its index to itself
+            index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
+            if reason := not_loaded(index.models).get(self._model):
+                return f"the model {self._model} did not load: {reason}"
+        return f"the model {self._model} is not ready"
 
 
 async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:

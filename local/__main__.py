@@ -21,8 +21,11 @@ from typing import IO, Any
 import msgspec
 import redis
 from honcho.environ import parse_procfile
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
 
 from gateway.keys import check_exposure
+from gateway.modelspec import CHANNEL_ARGUMENTS, control_headers, not_loaded
 from gateway.settings import Settings, SettingsError, load
 from local import ports, triton
 from local.errors import LocalError
@@ -58,19 +61,21 @@ def run(given: Mapping[str, str]) -> int:
     check_model(repository, settings.model)
     with lock(run_dir):
         shutil.rmtree(run_dir / "metrics", ignore_errors=True)  # the counts of the last run's workers
+        key = settings.triton_key or new_triton_key(run_dir)
+        settings = msgspec.structs.replace(settings, triton_key=key)
         environment = {
             "DRAIN_SECONDS": "0",  # nobody else is asked whether this gateway is ready
             **given,
             **addresses(given, chosen),
             "MODEL": settings.model,
-            "TRITON_KEY": settings.triton_key or new_triton_key(run_dir),
+            "TRITON_KEY": key,
             "TRITON_MEMORY_KEY": given.get("TRITON_MEMORY_KEY", secrets.token_hex(16)),  # empty: images go as bytes
             "PYTHON": sys.executable,
             "PYTHONUNBUFFERED": "1",
             "MODEL_REPOSITORY": str(repository),
             "RUN_DIR": str(run_dir),
         }
-        stack = running(settings, chosen)
+        stack = running(settings, chosen, repository, run_dir)
         state = run_dir / STATE
         try:
             state.write_text(json.dumps(stack, indent=1) + "\n")
@@ -88,7 +93,7 @@ def new_triton_key(run_dir: Path) -> str:
     return key
 
 
-def running(settings: Settings, chosen: Mapping[str, int]) -> dict[str, Any]:
+def running(settings: Settings, chosen: Mapping[str, int], repository: Path, run_dir: Path) -> dict[str, Any]:
     """Where the parts of the stack answer: what STATE holds, as JSON. A page that was switched off is left out."""
     metrics_host = reachable(settings.metrics_host)
 
@@ -107,6 +112,8 @@ def running(settings: Settings, chosen: Mapping[str, int]) -> dict[str, Any]:
             "http": f"127.0.0.1:{chosen['TRITON_HTTP_PORT']}",
             "grpc": f"127.0.0.1:{chosen['TRITON_GRPC_PORT']}",
             **page("127.0.0.1", "TRITON_METRICS_PORT"),
+            "repository": str(repository),
+            "log": str(run_dir / triton.LOG),
         },
     }
 
@@ -147,7 +154,13 @@ def wait_until_ready(
     missing = "the gateway does not answer"
     while not stopping.wait(0.2):
         status, body = ask(reachable(settings.host), settings.port, "/readyz")
+        if status:
+            failed = not_served(stack["triton"], settings.triton_key)
+            if settings.model in failed:
+                return f"the model {settings.model} did not load: {failed[settings.model]}"
         if status == 200:
+            for name, reason in failed.items():
+                say(f"The model {name} did not load, the others are served: {reason}")
             say(where_line(stack))
             say(ready_line(settings))
             return None
@@ -156,6 +169,22 @@ def wait_until_ready(
         if time.monotonic() > deadline:
             return f"not ready after {READY_SECONDS} s: {missing}"
     return None
+
+
+def not_served(server: Mapping[str, str], key: str | None) -> dict[str, str]:
+    """The models that Triton was told to load at its start and does not serve, with the reason and what to do."""
+    with InferenceServerClient(server["grpc"], channel_args=CHANNEL_ARGUMENTS) as client:
+        try:
+            index = client.get_model_repository_index(headers=control_headers(key), client_timeout=5).models
+        except InferenceServerException:
+            return {}  # it still starts: it answers once it has tried each model
+    served = {entry.name for entry in index if entry.state == "READY"}
+    reasons, failed = not_loaded(index), {}
+    for name in sorted(set(triton.models(Path(server["repository"]))) - served):
+        reason = reasons.get(name) or triton.failure(Path(server["log"]), name)
+        again = f"write it again with `make export-model MODEL={name}` (WEIGHTS=path.pt for one of your own)"
+        failed[name] = f"{reason}; {again}"
+    return failed
 
 
 def ask(host: str, port: int, path: str) -> tuple[int, bytes]:
@@ -204,8 +233,7 @@ def cause(supervisor: Supervisor, run_dir: Path) -> str:
     name, status = supervisor.ended
     words = supervisor.console.last_words(name)
     if name.startswith("triton") and not words:
-        reason = triton.failure(run_dir / triton.LOG)
-        words = f"{reason} (log: {run_dir / triton.LOG}){triton.remedy(reason)}"
+        words = f"{triton.failure(run_dir / triton.LOG)} (log: {run_dir / triton.LOG})"
     ending = f"was killed by signal {-status}" if status < 0 else f"ended with exit status {status}"
     return f"{name} {ending}, so all was stopped: {words or 'it said nothing'}"
 

@@ -12,7 +12,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from export.doctor.model import DEFAULT_SIDE, Batching, Counts, Load, Model, Tensor, Trial
-from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
+from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers, not_loaded
 
 TIMEOUT_S = 60.0
 CONNECT_S = 5.0
@@ -58,12 +58,9 @@ class Triton:
     def models(self) -> list[Listed]:
         """The models that are served or did not load, by name; those that nobody asked for are left out."""
         index = self._ask(self._client.get_model_repository_index, headers=self._control, client_timeout=CONNECT_S)
-        found: dict[str, Listed] = {}
-        for entry in index.models:
-            ready = entry.state == "READY"
-            if ready or (entry.state == "UNAVAILABLE" and entry.reason != "unloaded" and entry.name not in found):
-                found[entry.name] = Listed(entry.name, ready, entry.reason)
-        return [found[name] for name in sorted(found)]
+        ready = {entry.name: Listed(entry.name, True, "") for entry in index.models if entry.state == "READY"}
+        failed = {name: Listed(name, False, reason) for name, reason in not_loaded(index.models).items()}
+        return sorted((failed | ready).values(), key=lambda listed: listed.name)
 
     def model(self, name: str) -> Model:
         config = self._ask(self._client.get_model_config, name, client_timeout=CONNECT_S).config

@@ -14,9 +14,10 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from export.triton import parse
+from gateway.modelspec import not_loaded
 from local import triton
 from tests.integration import tiny
-from tests.integration.stack import NotStarted, Triton, running_triton
+from tests.integration.stack import Triton, running_triton
 
 
 @pytest.fixture(scope="module")
@@ -95,13 +96,24 @@ def test_config_names_the_model_file(tmp_path: Path) -> None:
     ],
     ids=["broken file", "GPU config"],
 )
-def test_model_that_does_not_load_ends_the_server(tmp_path: Path, file: str, content: str, reason: str) -> None:
-    folder = tiny.write(tmp_path / "models", "tiny")
-    (folder / file).write_text(content)
-    with pytest.raises(NotStarted), running_triton(tmp_path / "models", tmp_path):
-        pass
-    said = triton.failure(tmp_path / "triton.log")
-    assert reason in said and "tiny" in said and "\n" not in said
+def test_a_model_that_does_not_load_leaves_the_others_served(
+    tmp_path: Path, file: str, content: str, reason: str
+) -> None:
+    tiny.write(tmp_path / "models", "well")
+    (tiny.write(tmp_path / "models", "tiny") / file).write_text(content)
+    with running_triton(tmp_path / "models", tmp_path) as server, grpc.InferenceServerClient(server.url) as client:
+        assert client.is_server_ready() and client.is_model_ready("well") and not client.is_model_ready("tiny")
+        failed = not_loaded(client.get_model_repository_index().models)
+    assert list(failed) == ["tiny"]
+    assert reason in failed["tiny"] and "\n" not in failed["tiny"] and "Exception" not in failed["tiny"]
+
+
+def test_a_config_that_cannot_be_read_leaves_the_others_served(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "models", "well")
+    (tiny.write(tmp_path / "models", "tiny") / "config.pbtxt").write_text("max_batch_size: many")
+    with running_triton(tmp_path / "models", tmp_path) as server, grpc.InferenceServerClient(server.url) as client:
+        assert client.is_model_ready("well")
+    assert "Poll failed for model directory 'tiny'" in triton.failure(tmp_path / "triton.log", "tiny")
 
 
 CONFIG = tiny.CONFIG.format(name="broken")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -211,8 +212,33 @@ def test_model_that_does_not_load_ends_all_with_the_reason(tmp_path: Path) -> No
     with local(tmp_path, tmp_path / "models", "tiny") as run:
         assert run.ends() == 1
         last = run.said().splitlines()[-1]
-        assert last.startswith("local: triton.1 ended") and "tiny" in last and "model.onnx" in last
+        assert last.startswith("local: the model tiny did not load: ") and "model.onnx" in last
+        assert "make export-model MODEL=tiny" in last and "Exception" not in last
         assert run.processes() == []
+
+
+def test_config_that_cannot_be_read_ends_all_with_the_reason(tmp_path: Path) -> None:
+    (tiny.write(tmp_path / "models", "tiny") / "config.pbtxt").write_text("max_batch_size: many")
+    with local(tmp_path, tmp_path / "models", "tiny") as run:
+        assert run.ends() == 1
+        last = run.said().splitlines()[-1]
+        assert last.startswith("local: the model tiny did not load: ") and "'tiny'" in last
+
+
+def test_another_model_that_does_not_load_is_said_and_the_rest_is_served(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "models", "tiny")
+    (tiny.write(tmp_path / "models", "other") / "1" / "model.onnx").write_text("not a model")
+    with local(tmp_path, tmp_path / "models", "tiny") as run:
+        run.ready_line()
+        assert "The model other did not load, the others are served: " in run.said()
+        with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/models", timeout=10) as answer:
+            listing = json.loads(answer.read())
+        assert [model["name"] for model in listing["models"]] == ["tiny"]
+        (unavailable,) = listing["unavailable"]
+        assert unavailable["name"] == "other" and "model.onnx" in unavailable["reason"]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(f"http://127.0.0.1:{run.port}/models/other", timeout=10)
+        assert refused.value.code == 503 and "could not load the model other" in refused.value.read().decode()
 
 
 def test_second_stack_on_the_same_folder_is_refused(run: Run, tmp_path: Path, tiny_repository: Path) -> None:

@@ -55,12 +55,11 @@ def test_failure_is_the_line_that_tells_most(tmp_path: Path, log: str, reason: s
     assert triton.failure(path) == reason
 
 
-def test_remedy_names_the_model() -> None:
-    assert "export-model MODEL=best`" in triton.remedy("Poll failed for model directory 'best': bad")
-    assert "export-model MODEL=best`" in triton.remedy(
-        "load failed for model 'best': version 1 is at UNAVAILABLE state"
-    )
-    assert triton.remedy("failed to listen on port 1") == ""
+def test_failure_of_one_model_is_its_own_line(tmp_path: Path) -> None:
+    path = tmp_path / "triton.log"
+    path.write_text("E1 2 a.cc:3] \"failed to load 'other' version 1\"\nE1 2 a.cc:3] \"Poll failed for 'best': bad\"\n")
+    assert triton.failure(path, "best") == "Poll failed for 'best': bad"
+    assert triton.failure(path, "third") == f"Triton gives no reason; see {path}"
 
 
 def test_failure_without_a_log(tmp_path: Path) -> None:
