@@ -62,7 +62,7 @@ def verified(expected: verify.Answer, staged: repository.Staged, serving: Servin
     check = verify.Check(expected, inputs)
     file = staged.version / "model.onnx"
     written = onnxruntime.Deployed(file)
-    check_contract((staged.folder / "config.pbtxt").read_text(), declared.read(file))
+    check_contract((staged.folder / "config.pbtxt").read_text(), declared.graph(file))
     verify.check_batches(written.batch, inputs, serving.max_batch)
     found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
     report(f"ONNX Runtime: {found.told()}")
@@ -75,7 +75,7 @@ def verified(expected: verify.Answer, staged: repository.Staged, serving: Servin
 
 def check_contract(config_pbtxt: str, graph: Graph) -> None:
     """Raises ExportError when Triton's own backend would refuse the model, or ignore what the config says."""
-    for breach in breaches(triton.as_json(config_pbtxt), graph):
+    for breach in breaches(declared.as_json(config_pbtxt), graph):
         would = "would refuse the model" if breach.refused else "would not do what the config says"
         raise ExportError(f"Triton's ONNX Runtime backend {would}: {breach.words}; nothing was published")
 

@@ -1,14 +1,17 @@
-"""The inputs and outputs that an ONNX file declares.
+"""What a config.pbtxt and an ONNX file declare.
 
-ONNX Runtime adds what it infers of the rest of the graph, newer releases more than older ones. A shape that the file
+ONNX Runtime adds what it infers of the rest of a graph, newer releases more than older ones. A shape that the file
 declares is the same in all of them.
 """
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import onnx
+from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.contract import Graph, Tensor
 from export.errors import ExportError
@@ -17,14 +20,25 @@ from export.errors import ExportError
 _NAMES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16"}
 
 
-def read(path: Path) -> Graph:
-    """Raises ExportError for a file that is no ONNX."""
+def parse(config_pbtxt: str) -> ModelConfig:
+    """The config as Triton reads it; raises google.protobuf.text_format.ParseError."""
+    return text_format.Parse(config_pbtxt, ModelConfig())
+
+
+def as_json(config_pbtxt: str) -> dict[str, Any]:
+    """The same as JSON, with the field names of model_config.proto."""
+    found: dict[str, Any] = json_format.MessageToDict(parse(config_pbtxt), preserving_proto_field_name=True)
+    return found
+
+
+def graph(path: Path) -> Graph:
+    """The inputs and outputs of an ONNX file. Raises ExportError for a file that is none."""
     try:
-        graph = onnx.load(str(path), load_external_data=False).graph
+        found = onnx.load(str(path), load_external_data=False).graph
     except (OSError, DecodeError) as error:
         raise ExportError(f"{path} is no ONNX file, or a damaged one") from error
-    weights = {entry.name for entry in graph.initializer}
-    return Graph(_tensors(entry for entry in graph.input if entry.name not in weights), _tensors(graph.output))
+    weights = {entry.name for entry in found.initializer}
+    return Graph(_tensors(entry for entry in found.input if entry.name not in weights), _tensors(found.output))
 
 
 def _tensors(values: Iterable[onnx.ValueInfoProto]) -> tuple[Tensor, ...]:

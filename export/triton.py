@@ -8,15 +8,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
+from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
-from tritonclient.grpc.model_config_pb2 import ModelConfig
 from tritonclient.utils import InferenceServerException
 
+from export.declared import parse
 from export.doctor.place import AddressError, Place, find
 from export.errors import ExportError
 from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
@@ -130,17 +129,6 @@ def where() -> Place:
         return find("", "", os.environ)
     except AddressError as error:
         raise ExportError(f"TRITON_URL: {error}") from error
-
-
-def parse(config_pbtxt: str) -> ModelConfig:
-    """The config as Triton reads it; raises google.protobuf.text_format.ParseError."""
-    return text_format.Parse(config_pbtxt, ModelConfig())
-
-
-def as_json(config_pbtxt: str) -> dict[str, Any]:
-    """The same as JSON, with the field names of model_config.proto."""
-    found: dict[str, Any] = json_format.MessageToDict(parse(config_pbtxt), preserving_proto_field_name=True)
-    return found
 
 
 def _alive(client: InferenceServerClient) -> bool:

@@ -7,13 +7,14 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
-from export.doctor import report
+from export.doctor import published, report
 from export.doctor.checks import examine
-from export.doctor.findings import Finding, plural
+from export.doctor.findings import EXPORT, Finding, plural
 from export.doctor.model import Host, Model, Trial
-from export.doctor.place import AddressError, Place, find, look_at
+from export.doctor.place import ROOT, AddressError, Place, find, look_at
 from export.doctor.triton import Listed, Refused, Triton, Unreachable
 
 NOTHING_WRONG, WRONG, NOT_EXAMINED = 0, 1, 2
@@ -28,14 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         options = parser().parse_args(arguments)
         place = find(options.url, options.metrics_url, os.environ)
+        repository = options.repository or place.repository
         triton = Triton(place.url, place.key)
         try:
-            return doctor(triton, place, options.model)
+            return doctor(triton, place, repository, options.model)
         finally:
             triton.close()
     except Unreachable as error:
         what_to_do = "start it with `make run`, or give its gRPC endpoint with TRITON_URL=host:port"
         reason = str(error).rpartition(": ")[2]
+        lying(repository or ROOT / "model_repository", options.model)
         print(f"doctor: no Triton answers at {place.url} ({reason}); {what_to_do}", file=sys.stderr)
     except (AddressError, Refused, UsageError) as error:
         print(f"doctor: {error}", file=sys.stderr)
@@ -45,33 +48,49 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return NOT_EXAMINED
 
 
-def doctor(triton: Triton, place: Place, name: str) -> int:
-    """Examine one model, or all that Triton has when `name` is empty, and print the report."""
-    width = min(shutil.get_terminal_size().columns, 110)
-    version, models = triton.version(), chosen(triton.models(), name)
+def doctor(triton: Triton, place: Place, repository: Path | None, name: str) -> int:
+    """Examine one model, or all that Triton has when `name` is empty, and print the report.
+
+    Those that lie in `repository` are read there too.
+    """
+    width = columns()
+    version, models = triton.version(), chosen(triton.models(), repository, name)
     host, metrics = look_at(place)
     where = f"this machine, {plural(host.cores, 'core')}" if host.cores else "another machine"
     findings = [served(models), metrics_answer(place, metrics)]
     told = [finding for finding in findings if finding.level != "ok"]
     print(f"Triton {version} at {place.url} ({where})", *report.lines(told, width), sep="\n")
     for listed in models:
-        findings += examined(triton, listed, host, width)
+        findings += examined(triton, listed, host, repository, width)
     print(f"\n{report.verdict(findings)}")
     return WRONG if any(finding.level == "wrong" for finding in findings) else NOTHING_WRONG
 
 
-def examined(triton: Triton, listed: Listed, host: Host, width: int) -> list[Finding]:
+def examined(triton: Triton, listed: Listed, host: Host, repository: Path | None, width: int) -> list[Finding]:
     """Examine one model and print what was found."""
+    contract = published.examine(repository, listed.name) if repository else []
     if not listed.ready:
-        findings = [not_loaded(listed)]
+        findings = [not_loaded(listed), *contract]
         print(f"\n{listed.name}", *report.lines(findings, width), sep="\n")
         return findings
     model = triton.model(listed.name)
     trial = tried(triton, model)
-    findings = examine(model, trial, host)
+    findings = examine(model, trial, host) + contract
     version = f", version {trial.version}" if trial.version else ""
     print(f"\n{model.name}{version} ({model.engine})", *report.lines(findings, width), sep="\n", flush=True)
     return findings
+
+
+def lying(repository: Path, name: str) -> None:
+    """Print what is wrong with the models on disk: it may be why no Triton answers."""
+    for found in published.models(repository):
+        wrong = [finding for finding in published.examine(repository, found) if finding.level == "wrong"]
+        if wrong and name in ("", found):
+            print(f"{repository / found}", *report.lines(wrong, columns()), "", sep="\n")
+
+
+def columns() -> int:
+    return min(shutil.get_terminal_size().columns, 110)
 
 
 def tried(triton: Triton, model: Model) -> Trial:
@@ -85,10 +104,14 @@ def tried(triton: Triton, model: Model) -> Trial:
         print("\r\033[K", end="", file=sys.stderr, flush=True)
 
 
-def chosen(models: list[Listed], name: str) -> list[Listed]:
-    found = [listed for listed in models if name in ("", listed.name)]
+def chosen(listed: list[Listed], repository: Path | None, name: str) -> list[Listed]:
+    """The models that Triton lists, and those in its repository that it does not."""
+    known = {each.name for each in listed}
+    others = set(published.models(repository)) - known if repository else set()
+    models = sorted([*listed, *(Listed(each, False, "") for each in others)], key=lambda each: each.name)
+    found = [each for each in models if name in ("", each.name)]
     if name and not found:
-        there = f"it has {', '.join(listed.name for listed in models)}" if models else "it has none"
+        there = f"it has {', '.join(each.name for each in models)}" if models else "it has none"
         raise UsageError(f"Triton has no model {name}: {there}")
     return found
 
@@ -109,9 +132,9 @@ def not_loaded(listed: Listed) -> Finding:
     return Finding(
         level="wrong",
         title="not loaded",
-        what=" ".join(listed.reason.split()) or "Triton gives no reason",
+        what=listed.reason or "Triton gives no reason, its log may",
         why="Every request for this model is refused.",
-        change="Mend the model or its config.pbtxt; `make export-model` writes both.",
+        change=f"`{EXPORT} MODEL={listed.name}` (WEIGHTS= for one of your own) writes model and config.pbtxt anew.",
     )
 
 
@@ -134,6 +157,12 @@ def parser() -> argparse.ArgumentParser:
     add = made.add_argument
     add("--url", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: TRITON_URL, else make run's)")
     add("--metrics-url", default="", metavar="URL", help="its metrics (default: METRICS_URL, else port 8002)")
+    add(
+        "--repository",
+        type=lambda path: Path(path) if path else None,
+        metavar="PATH",
+        help="its model repository on this machine (default: MODEL_REPOSITORY, else make run's)",
+    )
     add("--model", default="", metavar="NAME", help="look at this model only (default: all that are loaded)")
     return made
 

@@ -8,7 +8,7 @@ import re
 import socket
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from export.doctor.model import Host
@@ -24,11 +24,15 @@ class AddressError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Triton's gRPC endpoint, host:port, the address of its metrics, and the key to its model control if it has one."""
+    """Triton's gRPC endpoint, host:port, the address of its metrics, and the key to its model control if it has one.
+
+    `repository` is its model repository where that is known.
+    """
 
     url: str
     metrics_url: str
     key: str = ""
+    repository: Path | None = None
 
     @property
     def host(self) -> str:
@@ -38,21 +42,23 @@ class Place:
 def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
     """What was given, else TRITON_URL and METRICS_URL, else what `make run` started here, else Triton's usual ports.
 
-    The key is TRITON_KEY, or that of `make run`.
+    The key is TRITON_KEY, or that of `make run`; the model repository MODEL_REPOSITORY, or that of `make run`.
 
     Raises AddressError for an endpoint that is not host:port.
     """
-    given = url or environment.get("TRITON_URL", "")
     metrics_url = metrics_url or environment.get("METRICS_URL", "")
     key = environment.get("TRITON_KEY", "")
+    repository = Path(environment["MODEL_REPOSITORY"]) if environment.get("MODEL_REPOSITORY") else None
     run_dir = Path(environment.get("RUN_DIR") or ROOT / ".run")
+    given = url or environment.get("TRITON_URL", "")
     if not given and (here := running_here(run_dir / "stack.json")):
-        return Place(here.url, metrics_url or here.metrics_url, key or stored_key(run_dir))
+        own = {"metrics_url": metrics_url or here.metrics_url, "key": key or stored_key(run_dir)}
+        return replace(here, **own, repository=repository or here.repository)
     given = given or f"127.0.0.1:{GRPC_PORT}"
     host, _, port = given.rpartition(":")
     if not host or "/" in given or not port.isdecimal():
         raise AddressError(f"{given} is no host:port; give Triton's gRPC endpoint, such as 127.0.0.1:{GRPC_PORT}")
-    return Place(given, metrics_url or f"http://{host}:{METRICS_PORT}/metrics", key)
+    return Place(given, metrics_url or f"http://{host}:{METRICS_PORT}/metrics", key, repository)
 
 
 def stored_key(run_dir: Path) -> str:
@@ -71,7 +77,8 @@ def running_here(state: Path) -> Place | None:
         socket.create_connection((host, int(port)), timeout=1).close()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    return Place(told["grpc"], told.get("metrics", f"http://{host}:{METRICS_PORT}/metrics"))
+    repository = Path(told["repository"]) if "repository" in told else None
+    return Place(told["grpc"], told.get("metrics", f"http://{host}:{METRICS_PORT}/metrics"), repository=repository)
 
 
 def look_at(place: Place) -> tuple[Host, bool]:

@@ -12,7 +12,6 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from export.doctor.__main__ import main
-from export.doctor.place import find
 from tests.integration import tiny
 from tests.integration.stack import Triton, running_triton
 
@@ -238,11 +237,6 @@ def test_the_http_port_is_no_grpc_endpoint(server: Triton, capsys: pytest.Captur
     assert main(["--url", server.http_url.removeprefix("http://")]) == 2
     said = capsys.readouterr().err
     assert said.startswith("doctor: no Triton answers at ") and said.count("\n") == 1
-
-
-def test_the_triton_of_make_run_is_found_by_its_log(server: Triton) -> None:
-    place = find("", "", {"RUN_DIR": str(server.log.parent)})
-    assert (place.url, place.metrics_url) == (server.url, server.metrics_url)
 
 
 def test_a_missing_metrics_page_is_told(server: Triton) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from export import build, declared, weights
 from export.config import Serving
+from export.declared import parse
 from export.errors import ExportError, VerificationError
 from export.graph import Deployed
 from export.layers import AnchorHead
@@ -20,7 +21,6 @@ from export.onnxruntime import Deployed as Written
 from export.opening import open_source
 from export.options import Options
 from export.source import Source
-from export.triton import parse
 from tests import export_models as models
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
@@ -107,7 +107,7 @@ def test_a_batch_of_several_that_cannot_be_freed_is_refused(tmp_path: Path) -> N
 
 
 def shapes(file: Path) -> list[tuple[int, ...]]:
-    graph = declared.read(file)
+    graph = declared.graph(file)
     return [tensor.shape for tensor in (*graph.inputs, *graph.outputs)]
 
 

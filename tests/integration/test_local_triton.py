@@ -13,7 +13,7 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
-from export.triton import parse
+from export.declared import parse
 from gateway.modelspec import not_loaded
 from local import triton
 from tests.integration import tiny

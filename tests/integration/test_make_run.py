@@ -231,6 +231,12 @@ def test_another_model_that_does_not_load_is_said_and_the_rest_is_served(tmp_pat
     with local(tmp_path, tmp_path / "models", "tiny") as run:
         run.ready_line()
         assert "The model other did not load, the others are served: " in run.said()
+        command = [sys.executable, "-m", "export.doctor"]
+        settings = os.environ | {"RUN_DIR": str(run.run_dir)}
+        doctor = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60)
+        told = doctor.stdout.partition("\nother\n")[2]
+        assert doctor.returncode == 1 and "WRONG  not loaded" in told and "make export-model MODEL=other" in told
+        assert "Exception" not in told and "is no ONNX file" in told
         with urllib.request.urlopen(f"http://127.0.0.1:{run.port}/models", timeout=10) as answer:
             listing = json.loads(answer.read())
         assert [model["name"] for model in listing["models"]] == ["tiny"]

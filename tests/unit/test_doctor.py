@@ -7,17 +7,19 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import onnx
 import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from export.doctor import report
+from export.doctor import published, report
 from export.doctor.__main__ import main
 from export.doctor.checks import examine
 from export.doctor.findings import Finding, amount
 from export.doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
 from export.doctor.place import AddressError, Place, find, is_here, running_here
 from export.doctor.triton import described
+from tests.integration import tiny
 
 ROOT = Path(__file__).parents[2]
 IMAGES = Tensor(name="images", datatype="UINT8", shape=(-1, 640, 640, 3))
@@ -290,3 +292,54 @@ def test_doctor_needs_no_torch() -> None:
     code = "import sys, export.doctor.__main__; print(sorted({'torch', 'onnxruntime', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with one model that is well."""
+    tiny.write(tmp_path, "tiny")
+    return tmp_path
+
+
+def test_a_published_model_keeps_the_contract(repository: Path) -> None:
+    (finding,) = published.examine(repository, "tiny")
+    assert (finding.level, finding.title) == ("ok", "contract")
+    assert published.models(repository) == ["tiny"] and published.examine(repository, "other") == []
+
+
+def test_a_model_published_before_the_contract_is_to_be_exported_again(repository: Path) -> None:
+    model = tiny.mean()
+    for side, name in zip(model.graph.output[0].type.tensor_type.shape.dim[1:], ("rows", "columns"), strict=True):
+        side.dim_param = name
+    (repository / "tiny" / "2").mkdir()
+    onnx.save(model, repository / "tiny" / "2" / "model.onnx")
+    (finding,) = published.examine(repository, "tiny")
+    assert finding.level == "wrong" and "the model expects 3 dimensions (shape [-1,-1,-1])" in finding.what
+    assert "`make export-model MODEL=tiny`" in finding.change
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "level", "words"),
+    [
+        ("config.pbtxt", "max_batch_size: many", "wrong", "config.pbtxt cannot be read: 1:17"),
+        ("config.pbtxt", "depth: 3", "wrong", 'no field named "depth"'),
+        ("1/model.onnx", "no graph", "wrong", "is no ONNX file"),
+        ("config.pbtxt", tiny.CONFIG.format(name="tiny").replace('"stride"', '"threads"'), "note", "'threads' has no"),
+    ],
+    ids=["value", "field", "graph", "parameter"],
+)
+def test_a_published_model_edited_by_hand_is_told(
+    repository: Path, file: str, content: str, level: str, words: str
+) -> None:
+    (repository / "tiny" / file).write_text(content)
+    (finding,) = published.examine(repository, "tiny")
+    assert finding.level == level and words in finding.what and finding.change
+
+
+def test_what_lies_on_disk_is_examined_without_triton_too(repository: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.write(repository, "well")
+    (repository / "tiny" / "config.pbtxt").write_text("max_batch_size: many")
+    assert main(["--url", "127.0.0.1:9", "--repository", str(repository)]) == 2
+    said = capsys.readouterr()
+    assert "tiny" in said.out and "WRONG  contract" in said.out and "well" not in said.out
+    assert said.err.startswith("doctor: no Triton answers")

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from export.config import Serving, config_pbtxt
-from export.triton import parse
+from export.declared import parse
 
 TRACKED = Path(__file__).parents[2] / "model_repository" / "yolov5n"
 GPU = Serving(name="helmets", imgsz=640, stride=32, square=True, device="gpu")
