@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from export import declared, onnxruntime, repository, tensorrt, triton, verify, weights
-from export.config import Serving, config_pbtxt
+from export.config import Device, Format, Serving, config_pbtxt
 from export.contract import Graph, breaches
 from export.errors import ExportError
 from export.opening import open_source
@@ -45,7 +45,7 @@ def publish(source: Source, options: Options, report: Report) -> int:
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish()
     report(f"published {options.repository / options.name} version {number}")
-    take_up(options.name, number, report)
+    take_up(options.name, number, options.device, report)
     for removed in repository.prune(options.repository / options.name, options.keep):
         report(f"removed version {removed}; the last {options.keep} are kept")
     return number
@@ -87,8 +87,10 @@ def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving,
             report(f"Triton: none answers at {triton.address()}, not asked")
             return
         try:
-            with server.candidate(serving.name, staged.folder) as candidate:
-                found = check("Triton", candidate, verify.TOLERANCES[serving.format, serving.precision])
+            with server.candidate(serving.name, staged.folder, serving.device) as candidate:
+                # A GPU multiplies float32 as TF32, by whichever provider.
+                kind: Format = "tensorrt" if serving.device == "gpu" else "onnx"
+                found = check("Triton", candidate, verify.TOLERANCES[kind, serving.precision])
                 report(f"Triton: {found.told()}")
         except triton.Refused as refusal:
             if serving.device == "cpu" or "TRITON_URL" in os.environ:
@@ -98,11 +100,11 @@ def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving,
             report(f"Triton: not asked, the one at {server.url} runs without --model-control-mode=explicit")
 
 
-def take_up(name: str, version: int, report: Report) -> None:
+def take_up(name: str, version: int, device: Device, report: Report) -> None:
     """Let a running Triton serve the new version; without one there is nothing to do."""
     with triton.running() as server:
         if server is not None:
-            wrong = server.take_up(name, version)
+            wrong = server.take_up(name, version, device)
             report(
                 f"Triton at {server.url} " + (f"did not take it up: {wrong}" if wrong else f"serves version {version}")
             )
@@ -148,7 +150,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         one_image=source.one_image,
         instances=options.instances,
         delay_us=options.delay_us,
-        optimize_tensorrt=options.optimize == "tensorrt",
+        optimize=options.optimize or "tensorrt",
     )
 
 

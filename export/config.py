@@ -10,6 +10,11 @@ COLUMNS = 6  # x1, y1, x2, y2, score, class_id
 Device = Literal["cpu", "gpu"]
 Format = Literal["onnx", "tensorrt"]
 Precision = Literal["fp32", "fp16"]
+Optimize = Literal["tensorrt", "cuda"]
+
+# Where Triton's container has its volume for engines (docker/triton-gpu.sh).
+ENGINES = "/tmp/tensorrt-cache"
+CAST = "images_cast"  # the tensor behind the graph's first cast
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +35,7 @@ class Serving:
     one_image: bool = False
     instances: int | None = None
     delay_us: int | None = None
-    optimize_tensorrt: bool = False
+    optimize: Optimize = "tensorrt"  # by what ONNX Runtime computes on a GPU
 
     @property
     def max_batch(self) -> int:
@@ -48,6 +53,24 @@ class Serving:
     def file_name(self) -> str:
         return "model.plan" if self.format == "tensorrt" else "model.onnx"
 
+    @property
+    def provider(self) -> Optimize | None:
+        """By what ONNX Runtime computes, on a GPU."""
+        return self.optimize if self.device == "gpu" and self.format == "onnx" else None
+
+    @property
+    def profile(self) -> dict[str, str]:
+        """The input's shapes for which TensorRT plans: the least, the one that it tunes for, the largest.
+
+        One profile, tuned for the largest batch, since that is what forms under load. A second one for a batch of one
+        would double an engine's memory and the time of its build; `make gpu-check` shows what a lone request takes.
+        Empty for a graph without a free dimension, for which there is nothing to plan.
+        """
+        if self.one_image:
+            return {}
+        sizes = {"min": 1, "opt": self.max_batch, "max": self.max_batch}
+        return {kind: f"{size}x{self.imgsz}x{self.imgsz}x3" for kind, size in sizes.items()}
+
 
 def cores() -> int:
     """CPU cores that this process may use."""
@@ -62,7 +85,7 @@ def config_pbtxt(serving: Serving, graph: str = "") -> str:
     blocks += [_instances(serving), _parameters(serving)]
     if serving.device == "gpu":
         blocks.append(_warm_up(serving))
-    if serving.optimize_tensorrt:
+    if serving.provider == "tensorrt":
         blocks.append(_accelerator(serving, graph))
     return "\n".join(blocks)
 
@@ -134,9 +157,8 @@ dynamic_batching {{
   # How long the first request of a batch waits for others (DELAY_US=). A GPU earns it back with a fuller batch.
   max_queue_delay_microseconds: {serving.delay}
   default_queue_policy {{
-    # Requests beyond this queue are refused at once, so that an overload is told early: 16 full batches an instance.
-    max_queue_size: {serving.max_batch * serving.instance_count * 16}
-    # A request that waited 10 s is refused; the worker that sent it asks again.
+    # A request that waited 10 s is refused; the worker that sent it asks again. The queue's length has no bound of its
+    # own: it is that of the workers' tasks, and Triton counts it for all GPUs together.
     timeout_action: REJECT
     default_timeout_microseconds: 10000000
     allow_timeout_override: true
@@ -168,6 +190,11 @@ def _parameters(serving: Serving) -> str:
     ]
     if serving.device == "cpu":
         rows.append(("intra_op_thread_count", "1", "Threads of an instance."))
+    if serving.provider == "cuda":
+        # Read by Triton's backend from here alone (`src/onnxruntime.cc`, LoadModel): what the accelerator cuda says
+        # is overwritten where a model has any parameters.
+        said = "cuDNN plans each convolution anew for each batch size: by its heuristic (1), not by trying all (0)."
+        rows.append(("cudnn_conv_algo_search", "1", said))
     return (
         "\n".join(
             f'# {said}\nparameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}' for key, value, said in rows
@@ -199,20 +226,36 @@ model_warmup [
 
 
 def _accelerator(serving: Serving, graph: str) -> str:
-    mode = "FP16" if serving.precision == "fp16" else "FP32"
+    """The block for ONNX Runtime's TensorRT provider.
+
+    Its options: https://onnxruntime.ai/docs/execution-providers/TensorRT-ExecutionProvider.html. What Triton passes on:
+    `src/onnxruntime.cc` of its onnxruntime_backend, r24.10 and r25.08 (`export/contract.py` lists them).
+    """
+    profile = "\n".join(
+        # The provider may leave the cast to CUDA; then its own input is the cast's output. A name too many is ignored.
+        f'        parameters {{ key: "trt_profile_{kind}_shapes" value: "images:{shape},{CAST}:{shape}" }}'
+        for kind, shape in serving.profile.items()
+    )
     return f"""\
-# ONNX Runtime hands the graph to TensorRT (OPTIMIZE=tensorrt). The first load builds an engine, which takes minutes.
+# ONNX Runtime hands the graph to TensorRT (OPTIMIZE=). The first load builds the engine, which takes minutes.
 optimization {{
   execution_accelerators {{
     gpu_execution_accelerator [
       {{
         name: "tensorrt"
-        parameters {{ key: "precision_mode" value: "{mode}" }}
-        # The built engine is kept for the next start. By its own name ONNX Runtime would take it for any model with the
-        # same layers, whatever the weights; the prefix is of this export.
+        parameters {{ key: "precision_mode" value: "{serving.precision.upper()}" }}
+        # One profile for every batch: the engine is built when the model is loaded, and never again for a new size.
+{profile}
+        # The engine is kept for the next start. By its own name ONNX Runtime would take it for any model with the same
+        # layers, whatever the weights; the prefix is of this export.
         parameters {{ key: "trt_engine_cache_enable" value: "true" }}
-        parameters {{ key: "trt_engine_cache_path" value: "/tmp/tensorrt-cache" }}
+        parameters {{ key: "trt_engine_cache_path" value: "{ENGINES}" }}
         parameters {{ key: "trt_engine_cache_prefix" value: "{serving.name}-{graph[:16]}" }}
+        # What was measured for one engine serves the next.
+        parameters {{ key: "trt_timing_cache_enable" value: "true" }}
+        parameters {{ key: "trt_timing_cache_path" value: "{ENGINES}" }}
+        # The instances build one after the other: the second one then finds the engine of the first.
+        parameters {{ key: "trt_force_sequential_engine_build" value: "true" }}
       }}
     ]
   }}

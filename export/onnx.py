@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from export.config import CANDIDATES, COLUMNS
+from export.config import CANDIDATES, CAST, COLUMNS
 from export.graph import Deployed
 
 OPSET = 17
@@ -23,6 +23,7 @@ def write(deployed: Deployed, path: Path, *, imgsz: int, square: bool) -> None:
     free = {0: "batch"} if square else {0: "batch", 1: "height", 2: "width"}
     model = trace(deployed, images, "images", "detections", free, OPSET)
     state_output(model)
+    name_cast(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
 
@@ -54,6 +55,22 @@ def state_output(model: onnx.ModelProto) -> None:
     shape = model.graph.output[0].type.tensor_type.shape
     for dimension, size in zip(shape.dim[1:], (CANDIDATES, COLUMNS), strict=True):
         dimension.dim_value = size
+
+
+def name_cast(model: onnx.ModelProto) -> None:
+    """Give the tensor behind the cast of the input a name that config.pbtxt can use; a CPU's graph has none."""
+    cast = next((node for node in model.graph.node if node.op_type == "Cast" and node.input[0] == "images"), None)
+    if cast is not None:
+        rename(model, {cast.output[0]: CAST})
+
+
+def rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
+    """Rename tensors."""
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        value.name = names.get(value.name, value.name)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from torch.nn import functional
 from export.config import CANDIDATES, Serving
 from export.errors import ExportError
 from export.graph import at_most, gather
-from export.onnx import state_output, trace
+from export.onnx import name_cast, rename, state_output, trace
 
 Layout = Literal["original", "ultralytics"]  # (B, N, 5 + classes) with objectness; (B, 4 + classes, N) without
 
@@ -81,9 +81,10 @@ def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: 
         joined = compose.merge_models(
             joined, after, io_map=[(signature.output, "after/table")], outputs=["after/detections"]
         )
-        _rename(joined, {"before/images": "images", "after/detections": "detections"})
+        rename(joined, {"before/images": "images", "after/detections": "detections"})
         del joined.graph.value_info[:]
         state_output(joined)
+        name_cast(joined)
         if serving.one_image:
             for value in (*joined.graph.input, *joined.graph.output):
                 value.type.tensor_type.shape.dim[0].dim_value = 1
@@ -112,11 +113,3 @@ def _part(
         part = version_converter.convert_version(part, wanted)
     part.ir_version = model.ir_version
     return compose.add_prefix(part, prefix)
-
-
-def _rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
-    for node in model.graph.node:
-        node.input[:] = [names.get(name, name) for name in node.input]
-        node.output[:] = [names.get(name, name) for name in node.output]
-    for value in (*model.graph.input, *model.graph.output):
-        value.name = names.get(value.name, value.name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from export.config import Device, Format, Precision
+from export.config import Device, Format, Optimize, Precision
 from export.errors import ExportError
 
 DEFAULT_MODEL = "yolov5n"
@@ -29,7 +29,7 @@ class Options:
     instances: int | None = None
     delay_us: int | None = None
     keep: int = 3
-    optimize: str | None = None
+    optimize: Optimize | None = None
     list: bool = False
 
 
@@ -46,9 +46,9 @@ def parse(arguments: Sequence[str]) -> Options:
         given["name"] = stem or given.get("model", DEFAULT_MODEL)
     options = Options(**given)
     if options.device == "cpu" and (options.format == "tensorrt" or options.optimize):
-        raise ExportError("TensorRT runs on a GPU; add DEVICE=gpu, or leave FORMAT=tensorrt and OPTIMIZE=tensorrt away")
+        raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:
-        raise ExportError("FORMAT=tensorrt is an engine already; OPTIMIZE=tensorrt goes with FORMAT=onnx")
+        raise ExportError("FORMAT=tensorrt is an engine already; OPTIMIZE= goes with FORMAT=onnx")
     return options
 
 
@@ -78,7 +78,11 @@ def _parser() -> argparse.ArgumentParser:
         help="longest wait for a fuller batch, microseconds (default 0, on a GPU 1000)",
     )
     add("--keep", type=_number(1, 1000), help="versions to keep (default 3)")
-    add("--optimize", type=_choice("tensorrt"), help="tensorrt: ONNX Runtime uses TensorRT on the GPU")
+    add(
+        "--optimize",
+        type=_choice("tensorrt", "cuda"),
+        help="what ONNX Runtime uses on a GPU: tensorrt (default), or cuda, which needs no build and is slower",
+    )
     add("--list", type=_flag, nargs="?", const=True, help="show what the repository holds and export nothing")
     return parser
 

@@ -39,8 +39,7 @@ def build(folder: Path, serving: Serving, report: Callable[[str], None]) -> None
 
 def command(folder: Path, serving: Serving) -> list[str]:
     """The command that builds the engine; the precision is that of the ONNX file."""
-    sizes = {"min": 1, "opt": max(1, serving.max_batch // 2), "max": serving.max_batch}
-    shapes = [f"--{kind}Shapes=images:{n}x{serving.imgsz}x{serving.imgsz}x3" for kind, n in sizes.items()]
+    shapes = [f"--{kind}Shapes=images:{shape}" for kind, shape in serving.profile.items()]
     return [
         *("docker", "run", "--rm", "--gpus", "all", "--network", "none"),
         *("--volume", f"{folder.resolve()}:/engine", "--workdir", "/engine"),

@@ -15,16 +15,17 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from export.config import Device
 from export.declared import parse
 from export.doctor.place import AddressError, Place, find
 from export.errors import ExportError
-from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
+from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers, reason_line
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 
 UNCONTROLLED = "explicit model load / unload is not allowed"  # Triton's answer, whether it polls or not
-LOAD_S = 300.0  # a GPU builds an engine or warms up while it loads
+LOAD_S = {"cpu": 300.0, "gpu": 1800.0}  # on a GPU TensorRT builds an engine while the model loads
 CALL_S = 60.0
 
 
@@ -45,7 +46,7 @@ class Triton:
         self._control = control_headers(place.key)
 
     @contextlib.contextmanager
-    def candidate(self, name: str, staged: Path) -> Iterator["Candidate"]:
+    def candidate(self, name: str, staged: Path, device: Device) -> Iterator["Candidate"]:
         """Serve what is staged, one instance of it, until the block ends.
 
         Raises Refused when Triton does not load it, NotAsked when it loads nothing that it is asked to.
@@ -58,27 +59,28 @@ class Triton:
         files = {f"file:1/{file.name}": file.read_bytes() for file in (staged / "version").glob("model.*")}
         files["file:labels.txt"] = (staged / "labels.txt").read_bytes()
         try:
-            self._client.load_model(
-                trial,
-                headers=self._control,
-                config=json_format.MessageToJson(config),
-                files=files,
-                client_timeout=LOAD_S,
-            )
+            self._load(trial, json_format.MessageToJson(config), files, LOAD_S[device])
+            yield Candidate(self._client, trial)
+        finally:
+            self._unload(trial)
+
+    def _load(self, trial: str, config: str, files: dict[str, bytes], seconds: float) -> None:
+        try:
+            self._client.load_model(trial, headers=self._control, config=config, files=files, client_timeout=seconds)
         except InferenceServerException as error:
             if UNCONTROLLED in _line(error):
                 raise NotAsked from error
             raise Refused(f"Triton at {self.url} refuses the model: {_line(error)}") from error
-        try:
-            yield Candidate(self._client, trial)
-        finally:
-            with contextlib.suppress(InferenceServerException):
-                self._client.unload_model(trial, headers=self._control, client_timeout=CALL_S)
 
-    def take_up(self, name: str, version: int) -> str | None:
+    def _unload(self, trial: str) -> None:
+        """Also after a load that took too long: Triton goes on with it, and takes the model away when it is done."""
+        with contextlib.suppress(InferenceServerException):
+            self._client.unload_model(trial, headers=self._control, client_timeout=CALL_S)
+
+    def take_up(self, name: str, version: int, device: Device) -> str | None:
         """Load the newest version; requests that are under way end on the old one. Returns what went wrong, or None."""
         try:
-            self._client.load_model(name, headers=self._control, client_timeout=LOAD_S)
+            self._client.load_model(name, headers=self._control, client_timeout=LOAD_S[device])
             if self._client.is_model_ready(name, str(version), client_timeout=CALL_S):
                 return None
             return f"it serves {name} from another repository"
@@ -141,4 +143,4 @@ def _alive(client: InferenceServerClient) -> bool:
 def _line(error: InferenceServerException) -> str:
     if RESTRICTED in str(error.message()):
         return "it asks for the key to its model control; give it with TRITON_KEY"
-    return " ".join((error.message() or str(error)).split())
+    return reason_line(error.message() or str(error))

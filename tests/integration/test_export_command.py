@@ -113,7 +113,7 @@ def test_without_docker_the_command_is_shown_and_nothing_published(tmp_path: Pat
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("batch", "profile"), [(1, (1, 1, 1)), (4, (1, 2, 4)), (16, (1, 8, 16))])
+@pytest.mark.parametrize(("batch", "profile"), [(1, (1, 1, 1)), (4, (1, 4, 4)), (16, (1, 16, 16))])
 def test_an_engine_has_one_profile_up_to_the_largest_batch(
     tmp_path: Path, batch: int, profile: tuple[int, int, int]
 ) -> None:

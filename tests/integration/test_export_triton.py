@@ -1,6 +1,7 @@
 """An export beside a running Triton: it judges the candidate, then takes the new version up."""
 
 import json
+import os
 import shutil
 import threading
 import time
@@ -12,11 +13,12 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from export import build
+from export import build, triton
 from export.errors import ExportError
 from export.opening import open_source
 from export.options import Options
 from export.source import Source
+from gateway.modelspec import not_loaded
 from tests import export_models as models
 from tests.integration.stack import Triton, running_triton
 
@@ -127,6 +129,20 @@ def test_what_the_named_triton_refuses_is_not_published(repository: Path, tmp_pa
         build.publish(small(repository), for_gpu, lambda line: None)
     assert "\n" not in str(told.value)
     assert not (tmp_path / "repository").exists()
+    assert candidates(os.environ["TRITON_URL"]) == []
+
+
+def test_nothing_is_left_of_a_candidate_whose_load_took_too_long(
+    server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = served_versions(server.url, "small")
+    monkeypatch.setitem(triton.LOAD_S, "cpu", 0.05)
+    with pytest.raises(ExportError, match="Deadline Exceeded"):
+        build.publish(small(repository), options(repository), lambda line: None)
+    end = time.monotonic() + 30
+    while candidates(server.url) and time.monotonic() < end:
+        time.sleep(0.1)
+    assert candidates(server.url) == [] and served_versions(server.url, "small") == before
 
 
 def test_a_triton_that_loads_nothing_on_request_does_not_stop_an_export(
@@ -140,6 +156,14 @@ def test_a_triton_that_loads_nothing_on_request_does_not_stop_an_export(
         version = build.publish(small(tmp_path), options(place), lines.append)
     assert (place / "small" / str(version) / "model.onnx").is_file()
     assert sum("--model-control-mode=explicit" in line for line in lines) == 2
+
+
+def candidates(url: str) -> list[str]:
+    """Candidates that are loaded or being loaded, or that did not load."""
+    with InferenceServerClient(url) as client:
+        index = client.get_model_repository_index().models
+    left = [entry.name for entry in index if entry.state in ("READY", "LOADING", "UNLOADING")]
+    return [name for name in (*left, *not_loaded(index)) if ".candidate-" in name]
 
 
 def loaded(url: str) -> list[str]:

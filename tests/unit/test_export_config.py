@@ -1,10 +1,12 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from export.config import Serving, config_pbtxt
-from export.declared import parse
+from export.config import ENGINES, Optimize, Serving, config_pbtxt
+from export.contract import Graph, Tensor, breaches
+from export.declared import as_json, parse
 
 TRACKED = Path(__file__).parents[2] / "model_repository" / "yolov5n"
 GPU = Serving(name="helmets", imgsz=640, stride=32, square=True, device="gpu")
@@ -42,12 +44,12 @@ def test_a_square_input_has_fixed_sides() -> None:
     assert config.parameters["imgsz"].string_value == "320"
 
 
-def test_on_a_gpu_the_queue_is_bounded_and_batches_are_warm() -> None:
+def test_on_a_gpu_requests_do_not_wait_for_ever_and_batches_are_warm() -> None:
     config = parse(config_pbtxt(GPU))
     policy = config.dynamic_batching.default_queue_policy
     assert config.max_batch_size == 16
     assert config.dynamic_batching.max_queue_delay_microseconds == 1000
-    assert policy.max_queue_size > 0 and policy.default_timeout_microseconds > 0
+    assert policy.max_queue_size == 0 and policy.default_timeout_microseconds > 0  # any number of GPUs
     assert [entry.batch_size for entry in config.model_warmup] == [1, 16]
     assert config.instance_group[0].kind == config.instance_group[0].KIND_GPU
 
@@ -67,7 +69,7 @@ def test_an_engine_has_the_platform_of_tensorrt() -> None:
 
 
 @pytest.mark.parametrize(("precision", "mode"), [("fp16", "FP16"), ("fp32", "FP32")])
-def test_onnx_on_a_gpu_can_use_tensorrt(precision: str, mode: str) -> None:
+def test_onnx_on_a_gpu_uses_tensorrt(precision: str, mode: str) -> None:
     serving = Serving(
         name="a",
         imgsz=640,
@@ -75,17 +77,41 @@ def test_onnx_on_a_gpu_can_use_tensorrt(precision: str, mode: str) -> None:
         square=True,
         device="gpu",
         precision="fp16" if precision == "fp16" else "fp32",
-        optimize_tensorrt=True,
     )
     accelerator = parse(config_pbtxt(serving)).optimization.execution_accelerators.gpu_execution_accelerator[0]
     assert accelerator.name == "tensorrt"
-    assert accelerator.parameters["precision_mode"] == mode
-    assert accelerator.parameters["trt_engine_cache_enable"] == "true"
+    given = accelerator.parameters
+    assert given["precision_mode"] == mode
+    assert given["trt_engine_cache_enable"] == given["trt_timing_cache_enable"] == "true"
+    assert given["trt_engine_cache_path"] == given["trt_timing_cache_path"] == ENGINES
+    assert given["trt_force_sequential_engine_build"] == "true"
+    batches = {kind: given[f"trt_profile_{kind}_shapes"] for kind in ("min", "opt", "max")}
+    shape = "images:{0}x640x640x3,images_cast:{0}x640x640x3"
+    assert batches == {"min": shape.format(1), "opt": shape.format(16), "max": shape.format(16)}
+
+
+def test_cuda_plans_its_convolutions_by_a_heuristic() -> None:
+    config = parse(config_pbtxt(replace(GPU, optimize="cuda")))
+    assert not config.HasField("optimization")
+    assert config.parameters["cudnn_conv_algo_search"].string_value == "1"
+    assert "cudnn_conv_algo_search" not in parse(config_pbtxt(GPU)).parameters
+
+
+@pytest.mark.parametrize("optimize", ["tensorrt", "cuda"])
+@pytest.mark.parametrize("one_image", [False, True], ids=["batches", "one image"])
+def test_what_is_written_for_a_gpu_keeps_the_contract(optimize: Optimize, one_image: bool) -> None:
+    first = 1 if one_image else -1
+    graph = Graph(
+        (Tensor("images", "TYPE_UINT8", (first, 640, 640, 3)),), (Tensor("detections", "TYPE_FP32", (first, 1000, 6)),)
+    )
+    text = config_pbtxt(replace(GPU, optimize=optimize, one_image=one_image), "1" * 64)
+    assert breaches(as_json(text), graph) == []
+    assert ("trt_profile" in text) == (optimize == "tensorrt" and not one_image)
 
 
 def test_engines_of_other_weights_are_not_taken_from_the_cache() -> None:
     """ONNX Runtime names an engine by the model's file name and layers, which a newly trained version shares."""
-    serving = Serving(name="a", imgsz=640, stride=32, square=True, device="gpu", optimize_tensorrt=True)
+    serving = Serving(name="a", imgsz=640, stride=32, square=True, device="gpu")
     configs = [parse(config_pbtxt(serving, graph)) for graph in ("1" * 64, "2" * 64)]
     accelerators = [each.optimization.execution_accelerators.gpu_execution_accelerator[0] for each in configs]
     prefixes = [each.parameters["trt_engine_cache_prefix"] for each in accelerators]
@@ -94,7 +120,7 @@ def test_engines_of_other_weights_are_not_taken_from_the_cache() -> None:
 
 def test_each_number_has_its_comment() -> None:
     lines = config_pbtxt(GPU).splitlines()
-    for key in ("max_batch_size", "max_queue_delay", "max_queue_size", "timeout_action", "kind:"):
+    for key in ("max_batch_size", "max_queue_delay", "timeout_action", "kind:"):
         at = next(i for i, line in enumerate(lines) if key in line)
         assert lines[at - 1].strip().startswith("#"), key
 
