@@ -1,5 +1,5 @@
 #!/bin/sh
-# `ensure` exports $MODEL for $DEVICE unless /models has it; anything else are options of `python -m export`.
+# `ensure` exports $MODEL for $DEVICE unless /models has it; anything else are options of `python -m export`, --device being $DEVICE unless given.
 set -eu
 for path in /models /app/gateway; do
   case $(stat -c %A "$path") in
@@ -25,6 +25,6 @@ if [ "${1:-}" = ensure ]; then
     echo "export: /models has $MODEL for $DEVICE; nothing to do"
     exit 0
   fi
-  set -- --model "$MODEL" --device "$DEVICE" "$@"
+  set -- --model "$MODEL" "$@"
 fi
-exec python3 -m export --repository /models "$@"
+exec python3 -m export --repository /models --device "$DEVICE" "$@"

@@ -19,7 +19,8 @@ from export.config import Device
 from export.declared import parse
 from export.doctor.place import AddressError, Place, find
 from export.errors import ExportError
-from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers, reason_line
+from gateway.loading import reason_line, with_remedy
+from gateway.modelspec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -143,4 +144,4 @@ def _alive(client: InferenceServerClient) -> bool:
 def _line(error: InferenceServerException) -> str:
     if RESTRICTED in str(error.message()):
         return "it asks for the key to its model control; give it with TRITON_KEY"
-    return reason_line(error.message() or str(error))
+    return with_remedy(reason_line(error.message() or str(error)))

@@ -8,14 +8,13 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
+from gateway.loading import not_loaded, reason_line
 from gateway.modelspec import (
     ModelSpec,
     control_headers,
     image_size,
     label_question,
-    not_loaded,
     read_spec,
-    reason_line,
 )
 
 _ASK_SECONDS = 5.0

@@ -1,6 +1,5 @@
 """What Triton says of a model: its `config.pbtxt` and `labels.txt` are the only source of every fact."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,23 +31,6 @@ def control_headers(key: str | None) -> dict[str, str]:
 def memory_headers(key: str | None) -> dict[str, str]:
     """The same for Triton's shared memory."""
     return {"triton-grpc-protocol-yolo-memory": key} if key else {}
-
-
-def not_loaded(index: Iterable[Any]) -> dict[str, str]:
-    """Why models did not load, by name, from the entries of Triton's repository index.
-
-    Those that serve another version are not among them, nor those that nobody asked Triton to load.
-    """
-    entries = sorted(index, key=lambda entry: int(entry.version or 0))
-    served = {entry.name for entry in entries if entry.state in ("READY", "LOADING")}
-    failed = [entry for entry in entries if entry.state == "UNAVAILABLE" and entry.reason != "unloaded"]
-    return {entry.name: reason_line(entry.reason) for entry in failed if entry.name not in served}
-
-
-def reason_line(reason: str) -> str:
-    """One line of what Triton says; a Python backend's exception has its name before it and its place behind it."""
-    words = reason.partition("\n\nAt:\n")[0].replace("Internal: TritonModelException: ", "")
-    return " ".join(words.split()) or "Triton gives no reason, its log has more"
 
 
 @dataclass(frozen=True, slots=True)

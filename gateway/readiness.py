@@ -11,8 +11,9 @@ from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from gateway.loading import not_loaded
 from gateway.metrics import GatewayMetrics
-from gateway.modelspec import control_headers, not_loaded
+from gateway.modelspec import control_headers
 from gateway.queue import QUEUE_NAME
 
 _ASK_SECONDS = 2.0

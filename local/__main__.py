@@ -25,7 +25,8 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.keys import check_exposure
-from gateway.modelspec import CHANNEL_ARGUMENTS, control_headers, not_loaded
+from gateway.loading import not_loaded
+from gateway.modelspec import CHANNEL_ARGUMENTS, control_headers
 from gateway.settings import Settings, SettingsError, load
 from local import ports, triton
 from local.errors import LocalError

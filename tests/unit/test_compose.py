@@ -9,6 +9,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from export import tensorrt
+from export.config import Serving
 from gateway.settings import load, rows
 
 ROOT = Path(__file__).parents[2]
@@ -104,6 +105,22 @@ def test_engines_are_built_by_the_image_that_serves_them() -> None:
     assert f"ARG IMAGE={tensorrt.IMAGE}\n" in dockerfile
     args = composed("docker-compose.gpu.yml")["services"]["triton"]["build"]["args"]
     assert args == {"IMAGE": f"${{TRITON_IMAGE:-{tensorrt.IMAGE}}}"}
+
+
+def test_on_a_gpu_enough_images_are_on_their_way_to_fill_batches(services: dict[str, Any]) -> None:
+    worker = composed("docker-compose.gpu.yml")["services"]["worker"]
+    workers, tasks = (
+        int(re.sub(r"\$\{\w+:-(\d+)\}", r"\1", str(value)))
+        for value in (worker["scale"], worker["environment"]["WORKER_TASKS"])
+    )
+    serving = Serving(name="a", imgsz=640, stride=32, square=True, device="gpu")
+    assert workers * tasks >= 2 * serving.max_batch * serving.instance_count
+
+
+def test_every_export_is_for_the_device_of_the_composition() -> None:
+    assert composed("docker-compose.gpu.yml")["services"]["export"]["environment"] == {"DEVICE": "gpu"}
+    *_, last = (ROOT / "docker" / "export.sh").read_text().splitlines()
+    assert last == 'exec python3 -m export --repository /models --device "$DEVICE" "$@"'  # one given later wins
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -78,6 +78,7 @@ SHARED = {
     "errors",
     "keys",
     "modelspec",
+    "loading",
     "requests",
     "settings",
     "webhooks",

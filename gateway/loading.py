@@ -1,0 +1,49 @@
+"""Why Triton does not serve a model, in one line with what to do about it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+# What the servers and libraries say → what to do. Their sources: `src/model_config_utils.cc` of Triton's core,
+# `src/loader.cc` of its tensorrt_backend, ONNX Runtime's `tensorrt_execution_provider.cc`.
+REMEDIES = (
+    (
+        "KIND_GPU but no GPUs are available",
+        "export it with DEVICE=cpu, or start Triton with docker-compose.gpu.yml on a host with a GPU",
+    ),
+    (
+        "unable to create TensorRT engine",
+        "an engine runs only on the GPU and with the TensorRT that it was built for: export it again on this host "
+        "(DEVICE=gpu FORMAT=tensorrt)",
+    ),
+    (
+        "could not deserialize engine from cache",
+        "that file was cut short, by a full volume, or is of another TensorRT: delete it and start Triton again, which "
+        "builds the engine anew",
+    ),
+    (
+        "has no associated shape profiles",
+        "TensorRT cannot take the whole graph: export it with OPTIMIZE=cuda",
+    ),
+)
+
+
+def not_loaded(index: Iterable[Any]) -> dict[str, str]:
+    """Why models did not load, by name, from the entries of Triton's repository index.
+
+    Those that serve another version are not among them, nor those that nobody asked Triton to load.
+    """
+    entries = sorted(index, key=lambda entry: int(entry.version or 0))
+    served = {entry.name for entry in entries if entry.state in ("READY", "LOADING")}
+    failed = [entry for entry in entries if entry.state == "UNAVAILABLE" and entry.reason != "unloaded"]
+    return {entry.name: with_remedy(reason_line(entry.reason)) for entry in failed if entry.name not in served}
+
+
+def with_remedy(reason: str) -> str:
+    """The reason, and what to do about it where that is known."""
+    return next((f"{reason}; {remedy}" for words, remedy in REMEDIES if words in reason), reason)
+
+
+def reason_line(reason: str) -> str:
+    """One line of what Triton says; a Python backend's exception has its name before it and its place behind it."""
+    words = reason.partition("\n\nAt:\n")[0].replace("Internal: TritonModelException: ", "")
+    return " ".join(words.split()) or "Triton gives no reason, its log has more"
