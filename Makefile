@@ -24,7 +24,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test test-compose check contract bench chaos fuzz overload export-model doctor evaluate setup lock audit clean
+.PHONY: help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate setup lock audit clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -78,6 +78,10 @@ export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
 
 doctor: .venv/.ready ## say whether what is believed of the running Triton is true
 	@$(PY) -m export.doctor $(call given,MODEL,model)
+
+gpu-check: setup ## on a host with a GPU and Docker: export, verify and measure every way to serve (an hour; DATA=dir)
+	@$(PY) -m benchmarks.gpu $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,DATA,data) \
+	  $(call given,WORKERS,workers) $(ARGS)
 
 evaluate: .venv/.ready ## mAP of the served model over DATA=dir, beside PyTorch's
 	@$(PY) -m export.evaluate --data '$(DATA)' $(call given,MODEL,model) $(call given,WEIGHTS,weights)

@@ -136,7 +136,7 @@ def test_nothing_is_left_of_a_candidate_whose_load_took_too_long(
     server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = served_versions(server.url, "small")
-    monkeypatch.setitem(triton.LOAD_S, "cpu", 0.05)
+    monkeypatch.setitem(triton.LOAD_S, "cpu", 0.01)
     with pytest.raises(ExportError, match="Deadline Exceeded"):
         build.publish(small(repository), options(repository), lambda line: None)
     end = time.monotonic() + 30
