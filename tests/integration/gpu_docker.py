@@ -19,7 +19,8 @@ def main(arguments: list[str]) -> int:
         os.kill(int(pid_file(arguments[1]).read_text()), signal.SIGTERM)
         return 0
     options = {arguments[i]: arguments[i + 1] for i in range(len(arguments) - 1) if arguments[i].startswith("--")}
-    volumes = dict(reversed(arguments[i + 1].split(":")[:2]) for i, word in enumerate(arguments) if word == "--volume")
+    given = [arguments[i + 1].split(":") for i, word in enumerate(arguments) if word == "--volume"]
+    volumes = {inside: outside for outside, inside, *_ in given}
     if "trtexec" in " ".join(arguments):
         folder = Path(volumes["/engine"])
         if any(word.startswith("--loadEngine") for word in arguments):
