@@ -16,5 +16,5 @@ gateway) [[ $(get 5000 /readyz) == HTTP/1.?" 200"* ]] ;;
 triton) [[ $(get 8000 /v2/health/ready) == HTTP/1.?" 200"* ]] ;;
 worker) # Redis has taken its heartbeat of late
   beat=$(get 9465 /metrics | sed -n 's/^yolo_worker_heartbeat_timestamp_seconds //p')
-  awk -v beat="$beat" -v now="$(date +%s)" 'BEGIN { exit !(now - beat < 20) }' ;;
+  awk -v beat="$beat" -v now="$(date +%s)" -v ttl="${WORKER_TTL:-15}" 'BEGIN { exit !(now - beat < ttl + 5) }' ;;
 esac

@@ -88,7 +88,7 @@ async def connected(app: Starlette, settings: Settings) -> AsyncIterator[None]:
     app.state.submission = Submission(connection, settings)
     app.state.results = Results(connection, settings.task_retries)
     app.state.models = Models(triton, settings.triton_key)
-    app.state.readiness = Readiness(connection, triton, settings.model, settings.triton_key)
+    app.state.readiness = Readiness(connection, triton, settings)
     background = [
         asyncio.create_task(app.state.results.listen(subscribing)),
         asyncio.create_task(watch(app.state.readiness, app.state.metrics)),
@@ -116,7 +116,7 @@ def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
     """Metrics of this process and of the queue, apart from the public port."""
     if settings.metrics_port:
         connection = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
-        metrics.registry.register(QueueCollector(reader(connection)))
+        metrics.registry.register(QueueCollector(reader(connection, settings.worker_ttl)))
         scrape.serve(settings.metrics_host, settings.metrics_port, metrics.registry, "METRICS_PORT")
 
 

@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -20,11 +20,11 @@ from gateway.errors import (
     RequestTimeout,
     TaskFailed,
 )
-from gateway.guard import refusals
 from gateway.operations import Answer, Operation, Parameter
 from gateway.requestid import HEADER
 
 Schema = dict[str, Any]
+Refusals = Callable[[str], tuple[type[GatewayError], ...]]
 
 _TEMPLATE = "#/components/schemas/{name}"
 _TITLE = "YOLOv5 gateway"
@@ -64,12 +64,15 @@ _REQUEST_ID = Parameter(
 )
 
 
-def document(operations: Sequence[Operation]) -> dict[str, Any]:
-    """The OpenAPI 3.1 document of these operations."""
+def document(operations: Sequence[Operation], refusals: Refusals) -> dict[str, Any]:
+    """The OpenAPI 3.1 document of these operations.
+
+    `refusals` gives the errors of the checks before an operation of that method that is not public.
+    """
     components = _Components()
     paths: defaultdict[str, dict[str, Any]] = defaultdict(dict)
     for operation in operations:
-        paths[operation.path][operation.method.lower()] = _operation(operation, components)
+        paths[operation.path][operation.method.lower()] = _operation(operation, components, refusals)
     components.schema(Problem)
     components.schemas["Problem"]["properties"]["code"]["enum"] = sorted(error.code for error in error_classes())
     if "TaskView" in components.schemas:
@@ -134,7 +137,7 @@ def _webhook(components: _Components) -> dict[str, Any]:
     }
 
 
-def _operation(operation: Operation, components: _Components) -> dict[str, Any]:
+def _operation(operation: Operation, components: _Components, refusals: Refusals) -> dict[str, Any]:
     summary, _, more = inspect.cleandoc(operation.handler.__doc__ or "").partition("\n")
     described: dict[str, Any] = {
         "operationId": operation.handler.__name__,
@@ -149,7 +152,7 @@ def _operation(operation: Operation, components: _Components) -> dict[str, Any]:
         described["requestBody"] = {"required": True, "content": content}
     if operation.public:
         described["security"] = []
-    described["responses"] = _responses(operation, components)
+    described["responses"] = _responses(operation, components, refusals)
     return described
 
 
@@ -193,7 +196,7 @@ def _content(media: str, fields: tuple[Parameter, ...] | None, components: _Comp
     return {"schema": schema}
 
 
-def _responses(operation: Operation, components: _Components) -> dict[str, Any]:
+def _responses(operation: Operation, components: _Components, refusals: Refusals) -> dict[str, Any]:
     often = () if operation.public else ("RateLimit-Policy?", "RateLimit?")
     refused = () if operation.public else refusals(operation.method)
     responses: dict[str, Any] = {str(each.status): _answer(each, often, components) for each in operation.answers}

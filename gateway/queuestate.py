@@ -3,16 +3,14 @@
 import logging
 import time
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 import redis
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
 from gateway.atomic import OPEN_BYTES_KEY, OPEN_KEY
 from gateway.metrics import QueueState
-from gateway.queue import QUEUE_NAME, job_key, rq_queue
-from gateway.readiness import FRESH_SECONDS
+from gateway.queue import job_key, rq_queue
+from gateway.workers import HEARTBEAT, WORKERS_KEY, age_seconds, is_fresh
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +25,12 @@ return oldest
 """
 
 
-def reader(connection: "redis.Redis") -> Callable[[], QueueState | None]:
+def reader(connection: "redis.Redis", worker_ttl: float) -> Callable[[], QueueState | None]:
     """A function that reads the state over this connection; None while Redis is away."""
 
     def read() -> QueueState | None:
         try:
-            return _read(connection)
+            return _read(connection, worker_ttl)
         except redis.RedisError as error:
             log.warning("the queue's metrics cannot be read: %s", error)
             return None
@@ -40,7 +38,7 @@ def reader(connection: "redis.Redis") -> Callable[[], QueueState | None]:
     return read
 
 
-def _read(connection: "redis.Redis") -> QueueState:
+def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
     rq, instant = rq_queue(connection), time.time()
     with connection.pipeline(transaction=False) as pipe:
         pipe.llen(rq.key)
@@ -49,26 +47,20 @@ def _read(connection: "redis.Redis") -> QueueState:
         pipe.hlen(OPEN_KEY)
         pipe.get(OPEN_BYTES_KEY)
         pipe.eval(_OLDEST, 1, rq.key, job_key(""))
-        pipe.smembers(WORKERS_BY_QUEUE_KEY % QUEUE_NAME)
+        pipe.smembers(WORKERS_KEY)
         pipe.info("memory")
         queued, taken, started, open_tasks, open_bytes, oldest, workers, memory = pipe.execute()
         for key in workers:
-            pipe.hget(key, "last_heartbeat")
+            pipe.hget(key, HEARTBEAT)
             pipe.scard(key + b":executions")
         found: list[Any] = pipe.execute()
-    alive = [
-        running for beat, running in zip(found[::2], found[1::2], strict=True) if beat and _age(beat) < FRESH_SECONDS
-    ]
+    alive = [running for beat, running in zip(found[::2], found[1::2], strict=True) if is_fresh(beat, worker_ttl)]
     return QueueState(
         tasks={"queued": queued, "taken": taken, "started": started},
         open_tasks=open_tasks,
         open_bytes=int(open_bytes or 0),
-        oldest_age=max(_age(oldest), 0.0) if oldest else 0.0,
+        oldest_age=max(age_seconds(oldest), 0.0) if oldest else 0.0,
         workers={"alive": len(alive), "busy": sum(running > 0 for running in alive)},
         memory=memory["used_memory"],
         memory_limit=memory["maxmemory"],
     )
-
-
-def _age(moment: bytes) -> float:
-    return time.time() - datetime.fromisoformat(moment.decode()).timestamp()

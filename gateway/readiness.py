@@ -2,35 +2,31 @@
 
 import asyncio
 import contextlib
-import time
-from datetime import datetime
 
 import redis.asyncio as aioredis
 from redis import RedisError
-from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.loading import not_loaded
 from gateway.metrics import GatewayMetrics
 from gateway.modelspec import control_headers
-from gateway.queue import QUEUE_NAME
+from gateway.settings import Settings
+from gateway.workers import HEARTBEAT, WORKERS_KEY, is_fresh
 
 _ASK_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
-FRESH_SECONDS = 15.0  # three heartbeats of a worker
 
 
 class Readiness:
     """Asks Redis and Triton afresh each time; each question is bounded in time."""
 
-    def __init__(
-        self, redis: "aioredis.Redis", triton: InferenceServerClient, model: str, key: str | None = None
-    ) -> None:
+    def __init__(self, redis: "aioredis.Redis", triton: InferenceServerClient, settings: Settings) -> None:
         self._redis = redis
         self._triton = triton
-        self._model = model
-        self._control = control_headers(key)
+        self._model = settings.model
+        self._worker_ttl = settings.worker_ttl
+        self._control = control_headers(settings.triton_key)
 
     async def missing(self) -> dict[str, str]:
         """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
@@ -40,14 +36,14 @@ class Readiness:
     async def _ask_redis(self) -> dict[str, str]:
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                workers = await self._redis.smembers(WORKERS_BY_QUEUE_KEY % QUEUE_NAME)
+                workers = await self._redis.smembers(WORKERS_KEY)
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
-                        pipe.hget(key, "last_heartbeat")
+                        pipe.hget(key, HEARTBEAT)
                     beats = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"does not answer: {str(error) or 'time is up'}"}
-        if any(beat is not None and _age_seconds(beat) < FRESH_SECONDS for beat in beats):
+        if any(is_fresh(beat, self._worker_ttl) for beat in beats):
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
 
@@ -71,7 +67,3 @@ async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:
     while True:
         metrics.set_ready(await readiness.missing())
         await asyncio.sleep(_WATCH_SECONDS)
-
-
-def _age_seconds(beat: bytes) -> float:
-    return time.time() - datetime.fromisoformat(beat.decode()).timestamp()

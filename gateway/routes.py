@@ -12,7 +12,7 @@ from starlette.staticfiles import StaticFiles
 from gateway import accept, batches, deepstack, docs, errors, examples, openapi, service, tasks
 from gateway.detections import BatchView, TaskView
 from gateway.formats import CocoDataset
-from gateway.guard import guarded
+from gateway.guard import guarded, refusals
 from gateway.models import ModelList, ModelView
 from gateway.operations import (
     BATCH_ID,
@@ -48,7 +48,7 @@ async def reference(request: Request) -> Response:
 
 @functools.cache
 def _document() -> dict[str, Any]:
-    return openapi.document(operations)
+    return openapi.document(operations, refusals)
 
 
 _IMAGES = {"type": "array", "minItems": 1, "items": BINARY, "description": "one image, or several for a batch"}

@@ -45,7 +45,7 @@ def queue(settings: Settings, connection: "redis.Redis") -> TaskQueue:
 
 
 def state_of(queue: TaskQueue) -> QueueState:
-    state = reader(queue.connection)()
+    state = reader(queue.connection, 15)()
     assert state is not None
     return state
 
@@ -130,7 +130,7 @@ def test_reading_the_queue_changes_nothing(client: httpx2.Client, queue: TaskQue
 def test_a_queue_without_redis_is_down(settings: Settings) -> None:
     with redis.Redis(port=1, socket_timeout=1) as nowhere:
         registry = CollectorRegistry()
-        registry.register(QueueCollector(reader(nowhere)))
+        registry.register(QueueCollector(reader(nowhere, 15)))
         assert "yolo_queue_up 0.0" in generate_latest(registry).decode()
 
 
@@ -158,7 +158,7 @@ def test_labels_are_the_documented_ones(client: httpx2.Client, queue: TaskQueue)
     client.post("/predict", content=b"no image at all")
     assert isinstance(client, TestClient) and isinstance(client.app, Starlette)
     registry: CollectorRegistry = client.app.state.metrics.registry
-    registry.register(QueueCollector(reader(queue.connection)))
+    registry.register(QueueCollector(reader(queue.connection, 15)))
     text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     documented = {
         name.removesuffix("_total"): {label.strip() for label in labels.split(",") if label.strip()}

@@ -15,10 +15,11 @@ import gateway
 from gateway import openapi, routes
 from gateway.app import create_app
 from gateway.errors import GatewayError
+from gateway.guard import refusals
 from gateway.settings import Settings
 
 GATEWAY = Path(gateway.__file__).parent
-DOCUMENT = openapi.document(routes.operations)
+DOCUMENT = openapi.document(routes.operations, refusals)
 OPERATIONS = [(path, method) for path, item in DOCUMENT["paths"].items() for method in item]
 
 

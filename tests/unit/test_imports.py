@@ -82,6 +82,7 @@ SHARED = {
     "requests",
     "settings",
     "webhooks",
+    "workers",
 }
 
 
