@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import arms, pictures, plot, results
 from benchmarks.suite import FULL, QUICK, Suite
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 from local import triton
 
 SETTINGS = {"MAX_QUEUED_TASKS": "20000"}  # ten thousand are queued at the end

@@ -63,7 +63,7 @@ def stack(model: str, repository: Path, folder: Path, settings: Mapping[str, str
         wait_for_port(process, port, "/readyz", log)
         commands = descendants(process.pid)
         pids = {
-            "gateway": named(commands, "gateway.app"),
+            "gateway": [pid for pid, command in commands.items() if command.endswith("-m gateway.web")],
             "worker": named(commands, "gateway.worker"),
             "redis": named(commands, "-server 127.0.0.1:"),  # the title it gives itself
             "triton": named(commands, "tritonserver"),

@@ -19,7 +19,7 @@ import httpx
 import msgspec
 import redis.asyncio as aioredis
 
-from gateway.detections import TaskView
+from gateway.task import TaskView
 
 DELAY_BOUND_SECONDS = 0.1
 CONNECTIONS_BOUND = 20

@@ -5,8 +5,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gateway.decode import decode
-from gateway.letterbox import letterbox
+from gateway.vision.decode import decode
+from gateway.vision.letterbox import letterbox
 
 LARGE_WIDTH, LARGE_HEIGHT = 4000, 3000
 _LARGE_COUNT = 4

@@ -104,7 +104,7 @@ class TritonSender:
     def __init__(self, target: Target) -> None:
         from tritonclient.grpc import InferenceServerClient, InferRequestedOutput
 
-        from gateway.modelspec import OUTPUT
+        from gateway.triton.spec import OUTPUT
 
         self._client = InferenceServerClient(target.address)
         self._model = target.path
@@ -114,7 +114,7 @@ class TritonSender:
     def send(self, index: int) -> tuple[Rows, dict[str, float]]:
         from tritonclient.utils import InferenceServerException
 
-        from gateway.modelspec import OUTPUT, image_tensor
+        from gateway.triton.spec import OUTPUT, image_tensor
 
         inputs = [image_tensor(self._tensors[index])]
         try:

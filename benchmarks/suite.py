@@ -19,8 +19,8 @@ from benchmarks.load import Plan, Sample
 from benchmarks.processes import load_average
 from benchmarks.results import ArmFigures, Latency, Report, latency_of
 from benchmarks.senders import Target
-from gateway.modelspec import ModelSpec
-from gateway.queue import QUEUE_KEY
+from gateway.queue.keys import QUEUE_KEY
+from gateway.triton.spec import ModelSpec
 
 CORES = 2  # sessions of bare ONNX Runtime, workers of each peer
 _DRAINED, _DRAINS = 100, 5  # a clock of 10 ms: fewer tasks would tell nothing

@@ -15,4 +15,4 @@ RUN /venv/bin/python3 -m compileall -q gateway
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 HOST=0.0.0.0 METRICS_HOST=0.0.0.0 LOG_FORMAT=json
 USER 1000:1000
 EXPOSE 5000 9464 9465
-CMD ["python3", "-m", "gateway.app"]
+CMD ["python3", "-m", "gateway.web"]

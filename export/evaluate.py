@@ -22,13 +22,13 @@ from export.dataset import Dataset, DatasetError, LabelledImage, read
 from export.doctor.place import AddressError, find
 from export.errors import ExportError
 from export.scoring import Scores, Truth, score
-from gateway.decode import decode
 from gateway.errors import GatewayError, InvalidImage
-from gateway.letterbox import letterbox
-from gateway.modelspec import ModelSpec
-from gateway.nms import nms
 from gateway.settings import SettingsError, load
-from gateway.triton import TritonClient, TritonUnavailable
+from gateway.triton.client import TritonClient, TritonUnavailable
+from gateway.triton.spec import ModelSpec
+from gateway.vision.decode import decode
+from gateway.vision.letterbox import letterbox
+from gateway.vision.nms import nms
 
 CONFIDENCE, IOU, MAX_DETECTIONS = 0.001, 0.6, 300
 TOLERANCE = 0.005

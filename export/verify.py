@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from export.config import CANDIDATES, Format, Precision
 from export.errors import VerificationError
-from gateway.letterbox import letterbox
-from gateway.nms import nms
+from gateway.vision.letterbox import letterbox
+from gateway.vision.nms import nms
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]

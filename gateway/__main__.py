@@ -5,7 +5,7 @@ import re
 import secrets
 import sys
 
-from gateway.keys import new_key
+from gateway.security.api_keys import new_key
 
 
 def main() -> int:

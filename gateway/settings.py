@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gateway.allowed import NotAllowed, checked, fields
+from gateway.values import NotAllowed, checked, fields
 
 _PORTS = r"^[0-9]{1,5}(,[0-9]{1,5})*$"
 _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"

@@ -24,10 +24,10 @@ from honcho.environ import parse_procfile
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from gateway.keys import check_exposure
-from gateway.loading import not_loaded
-from gateway.modelspec import CHANNEL_ARGUMENTS, control_headers
+from gateway.security.api_keys import check_exposure
 from gateway.settings import Settings, SettingsError, load
+from gateway.triton.loading import not_loaded
+from gateway.triton.spec import CHANNEL_ARGUMENTS, control_headers
 from local import ports, triton
 from local.errors import LocalError
 from local.model import DEMO_NAME, prepare

@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.atomic import OPEN_BYTES_KEY, OPEN_KEY
+from gateway.queue.scripts import OPEN_BYTES_KEY, OPEN_KEY
 from reliability.load import Outcome, client, read_all, upload_all
 from reliability.promises import Promise, until
 from reliability.service import Service

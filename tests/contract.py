@@ -6,7 +6,7 @@ from typing import Any
 import httpx2
 from jsonschema import Draft202012Validator
 
-from gateway.headers import SECURITY_HEADERS
+from gateway.server.headers import SECURITY_HEADERS
 
 # What HTTP itself adds, and what is documented once for all paths.
 PLUMBING = {"allow", "connection", "content-length", "content-type", "date", "transfer-encoding"}

@@ -3,14 +3,14 @@
 import numpy as np
 import numpy.typing as npt
 
-from gateway.modelspec import ModelSpec
-from gateway.triton import Inference, TritonFailing, TritonUnavailable
+from gateway.triton.client import Inference, TritonFailing, TritonUnavailable
+from gateway.triton.spec import ModelSpec
 
 SPEC = ModelSpec(name="fake", version="1", imgsz=640, stride=32, square=False, labels=("person", "bicycle", "car"))
 
 
 class FakeTriton:
-    """Satisfies `gateway.pipeline.Inferer`: answers `rows` for every image, after `outages` calls that meet no Triton.
+    """Satisfies `pipeline.Inferer`: answers `rows` for every image, after `outages` calls that meet no Triton.
 
     With `failing` these meet one that cannot run the model.
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import httpcore
 import trustme
 
-from gateway.outbound import Outbound
+from gateway.outbound.https import Outbound
 
 PUBLIC_ADDRESS = "93.184.215.14"
 

@@ -32,8 +32,8 @@ from export.opening import open_source
 from export.options import Options
 from export.source import Source
 from export.triton import Candidate
-from gateway.modelspec import CHANNEL_ARGUMENTS
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
+from gateway.triton.spec import CHANNEL_ARGUMENTS
 
 IMAGE = "yolo-triton-gpu"
 SAMPLES = ROOT / "tests" / "data" / "shapes" / "images"

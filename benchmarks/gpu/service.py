@@ -48,7 +48,7 @@ def served(server: Server, model: str, workers: int, tasks: int, folder: Path) -
         start("redis", "local.valkey")
         for number in range(workers):
             start(f"worker-{number}", "gateway.worker")
-        gateway = running([sys.executable, "-m", "gateway.app"], settings, ROOT, folder / "gateway.log")
+        gateway = running([sys.executable, "-m", "gateway.web"], settings, ROOT, folder / "gateway.log")
         wait_for_port(stack.enter_context(gateway), port, "/readyz", folder / "gateway.log")
         yield f"127.0.0.1:{port}"
 

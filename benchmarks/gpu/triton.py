@@ -20,9 +20,9 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.gpu.host import CannotCheck, Use, user
 from benchmarks.gpu.report import Load
-from gateway.loading import not_loaded
-from gateway.modelspec import CHANNEL_ARGUMENTS, OUTPUT, image_tensor
-from gateway.sharedmemory import SharedMemory
+from gateway.triton.loading import not_loaded
+from gateway.triton.shared_memory import SharedMemory
+from gateway.triton.spec import CHANNEL_ARGUMENTS, OUTPUT, image_tensor
 from local.ports import free_ports
 
 START_SECONDS = 1800.0

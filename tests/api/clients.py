@@ -6,8 +6,8 @@ from contextlib import contextmanager
 import httpx2
 from starlette.testclient import TestClient
 
-from gateway.app import create_app
 from gateway.settings import Settings
+from gateway.web.app import create_app
 from tests.contract import Contract
 
 URL = "http://127.0.0.1:5000"

@@ -6,12 +6,12 @@ import httpx2
 import pytest
 import redis
 
-from gateway.claims import TaskQueue
-from gateway.jobs import Processor
-from gateway.pipeline import Pipeline
+from gateway.queue.claims import TaskQueue
 from gateway.settings import Settings
-from gateway.webhooks import DUE_KEY
-from gateway.worker import TaskWorker
+from gateway.webhooks.queue import DUE_KEY
+from gateway.worker.loop import TaskWorker
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
 from tests.api.clients import client_of
 from tests.api.receiving import Empty, until
 from tests.api.submit import submit

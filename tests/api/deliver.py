@@ -9,9 +9,9 @@ import sys
 
 import redis.asyncio as aioredis
 
-from gateway.outbound import Outbound
-from gateway.webhooks import WebhookQueue
-from gateway.webhooks_worker import Deliverer, Signer
+from gateway.outbound.https import Outbound
+from gateway.webhooks.deliverer import Deliverer, Signer
+from gateway.webhooks.queue import WebhookQueue
 from tests.internet import PUBLIC_ADDRESS, Internet
 
 NAME = "receiver.example"

@@ -9,9 +9,9 @@ from typing import Any
 import redis
 import redis.asyncio as aioredis
 
-from gateway.outbound import Outbound
-from gateway.webhooks import WebhookQueue, schedule
-from gateway.webhooks_worker import Deliverer, Signer
+from gateway.outbound.https import Outbound
+from gateway.webhooks.deliverer import Deliverer, Signer
+from gateway.webhooks.queue import WebhookQueue, schedule
 from tests.api.deliver import NAME
 from tests.internet import Answer, reply
 

@@ -8,13 +8,13 @@ from collections.abc import Iterator
 
 import redis
 
-from gateway.app import create_app
-from gateway.claims import TaskQueue
-from gateway.jobs import Processor
-from gateway.pipeline import Pipeline
-from gateway.server import server
+from gateway.queue.claims import TaskQueue
+from gateway.server.protocol import server
 from gateway.settings import Settings
-from gateway.worker import TaskWorker
+from gateway.web.app import create_app
+from gateway.worker.loop import TaskWorker
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
 from tests.fakes import FakeTriton
 
 _START_SECONDS = 20

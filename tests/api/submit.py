@@ -6,9 +6,9 @@ import uuid
 
 import redis.asyncio as aioredis
 
-from gateway.requests import BatchEntry, TaskRequest
+from gateway.queue.records import BatchEntry, TaskRequest
+from gateway.queue.submission import Acceptance, NewTask, Submission
 from gateway.settings import Settings
-from gateway.submission import Acceptance, NewTask, Submission
 
 
 def submit(settings: Settings, image: bytes, task_id: str = "") -> str:

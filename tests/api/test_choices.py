@@ -9,7 +9,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.parameters import LONGEST_WAIT_SECONDS
+from gateway.web.parameters import LONGEST_WAIT_SECONDS
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import redis
 
-from gateway.queue import QUEUE_NAME
+from gateway.queue.keys import QUEUE_NAME
 from gateway.settings import Settings
 from tests.api.serving import serving, working
 from tests.contract import Contract

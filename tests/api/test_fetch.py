@@ -7,8 +7,8 @@ import time
 import pytest
 
 from gateway.errors import FetchFailed, GatewayError, ImageTooLarge, SwitchedOff, UrlNotAllowed
-from gateway.fetch import Fetcher
-from gateway.outbound import Outbound
+from gateway.outbound.https import Outbound
+from gateway.outbound.images import Fetcher
 from gateway.settings import Settings
 from tests.internet import PUBLIC_ADDRESS, Answer, Internet, Site, reachable, reply
 

@@ -1,11 +1,11 @@
 import httpx2
 import redis
 
-from gateway.claims import TaskQueue
-from gateway.jobs import Processor
-from gateway.pipeline import Pipeline
+from gateway.queue.claims import TaskQueue
 from gateway.settings import Settings
-from gateway.worker import TaskWorker
+from gateway.worker.loop import TaskWorker
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
 from tests.fakes import FakeTriton
 
 

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.parameters import PARAMETERS
+from gateway.web.parameters import PARAMETERS
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 import redis
 
-from gateway import routes
-from gateway.keys import Keyring, check_exposure, is_owner, load_keys, new_id, new_key
-from gateway.operations import Operation
+from gateway.openapi.operation import Operation
+from gateway.security.api_keys import Keyring, check_exposure, is_owner, load_keys, new_id, new_key
 from gateway.settings import Settings, SettingsError, load
+from gateway.web import routes
 from tests.api.clients import client_of
 from tests.pictures import encoded
 
@@ -231,7 +231,7 @@ def run(module: str, *arguments: str, **environment: str) -> "subprocess.Complet
 
 
 def test_the_gateway_says_in_one_line_that_it_will_not_start() -> None:
-    done = run("gateway.app", HOST="0.0.0.0")
+    done = run("gateway.web", HOST="0.0.0.0")
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert "API_KEYS_FILE" in done.stderr and "ALLOW_OPEN" in done.stderr
 

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 import redis
 
-from gateway.keys import new_key
-from gateway.limits import client_of as counted_as
+from gateway.security.api_keys import new_key
+from gateway.security.rate_limit import client_of as counted_as
 from gateway.settings import Settings, SettingsError, load
 from tests.api.clients import client_of
 

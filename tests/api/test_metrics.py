@@ -14,13 +14,13 @@ from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from gateway.claims import TaskQueue
-from gateway.jobs import Processor
-from gateway.metrics import QueueCollector, QueueState
-from gateway.pipeline import Pipeline
-from gateway.queuestate import reader
+from gateway.queue.claims import TaskQueue
+from gateway.queue.state import reader
 from gateway.settings import Settings
-from gateway.worker import TaskWorker
+from gateway.telemetry.metrics import QueueCollector, QueueState
+from gateway.worker.loop import TaskWorker
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 

@@ -12,14 +12,15 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 from starlette.routing import Mount, Route
 
 import gateway
-from gateway import openapi, routes
-from gateway.app import create_app
 from gateway.errors import GatewayError
-from gateway.guard import refusals
+from gateway.openapi import document
 from gateway.settings import Settings
+from gateway.web import routes
+from gateway.web.app import create_app
+from gateway.web.checks import refusals
 
 GATEWAY = Path(gateway.__file__).parent
-DOCUMENT = openapi.document(routes.operations, refusals)
+DOCUMENT = document.document(routes.operations, refusals)
 OPERATIONS = [(path, method) for path, item in DOCUMENT["paths"].items() for method in item]
 
 
@@ -71,7 +72,7 @@ def test_operation_ids_are_unique() -> None:
 
 
 def test_every_error_is_in_the_document() -> None:
-    codes = [error.code for error in openapi.error_classes()]
+    codes = [error.code for error in document.error_classes()]
     assert len(codes) == len(set(codes)), "a code means one thing"
     assert DOCUMENT["components"]["schemas"]["Problem"]["properties"]["code"]["enum"] == sorted(codes)
     told = {code for path, method in OPERATIONS for code in codes_of(operation(path, method))}
@@ -91,7 +92,7 @@ def codes_of(described: dict[str, Any]) -> set[str]:
 
 
 def test_an_error_stands_under_its_own_status() -> None:
-    status_of = {error.code: error.status for error in openapi.error_classes()}
+    status_of = {error.code: error.status for error in document.error_classes()}
     for path, method in OPERATIONS:
         for status, response in operation(path, method)["responses"].items():
             for code in codes_of({"responses": {status: response}}):
@@ -101,7 +102,7 @@ def test_an_error_stands_under_its_own_status() -> None:
 def asked_for(kind: str) -> set[str]:
     """Names that the code reads as `request.<kind>.get(name)`, `request.<kind>[name]` or `name in request.<kind>`."""
     names = set()
-    for module in GATEWAY.glob("*.py"):
+    for module in GATEWAY.rglob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.args:
                 names |= read_from(kind, node.func.value, node.args[0])
@@ -138,8 +139,10 @@ def test_parameters_are_read_through_the_types_that_document_them() -> None:
 
 
 def test_error_classes_are_found_below_a_base() -> None:
-    assert all(issubclass(each, GatewayError) for each in openapi.error_classes())
-    assert [each.status for each in openapi.error_classes()] == sorted(each.status for each in openapi.error_classes())
+    assert all(issubclass(each, GatewayError) for each in document.error_classes())
+    assert [each.status for each in document.error_classes()] == sorted(
+        each.status for each in document.error_classes()
+    )
 
 
 def test_the_handbook_names_every_path() -> None:

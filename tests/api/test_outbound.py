@@ -11,10 +11,10 @@ from anyio.from_thread import start_blocking_portal
 from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
-from gateway.app import create_app
-from gateway.outbound import Outbound
+from gateway.outbound.https import Outbound
 from gateway.settings import Settings
-from gateway.webhooks import DUE_KEY, delivery_key
+from gateway.web.app import create_app
+from gateway.webhooks.queue import DUE_KEY, delivery_key
 from tests.api.clients import URL
 from tests.api.receiving import SECRET, answers, body_of, delivering, headers_of
 from tests.internet import Site, reachable, reply

@@ -9,15 +9,15 @@ import httpx2
 import pytest
 import redis
 
-from gateway import atomic
-from gateway.admission import Admission
-from gateway.claims import TaskQueue
-from gateway.detections import TaskView
 from gateway.errors import Overloaded
-from gateway.maintenance import Maintenance
-from gateway.queue import job_key, picture_key, result_key
-from gateway.rate import retry_after
+from gateway.queue import scripts
+from gateway.queue.claims import TaskQueue
+from gateway.queue.keys import job_key, picture_key, result_key
+from gateway.queue.maintenance import Maintenance
+from gateway.queue.throughput import retry_after
 from gateway.settings import Settings
+from gateway.task import TaskView
+from gateway.web.admission import Admission
 from tests.api.clients import client_of
 from tests.api.conftest import NO_TRITON
 from tests.api.submit import submit
@@ -48,7 +48,7 @@ def small_redis(connection: "redis.Redis") -> Iterator[None]:
 
 def book(connection: "redis.Redis") -> tuple[int, int]:
     """Open tasks, and the bytes of their images."""
-    return connection.hlen(atomic.OPEN_KEY), int(connection.get(atomic.OPEN_BYTES_KEY) or 0)
+    return connection.hlen(scripts.OPEN_KEY), int(connection.get(scripts.OPEN_BYTES_KEY) or 0)
 
 
 def test_more_tasks_than_allowed_are_refused(client: httpx2.Client) -> None:
@@ -68,7 +68,7 @@ def test_more_bytes_than_allowed_are_refused(settings: Settings, connection: "re
 
 
 def test_of_a_refused_image_nothing_is_kept(settings: Settings, connection: "redis.Redis") -> None:
-    for size in (6_000, atomic.SCRIPT_BYTES + 1):
+    for size in (6_000, scripts.SCRIPT_BYTES + 1):
         submit(settings, bytes(15_000))
         kept = set(connection.scan_iter())
         with pytest.raises(Overloaded):
@@ -135,7 +135,7 @@ def test_a_task_whose_job_has_vanished_ends(
     connection.delete(job_key(vanished))
     connection.hset(job_key(failed), "status", "failed")
     Maintenance(queue).close_vanished()
-    assert connection.hkeys(atomic.OPEN_KEY) == [kept.encode()]
+    assert connection.hkeys(scripts.OPEN_KEY) == [kept.encode()]
     assert book(connection) == (1, 100)
     for task_id in (vanished, failed):
         assert client.get(f"/result/{task_id}").json()["error"]["code"] == "internal_error"
@@ -203,9 +203,9 @@ def test_pictures_are_bounded_and_the_oldest_make_room(connection: "redis.Redis"
     ids = []
     for size in (400, 400, 300):
         ids.append(keep(settings, connection, size))
-        connection.zadd(atomic.PICTURES_KEY, {f"{ids[-1]}:{size}": time.time() - 100 + len(ids)})
+        connection.zadd(scripts.PICTURES_KEY, {f"{ids[-1]}:{size}": time.time() - 100 + len(ids)})
     assert [connection.exists(picture_key(task_id)) for task_id in ids] == [0, 1, 1]
-    assert connection.get(atomic.PICTURES_BYTES_KEY) == b"700"
+    assert connection.get(scripts.PICTURES_BYTES_KEY) == b"700"
     too_large = keep(settings, connection, 1001)
     assert connection.exists(picture_key(too_large), result_key(too_large)) == 1, "only the result is kept"
     assert connection.hkeys(picture_key(ids[2])) == [b"image/jpeg", b"image/png"]
@@ -214,7 +214,7 @@ def test_pictures_are_bounded_and_the_oldest_make_room(connection: "redis.Redis"
 def test_pictures_that_have_expired_do_not_count(connection: "redis.Redis", redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, max_pictures_bytes=1000)
     old = keep(settings, connection, 400)
-    connection.zadd(atomic.PICTURES_KEY, {f"{old}:400": time.time() - 4000})
+    connection.zadd(scripts.PICTURES_KEY, {f"{old}:400": time.time() - 4000})
     keep(settings, connection, 100)
-    assert connection.get(atomic.PICTURES_BYTES_KEY) == b"100"
-    assert connection.zcard(atomic.PICTURES_KEY) == 1
+    assert connection.get(scripts.PICTURES_BYTES_KEY) == b"100"
+    assert connection.zcard(scripts.PICTURES_KEY) == 1

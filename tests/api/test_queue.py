@@ -10,13 +10,13 @@ import httpx2
 import pytest
 import redis
 
-from gateway import atomic
-from gateway.claims import Claim, TaskQueue
 from gateway.errors import WorkerLost
-from gateway.maintenance import Maintenance
-from gateway.queue import failure, image_key, job_key
+from gateway.queue import scripts
+from gateway.queue.claims import Claim, TaskQueue
+from gateway.queue.keys import failure, image_key, job_key
+from gateway.queue.maintenance import Maintenance
 from gateway.settings import Settings
-from gateway.worker import TaskWorker
+from gateway.worker.loop import TaskWorker
 from tests.api.clients import status
 from tests.api.submit import submit
 from tests.fakes import FakeTriton
@@ -139,7 +139,7 @@ def test_a_task_is_waited_for(queue: TaskQueue, submitted: Callable[[], str], co
     assert connection.llen(queue.rq.intermediate_queue_key) == 0
 
 
-@pytest.mark.parametrize("size", [1, atomic.SCRIPT_BYTES, atomic.SCRIPT_BYTES + 1, 3_000_000])
+@pytest.mark.parametrize("size", [1, scripts.SCRIPT_BYTES, scripts.SCRIPT_BYTES + 1, 3_000_000])
 def test_an_image_of_any_size_reaches_the_worker(
     settings: Settings, queue: TaskQueue, connection: "redis.Redis", size: int
 ) -> None:
@@ -199,7 +199,7 @@ def test_a_task_put_back_under_a_slow_worker_has_one_worker(
     class Slow(redis.Redis):
         def blmove(self, *args: Any, **kwargs: Any) -> Any:
             moved = super().blmove(*args, **kwargs)
-            queue.connection.eval(atomic.RESCUE, 2, queue.rq.intermediate_queue_key, queue.rq.key, task_id)
+            queue.connection.eval(scripts.RESCUE, 2, queue.rq.intermediate_queue_key, queue.rq.key, task_id)
             others.append(queue.claim(0, "other"))
             return moved
 

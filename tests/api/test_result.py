@@ -8,12 +8,12 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gateway.app import create_app
-from gateway.claims import TaskQueue
-from gateway.detections import TaskView
-from gateway.modelspec import ModelSpec
-from gateway.queue import image_key, result_key
+from gateway.queue.claims import TaskQueue
+from gateway.queue.keys import image_key, result_key
 from gateway.settings import Settings
+from gateway.task import TaskView
+from gateway.triton.spec import ModelSpec
+from gateway.web.app import create_app
 from tests.api.clients import URL
 from tests.fakes import FakeTriton
 from tests.pictures import encoded

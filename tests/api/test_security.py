@@ -10,9 +10,9 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from gateway.app import create_app
-from gateway.headers import SECURITY_HEADERS
+from gateway.server.headers import SECURITY_HEADERS
 from gateway.settings import Settings
+from gateway.web.app import create_app
 from tests.api.clients import URL, client_of
 from tests.pictures import encoded
 
@@ -123,7 +123,7 @@ def test_a_page_of_a_configured_origin_can_send_images(shared: TestClient) -> No
 
 
 def begin_to_stop(client: TestClient, app: Starlette) -> None:
-    """What SIGTERM does first; see gateway.shutdown and tests/integration/test_shutdown.py."""
+    """What SIGTERM does first; see gateway.server.shutdown and tests/integration/test_shutdown.py."""
     assert client.portal is not None
     client.portal.call(app.state.stopping.set)
     client.portal.call(app.state.results.release)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from gateway.server import MOST_HEAD_BYTES
+from gateway.server.protocol import MOST_HEAD_BYTES
 from gateway.settings import Settings
 from tests.api.serving import serving
 

@@ -8,10 +8,10 @@ import pytest
 import redis
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from gateway.outbound import Outbound
+from gateway.outbound.https import Outbound
 from gateway.settings import Settings, SettingsError, load
-from gateway.webhooks import DUE_KEY, delivery_key, schedule
-from gateway.webhooks_worker import Signer
+from gateway.webhooks.deliverer import Signer
+from gateway.webhooks.queue import DUE_KEY, delivery_key, schedule
 from tests.api.deliver import NAME
 from tests.api.receiving import BODY, SECRET, URL, Empty, answers, body_of, delivering, headers_of, put, until
 from tests.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply

@@ -66,7 +66,7 @@ def deliverer(redis_url: str) -> Iterator[Callable[..., "subprocess.Popen[str]"]
     started: list[subprocess.Popen[str]] = []
 
     def start(**environment: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "gateway.webhooks_worker"]
+        command = [sys.executable, "-m", "gateway.webhooks"]
         full = {**os.environ, "REDIS_URL": redis_url, **environment}
         started.append(subprocess.Popen(command, env=full, cwd=ROOT, stderr=subprocess.PIPE, text=True))
         return started[-1]

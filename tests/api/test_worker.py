@@ -12,14 +12,14 @@ import numpy.typing as npt
 import pytest
 import redis
 
-from gateway.claims import TaskQueue
-from gateway.jobs import Processor
-from gateway.modelspec import ModelSpec
-from gateway.pipeline import Pipeline
-from gateway.queue import job_key
+from gateway.queue.claims import TaskQueue
+from gateway.queue.keys import job_key
 from gateway.settings import Settings
-from gateway.triton import Inference
-from gateway.worker import TaskWorker, connect
+from gateway.triton.client import Inference
+from gateway.triton.spec import ModelSpec
+from gateway.worker.loop import TaskWorker, connect
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
 from tests.api.clients import status
 from tests.fakes import FakeTriton
 

@@ -37,7 +37,7 @@ def running_gateway(redis_url: str, folder: Path, **settings: str) -> Iterator[G
     (port,) = free_ports(1)
     needed = {"REDIS_URL": redis_url, "TRITON_URL": "127.0.0.1:1", "PORT": str(port), "METRICS_PORT": "0"}
     log = folder / "gateway.log"
-    with running("gateway.app", {**needed, **settings}, log) as process:
+    with running("gateway.web", {**needed, **settings}, log) as process:
         wait_until(lambda: get_status(port, "/livez") == 200, process, log)
         yield Gateway(port, process, log)
 

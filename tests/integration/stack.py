@@ -98,7 +98,7 @@ def running_stack(server: Triton, folder: Path, model: str, workers: int = 2) ->
         settings |= {"DRAIN_SECONDS": "0", "TRITON_MEMORY_KEY": server.keys.memory}
         for number in range(workers):
             stack.enter_context(running("gateway.worker", settings, folder / f"worker-{number}.log"))
-        gateway = stack.enter_context(running("gateway.app", settings, folder / "gateway.log"))
+        gateway = stack.enter_context(running("gateway.web", settings, folder / "gateway.log"))
         wait_until(lambda: get_status(port, "/readyz") == 200, gateway, folder / "gateway.log")
         yield Stack(f"http://127.0.0.1:{port}", server.metrics_url, redis_url, server.url)
 

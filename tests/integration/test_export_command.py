@@ -14,9 +14,9 @@ from export.onnx import write
 from export.onnxruntime import Deployed as Written
 from export.tensorrt import command
 from export.weights import load
-from gateway.decode import decode
-from gateway.letterbox import letterbox
-from gateway.nms import nms
+from gateway.vision.decode import decode
+from gateway.vision.letterbox import letterbox
+from gateway.vision.nms import nms
 from tests.shared import SHARED, photograph, reference
 
 ROOT = Path(__file__).parents[2]

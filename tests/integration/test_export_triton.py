@@ -18,7 +18,7 @@ from export.errors import ExportError
 from export.opening import open_source
 from export.options import Options
 from export.source import Source
-from gateway.loading import not_loaded
+from gateway.triton.loading import not_loaded
 from tests import export_models as models
 from tests.integration.stack import Triton, running_triton
 

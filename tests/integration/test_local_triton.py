@@ -14,7 +14,7 @@ from tritonclient import grpc
 from tritonclient.utils import InferenceServerException
 
 from export.declared import parse
-from gateway.loading import not_loaded
+from gateway.triton.loading import not_loaded
 from local import triton
 from tests.integration import tiny
 from tests.integration.stack import Triton, running_triton

@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from export.doctor.place import find
-from gateway.modelspec import RESTRICTED, control_headers
+from gateway.triton.spec import RESTRICTED, control_headers
 from local.ports import free_ports
 from tests.integration import tiny
 from tests.integration.stack import ROOT

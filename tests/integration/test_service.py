@@ -9,7 +9,7 @@ import httpx2
 import numpy as np
 import pytest
 
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 from tests.integration.stack import Stack
 from tests.pictures import encoded
 from tests.shared import photograph, reference

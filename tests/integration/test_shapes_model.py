@@ -13,8 +13,8 @@ from export.dataset import read
 from export.reference import candidates
 from export.scoring import Truth, score
 from export.weights import Checkpoint, load
-from gateway.letterbox import letterbox
-from gateway.nms import nms
+from gateway.vision.letterbox import letterbox
+from gateway.vision.nms import nms
 from tests.data import train_shapes
 
 CHECKPOINT = train_shapes.HERE / "shapes.pt"

@@ -15,9 +15,9 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 
 from gateway.errors import ModelUnavailable
-from gateway.modelspec import memory_headers
-from gateway.sharedmemory import FOLDER, Region, SharedMemory, prefix
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
+from gateway.triton.shared_memory import FOLDER, Region, SharedMemory, prefix
+from gateway.triton.spec import memory_headers
 from local.triton import Keys
 from tests.integration.stack import ROOT, Triton, running_triton
 
@@ -178,7 +178,7 @@ def test_nobody_waits_for_another_who_asks_for_a_region(server: Triton, admin: I
 
 KILLED = """
 import os, signal, sys
-from gateway.triton import TritonClient
+from gateway.triton.client import TritonClient
 import numpy
 client = TritonClient(sys.argv[1], 10, sys.argv[2])
 client.infer(client.spec("tiny"), numpy.zeros((64, 64, 3), numpy.uint8))

@@ -11,7 +11,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.headers import SECURITY_HEADERS
+from gateway.server.headers import SECURITY_HEADERS
 from tests.integration.gateway import HEAD, Gateway, read_to_end, running_gateway
 from tests.pictures import encoded
 

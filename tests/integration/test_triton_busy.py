@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from gateway.triton import TritonBusy, TritonClient, TritonUnavailable
+from gateway.triton.client import TritonBusy, TritonClient, TritonUnavailable
 from tests.integration import tiny
 from tests.integration.stack import Triton, running_triton
 

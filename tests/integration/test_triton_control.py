@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from export.doctor import triton as doctor
 from export.doctor.place import find
 from export.triton import running
-from gateway.modelspec import RESTRICTED, control_headers
+from gateway.triton.spec import RESTRICTED, control_headers
 from local import triton as local_triton
 from local.__main__ import new_triton_key
 from tests.integration.gateway import running_gateway

@@ -4,8 +4,8 @@ import ipaddress
 
 import pytest
 
-from gateway.addresses import is_public, parse_url
 from gateway.errors import UrlNotAllowed
+from gateway.outbound.addresses import is_public, parse_url
 
 HTTPS_ONLY = frozenset({443})
 

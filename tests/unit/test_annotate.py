@@ -5,10 +5,10 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from gateway.annotate import LEAST_SIDE, LONGEST_SIDE, annotate, encode
-from gateway.colours import class_colour
-from gateway.decode import decode
-from gateway.detections import Box, Detection, DetectionResult, ImageSize, ServedModel
+from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
+from gateway.vision.annotate import LEAST_SIDE, LONGEST_SIDE, annotate, encode
+from gateway.vision.colours import class_colour
+from gateway.vision.decode import decode
 from tests.pictures import gradient
 from tests.shared import photograph, reference
 

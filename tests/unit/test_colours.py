@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gateway.colours import class_colour, ink_on, oklab
+from gateway.vision.colours import class_colour, ink_on, oklab
 
 
 def contrast(one: tuple[int, int, int], other: tuple[int, int, int]) -> float:

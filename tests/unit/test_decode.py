@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gateway.decode import decode, reduction, upright_hw
 from gateway.errors import InvalidImage
-from gateway.images import ImageHeader, probe
+from gateway.vision.decode import decode, reduction, upright_hw
+from gateway.vision.header import ImageHeader, probe
 from tests.pictures import encoded, gradient
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from gateway.detections import Box, Detection, DetectionResult, ImageSize, ServedModel, TaskView
-from gateway.formats import CSV_COLUMNS, coco, comma_separated, document, picture_type, yolo
+from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel, TaskView
+from gateway.web.formats import CSV_COLUMNS, coco, comma_separated, document, picture_type, yolo
 from tests.shared import reference
 
 

@@ -1,7 +1,7 @@
 import pytest
 
 from gateway.errors import ImageTooLarge, UnsupportedImage
-from gateway.images import ImageHeader, probe
+from gateway.vision.header import ImageHeader, probe
 from tests.pictures import encoded, png_header
 
 

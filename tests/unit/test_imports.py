@@ -1,4 +1,4 @@
-"""Imports point down; see docs/architecture.md."""
+"""Imports point down: the tree of gateway/ is the architecture. docs/architecture.md has the same table."""
 
 import ast
 import re
@@ -10,80 +10,32 @@ import pytest
 
 GATEWAY = Path(__file__).parents[2] / "gateway"
 
-# Modules of one storey may import those of the storeys below, never above or beside.
-WEB = {
-    "__main__",
-    "accept",
-    "admission",
-    "access",
-    "app",
-    "batches",
-    "deepstack",
-    "docs",
-    "examples",
-    "fetch",
-    "formats",
-    "guard",
-    "headers",
-    "limits",
-    "models",
-    "openapi",
-    "operations",
-    "parameters",
-    "queuestate",
-    "predictions",
-    "readiness",
-    "requestid",
-    "responses",
-    "results",
-    "routes",
-    "server",
-    "shutdown",
-    "service",
-    "submission",
-    "tasks",
-    "uploads",
+# What each package may import of this one, besides itself and the modules at the root. `package.module` allows one.
+MAY_IMPORT: dict[str, set[str]] = {
+    "": set(),
+    "telemetry": set(),
+    "security": set(),
+    "outbound": set(),
+    "triton": set(),
+    "vision": set(),
+    "server": {"telemetry"},
+    "webhooks": {"telemetry", "outbound"},
+    "queue": {"telemetry", "webhooks"},
+    "openapi": {"server"},
+    "web": {
+        *("telemetry", "security", "outbound", "server", "queue", "openapi"),
+        *("triton.spec", "triton.loading", "triton.catalogue", "vision.header"),
+    },
+    "worker": {"telemetry", "triton", "vision", "queue"},
 }
-WORKER = {
-    "worker",
-    "claims",
-    "jobs",
-    "pipeline",
-    "room",
-    "sharedmemory",
-    "triton",
-    "decode",
-    "letterbox",
-    "nms",
-    "annotate",
-    "webhooks_worker",
-    "maintenance",
-    "opencv",
-    "orientation",
-    "colours",
-}
-SHARED = {
-    "allocation",
-    "allowed",
-    "logs",
-    "metrics",
-    "scrape",
-    "atomic",
-    "rate",
-    "addresses",
-    "outbound",
-    "queue",
-    "detections",
-    "images",
-    "errors",
-    "keys",
-    "modelspec",
-    "loading",
-    "requests",
-    "settings",
-    "webhooks",
-    "workers",
-}
+COMMANDS = {"__main__": {"security"}}  # `python -m gateway`
+MODULES = sorted(path for path in GATEWAY.rglob("*.py"))
+
+
+def place(module: Path) -> str:
+    """The package below gateway/ that a module is in; empty for the root."""
+    first, *rest = module.relative_to(GATEWAY).parts
+    return first if rest else ""
 
 
 def imported(module: Path) -> set[str]:
@@ -96,52 +48,70 @@ def imported(module: Path) -> set[str]:
     return names
 
 
-def siblings(module: str) -> set[str]:
-    return {name.split(".")[1] for name in imported(GATEWAY / f"{module}.py") if name.startswith("gateway.")}
+def siblings(module: Path) -> set[str]:
+    """`package.module` of what a module imports from packages other than its own; the root does not count."""
+    found = {
+        tuple(name.split(".")[1:3])
+        for name in imported(module)
+        if name.count(".") > 1 and name.startswith("gateway.") and (GATEWAY / name.split(".")[1]).is_dir()
+    }
+    modules = {".".join(each) for each in found if (GATEWAY / each[0] / f"{each[1]}.py").is_file()}
+    return {name for name in modules if name.split(".")[0] != place(module)}
 
 
-def test_every_module_has_its_place() -> None:
-    modules = {path.stem for path in GATEWAY.glob("*.py")} - {"__init__"}
-    assert modules == WEB | WORKER | SHARED
+def test_every_package_is_in_the_table() -> None:
+    assert {place(module) for module in MODULES} == set(MAY_IMPORT)
 
 
-@pytest.mark.parametrize(("storey", "modules"), [("web", WEB), ("worker", WORKER), ("shared", SHARED)])
-def test_the_places_are_documented(storey: str, modules: set[str]) -> None:
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(GATEWAY)))
+def test_a_module_imports_what_its_package_may(module: Path) -> None:
+    allowed = MAY_IMPORT[place(module)] | (COMMANDS.get(module.stem, set()) if not place(module) else set())
+    assert [name for name in sorted(siblings(module)) if not {name, name.split(".")[0]} & allowed] == []
+
+
+def test_no_arrow_is_in_the_table_for_nothing() -> None:
+    for package, may in MAY_IMPORT.items():
+        used = {name for module in MODULES if place(module) == package for name in siblings(module)}
+        assert {arrow for arrow in may if not any(arrow in (name, name.split(".")[0]) for name in used)} == set(), (
+            package
+        )
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(GATEWAY)))
+def test_gateway_never_imports_the_tools_around_it(module: Path) -> None:
+    first = {name.split(".")[0] for name in imported(module)}
+    assert not first & {"export", "local", "tests", "benchmarks", "reliability", "torch", "ultralytics"}
+
+
+def test_a_package_is_more_than_its_modules_only_in_the_tree() -> None:
+    """An __init__.py holds one sentence: nobody imports a name by two paths."""
+    for path in GATEWAY.rglob("*/__init__.py"):
+        assert len(ast.parse(path.read_text()).body) == 1, path
+
+
+def test_the_table_is_documented() -> None:
     text = (GATEWAY.parent / "docs" / "architecture.md").read_text()
-    row = next(line for line in text.splitlines() if line.startswith(f"| {storey} |"))
-    assert set(re.findall(r"`(\w+)`", row)) == modules
+    rows = re.findall(r"^\| `(\w+)/` \|([^|]*)\|", text, re.MULTILINE)
+    documented = {package: set(re.findall(r"`([\w.]+)`", may)) for package, may in rows}
+    assert documented == {package: may for package, may in MAY_IMPORT.items() if package}
 
 
-@pytest.mark.parametrize("module", sorted(WEB))
-def test_web_never_imports_the_worker(module: str) -> None:
-    assert not siblings(module) & WORKER
+def test_the_web_process_loads_no_decoder_and_the_worker_no_web_server() -> None:
+    def loaded(module: str) -> str:
+        asked = {"cv2", "torch", "onnxruntime", "starlette", "uvicorn", "gateway.triton.client"}
+        code = f"import sys, {module}; print(*sorted({asked} & set(sys.modules)))"
+        done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
 
-
-@pytest.mark.parametrize("module", sorted(WORKER))
-def test_worker_never_imports_the_web(module: str) -> None:
-    assert not siblings(module) & WEB
-    assert not any(name.startswith(("starlette", "uvicorn")) for name in imported(GATEWAY / f"{module}.py"))
-
-
-@pytest.mark.parametrize("module", sorted(SHARED))
-def test_shared_modules_import_only_shared_ones(module: str) -> None:
-    assert siblings(module) <= SHARED
-
-
-@pytest.mark.parametrize("module", sorted(WEB | WORKER | SHARED))
-def test_gateway_never_imports_export(module: str) -> None:
-    names = imported(GATEWAY / f"{module}.py")
-    assert not any(name.split(".")[0] in {"export", "local", "tests", "torch", "ultralytics"} for name in names)
-
-
-def test_the_web_process_loads_no_decoder() -> None:
-    code = "import sys, gateway.app; print(sorted({'cv2', 'torch', 'onnxruntime'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    assert loaded("gateway.web.app") == "starlette uvicorn"
+    assert loaded("gateway.worker.loop") == "cv2 gateway.triton.client"
 
 
 def test_opencv_is_set_up_before_it_is_loaded_whatever_comes_first() -> None:
-    assert [path.stem for path in sorted(GATEWAY.glob("*.py")) if "\nimport cv2\n" in path.read_text()] == []
-    code = "import gateway.worker, cv2; print(cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT)"
+    assert [path.stem for path in MODULES if "\nimport cv2\n" in path.read_text()] == []
+    code = (
+        "import gateway.worker.loop, cv2; print(cv2.utils.logging.getLogLevel() == cv2.utils.logging.LOG_LEVEL_SILENT)"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from gateway.letterbox import GREY, letterbox
+from gateway.vision.letterbox import GREY, letterbox
 from tests.pictures import gradient
 
 

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.loading import not_loaded, reason_line
+from gateway.triton.loading import not_loaded, reason_line
 
 
 def entry(name: str, version: str, state: str, reason: str = "") -> SimpleNamespace:

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from gateway import logs
+from gateway.telemetry import logs
 
 
 def record(message: str, *arguments: object, **extra: object) -> logging.LogRecord:

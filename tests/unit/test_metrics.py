@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from gateway import scrape
-from gateway.metrics import STEPS, GatewayMetrics, QueueCollector, QueueState, WorkerMetrics
 from gateway.settings import Settings
+from gateway.telemetry import exporter
+from gateway.telemetry.metrics import STEPS, GatewayMetrics, QueueCollector, QueueState, WorkerMetrics
 from local.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -21,7 +21,7 @@ ROW = re.compile(r"^\| `(yolo_\w+)` \| (\w+) \| ([\w, ]*)\| (.+) \|$", re.MULTIL
 # A worker process with two tasks running, one success and one failure behind it.
 WORKER = """
 import sys, time
-from gateway.scrape import WorkerPort
+from gateway.telemetry.exporter import WorkerPort
 from gateway.settings import load
 port = WorkerPort(load())
 port.metrics.slots.set(4)
@@ -97,13 +97,13 @@ PARTS = ("redis", "worker", "triton")
 
 def test_a_port_in_use_is_told_and_not_fatal(caplog: pytest.LogCaptureFixture) -> None:
     (port,) = free_ports(1)
-    assert scrape.serve("127.0.0.1", port, CollectorRegistry(), "METRICS_PORT")
-    assert not scrape.serve("127.0.0.1", port, CollectorRegistry(), "METRICS_PORT")
+    assert exporter.serve("127.0.0.1", port, CollectorRegistry(), "METRICS_PORT")
+    assert not exporter.serve("127.0.0.1", port, CollectorRegistry(), "METRICS_PORT")
     assert "give another METRICS_PORT" in caplog.text
 
 
 def test_port_0_serves_nothing() -> None:
-    port = scrape.WorkerPort(Settings(worker_metrics_port=0))
+    port = exporter.WorkerPort(Settings(worker_metrics_port=0))
     port.try_to_serve()
 
 

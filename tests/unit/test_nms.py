@@ -1,7 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from gateway.nms import nms
+from gateway.vision.nms import nms
 
 
 def rows(*values: tuple[float, ...]) -> npt.NDArray[np.float32]:

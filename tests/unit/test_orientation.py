@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from gateway.decode import decode
-from gateway.orientation import orientation
+from gateway.vision.decode import decode
+from gateway.vision.orientation import orientation
 from tests.pictures import encoded, exif, gradient, turned, with_exif
 
 

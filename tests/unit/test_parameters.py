@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import InvalidParameter
-from gateway.parameters import Choices, Given, class_ids, joined, parse
+from gateway.web.parameters import Choices, Given, class_ids, joined, parse
 from tests.fakes import SPEC
 
 

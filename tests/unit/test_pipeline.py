@@ -1,12 +1,12 @@
 import msgspec
 import pytest
 
-from gateway.detections import DetectionResult
 from gateway.errors import ImageTooLarge, InvalidImage, UnsupportedImage
-from gateway.pipeline import Pipeline
-from gateway.requests import TaskRequest
+from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
-from gateway.triton import TritonUnavailable
+from gateway.task import DetectionResult
+from gateway.triton.client import TritonUnavailable
+from gateway.worker.pipeline import Pipeline
 from tests.fakes import FakeTriton
 from tests.pictures import encoded
 

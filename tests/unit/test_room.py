@@ -3,7 +3,7 @@
 import threading
 import time
 
-from gateway.room import Room
+from gateway.worker.isolation import Room
 
 
 def test_many_share_the_room() -> None:

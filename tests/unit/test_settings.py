@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.allowed import fields
 from gateway.settings import Settings, SettingsError, load, rows
+from gateway.values import fields
 
 README = Path(__file__).parents[2] / "README.md"
 

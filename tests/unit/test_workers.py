@@ -4,7 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from gateway.workers import is_fresh
+from gateway.queue.workers import is_fresh
 
 
 def beat(seconds_ago: float) -> bytes:

@@ -1,0 +1,133 @@
+"""The worker's side of the queue: take a task and begin it, keep its end, give it back. Blocking and thread-safe."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import redis
+from rq.executions import Execution, ExecutionRegistry
+from rq.job import Job, JobStatus
+from rq.serializers import JSONSerializer
+
+from gateway.queue import scripts
+from gateway.queue.keys import (
+    BOOK,
+    EVENTS_CHANNEL,
+    QUEUE_NAME,
+    image_key,
+    job_key,
+    picture_key,
+    request_of,
+    rq_queue,
+    store_end,
+)
+from gateway.queue.records import TaskRequest
+from gateway.settings import Settings
+from gateway.task import TaskView
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A task that this worker has begun; `image` is None when it has expired, `data` is RQ's of the job.
+
+    It stays this worker's for as long as heartbeats of its `execution` follow.
+    """
+
+    task_id: str
+    data: bytes
+    image: bytes | None
+    execution: Execution
+    was_lost: bool = False  # a worker has died under it, or it met a defect
+
+    @cached_property
+    def request(self) -> TaskRequest:
+        """What was asked for. Raises ValueError when no gateway of this version wrote the job."""
+        request = request_of(self.data)
+        if request is None:
+            raise ValueError(f"the job of task {self.task_id} holds no request")
+        return request
+
+
+class TaskQueue:
+    """One per process, over a shared connection. Raises redis.RedisError."""
+
+    def __init__(self, connection: "redis.Redis", settings: Settings) -> None:
+        self.connection = connection
+        self.rq = rq_queue(connection)
+        self._settings = settings
+
+    def claim(self, seconds: float, worker_name: str) -> Claim | None:
+        """Take the next task and begin it as `worker_name`; waits up to `seconds` for one, 0 does not wait."""
+        claim = self._claim("", worker_name)
+        if claim is None and seconds:
+            source, target = self.rq.key, self.rq.intermediate_queue_key
+            moved = self.connection.blmove(source, target, seconds)  # type: ignore[arg-type]  # Redis takes fractions
+            if isinstance(moved, bytes):
+                claim = self._claim(moved.decode(), worker_name)
+        return claim
+
+    def finish(
+        self,
+        view: TaskView,
+        request: TaskRequest | None = None,
+        execution: Execution | None = None,
+        pictures: Mapping[str, bytes] | None = None,
+    ) -> bool:
+        """Keep the end of a task, tell whoever waits for it, drop its image and, with its `execution`, its job.
+
+        `pictures` are annotated pictures by media type. False when the task had ended before: the first end stays.
+        """
+        always, commands = self.connection.pipeline(), self.connection.pipeline()
+        if execution is not None:
+            execution.delete(self._job(view.task_id), always)
+            commands.delete(job_key(view.task_id), ExecutionRegistry(view.task_id, self.connection).key)
+        store_end(commands, view, request, self._settings.result_ttl)
+        first = scripts.words(always)
+        args = (view.task_id, 2 + len(first), *first, *scripts.words(commands))
+        with self.connection.pipeline(transaction=bool(pictures)) as pipe:
+            if pictures:
+                self._keep_pictures(view.task_id, pictures, pipe)
+            pipe.eval(scripts.END, len(BOOK), *BOOK, *args)
+            return bool(pipe.execute()[-1])
+
+    def give_back(self, claim: Claim) -> None:
+        """Put a begun task back to the head of the queue; it costs no try."""
+        job, commands = self._job(claim.task_id), self.connection.pipeline()
+        claim.execution.delete(job, commands)
+        job.set_status(JobStatus.QUEUED, pipeline=commands)
+        self.rq.push_job_id(job.id, pipeline=commands, at_front=True)
+        args = (claim.execution.composite_key, *scripts.words(commands))
+        self.connection.eval(scripts.GIVE_BACK, 1, self.rq.started_job_registry.key, *args)
+
+    def _claim(self, moved: str, worker_name: str) -> Claim | None:
+        commands = self.connection.pipeline()
+        job = self._job(scripts.THE_TASK)
+        execution = Execution.create(job, self._settings.worker_ttl, commands, worker_name=worker_name)
+        job.prepare_for_execution(worker_name, pipeline=commands)
+        commands.publish(EVENTS_CHANNEL, f"{scripts.THE_TASK}:started")
+        keys = (scripts.OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key)
+        prefixes = job_key(""), image_key("")
+        args = (moved, *prefixes, scripts.SCRIPT_BYTES, scripts.THE_TASK, *scripts.words(commands))
+        taken: Any = self.connection.eval(scripts.CLAIM, len(keys), *keys, *args)
+        if taken is None:
+            return None
+        task_id, data, retries_left, image = taken
+        mine = Execution(execution.id, task_id.decode(), self.connection, worker_name)
+        if image is None:
+            image = self.connection.get(image_key(mine.job_id))
+        return Claim(mine.job_id, data, image, mine, int(retries_left or 0) < self._settings.task_retries)
+
+    def _job(self, task_id: str) -> Job:
+        """RQ's handle of a job, nothing read."""
+        job = Job(task_id, connection=self.connection, serializer=JSONSerializer)
+        job.origin = QUEUE_NAME
+        return job
+
+    def _keep_pictures(self, task_id: str, pictures: Mapping[str, bytes], pipe: "redis.client.Pipeline") -> None:
+        settings, size = self._settings, sum(map(len, pictures.values()))
+        keys = (scripts.OPEN_KEY, scripts.PICTURES_KEY, scripts.PICTURES_BYTES_KEY)
+        bounds = int(time.time()), settings.result_ttl, settings.max_pictures_bytes
+        flat = [word for pair in pictures.items() for word in pair]
+        pipe.eval(scripts.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)

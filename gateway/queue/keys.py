@@ -1,0 +1,106 @@
+"""The queue's names in Redis, and what both its sides do: `submission` is the gateway's, `claims` the worker's.
+RQ keeps the books; every change of a task's state is one script in Redis (`scripts`).
+
+Keys, beside RQ's own job: `yolo:image:<task_id>` the encoded image, `yolo:result:<task_id>` the ended TaskView as JSON,
+`yolo:picture:<task_id>` the annotated pictures, `yolo:batch:<batch_id>` the parts of a batch,
+`yolo:idempotency:<digest>` what an Idempotency-Key stands for, `yolo:rate:<bucket>` how many tasks ended in those ten
+seconds; the book of open tasks is told of in `scripts`. Each change of state is published on the channel
+`yolo:events` as `<task_id>:<state>`, an end as `<task_id>:<state>:<TaskView as JSON>`.
+"""
+
+import time
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import msgspec
+import redis
+from rq import Queue
+from rq.job import Job
+from rq.serializers import JSONSerializer
+
+from gateway.errors import Canceled, GatewayError, ServiceUnavailable
+from gateway.queue import scripts
+from gateway.queue.records import TaskRequest
+from gateway.queue.throughput import KEPT_SECONDS, rate_key
+from gateway.task import State, TaskView, problem_of, timestamp
+from gateway.webhooks.queue import schedule
+
+QUEUE_NAME = "predict"
+QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
+EVENTS_CHANNEL = "yolo:events"
+BOOK = (scripts.OPEN_KEY, scripts.OPEN_BYTES_KEY)
+LOST = frozenset({b"failed", b"stopped", b"canceled"})  # RQ's status of a job that it will not run again
+_JobData = tuple[str, object, list[object], TaskRequest]  # function, instance, arguments, keyword arguments
+
+
+def image_key(task_id: str) -> str:
+    return f"yolo:image:{task_id}"
+
+
+def result_key(task_id: str) -> str:
+    return f"yolo:result:{task_id}"
+
+
+def picture_key(task_id: str) -> str:
+    return f"yolo:picture:{task_id}"
+
+
+def batch_key(batch_id: str) -> str:
+    return f"yolo:batch:{batch_id}"
+
+
+def job_key(task_id: str) -> str:
+    return Job.key_for(task_id)
+
+
+def rq_queue(connection: "redis.Redis") -> Queue:
+    """RQ's view of the one queue; JSON, never pickle."""
+    return Queue(QUEUE_NAME, connection=connection, serializer=JSONSerializer)
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """Translate what redis-py raises when the server is away, restarting, full or too slow."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise ServiceUnavailable("the queue cannot be reached at the moment; try again in a few seconds") from error
+
+
+def failure(task_id: str, error: GatewayError, request: TaskRequest | None = None) -> TaskView:
+    """The end of a task that failed."""
+    problem = problem_of(error, request.request_id if request else "")
+    state: State = "canceled" if isinstance(error, Canceled) else "failed"
+    view = TaskView(task_id=task_id, status="FAILURE", state=state, result=error.detail, error=problem)
+    if request:
+        view.created_at = timestamp(request.accepted_at)
+        view.batch_id = request.batch_id or msgspec.UNSET
+    return view
+
+
+def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskRequest | None, result_ttl: int) -> None:
+    """The commands that keep the end of a task for `result_ttl` seconds, drop its image, and tell whoever waits."""
+    ended_at = time.time()
+    view.ended_at = timestamp(ended_at)
+    view.expires_at = timestamp(ended_at + result_ttl)
+    body = msgspec.json.encode(view)
+    pipe.set(result_key(view.task_id), body, ex=result_ttl)
+    if request is not None and request.callback_url:
+        schedule(pipe, view.task_id, request.callback_url, body)
+    pipe.delete(image_key(view.task_id))
+    if view.state != "canceled":  # no work, and so no measure of how fast it goes
+        pipe.incr(rate_key(ended_at))
+        pipe.expire(rate_key(ended_at), KEPT_SECONDS)
+    pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}:".encode() + body)
+
+
+def request_of(data: bytes) -> TaskRequest | None:
+    """What was asked for, from the `data` of a job as RQ keeps it; None when it is not that of a task."""
+    with suppress(zlib.error):
+        data = zlib.decompress(data)
+    try:
+        request: TaskRequest = msgspec.json.decode(data, type=_JobData)[3]
+        return request
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None

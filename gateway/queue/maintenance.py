@@ -1,0 +1,69 @@
+"""What workers do for each other now and then: start the tasks again whose worker died, keep the books straight."""
+
+import logging
+import time
+
+from gateway.errors import InternalError
+from gateway.queue import scripts
+from gateway.queue.claims import TaskQueue
+from gateway.queue.keys import LOST, failure, job_key
+
+log = logging.getLogger(__name__)
+
+_LEADER_KEY = "yolo:maintenance"
+_BETWEEN_KEY = "yolo:between"  # when an id was first seen between dequeue and begin, seconds since the epoch
+_SCAN = 500
+
+
+class Maintenance:
+    """Blocking calls. Raises redis.RedisError."""
+
+    def __init__(self, queue: TaskQueue) -> None:
+        self._queue = queue
+        self._redis = queue.connection
+        self._cursor = 0
+
+    def lead(self, seconds: float) -> bool:
+        """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
+        return bool(self._redis.set(_LEADER_KEY, 1, nx=True, px=int(seconds * 1000)))
+
+    def server_is_up_for(self, seconds: int) -> bool:
+        """Whether workers had that long to send heartbeats since Redis came up."""
+        return int(self._redis.info("server")["uptime_in_seconds"]) >= seconds
+
+    def rescue_lost(self, after_seconds: float) -> None:
+        """Put back the ids of tasks whose worker died between dequeue and begin; the first look only remembers them."""
+        between, instant = self._queue.rq.intermediate_queue, time.time()
+        known = self._redis.hgetall(_BETWEEN_KEY)
+        seen = {task_id: float(known.get(task_id.encode(), instant)) for task_id in between.get_job_ids()}
+        for task_id in [task_id for task_id, first in seen.items() if instant - first > after_seconds]:
+            log.warning("task %s was taken but not begun: it goes back to the head of the queue", task_id)
+            self._redis.eval(scripts.RESCUE, 2, between.key, self._queue.rq.key, task_id)
+            del seen[task_id]
+        with self._redis.pipeline() as pipe:
+            pipe.delete(_BETWEEN_KEY)
+            if seen:
+                pipe.hset(_BETWEEN_KEY, items=[word for pair in seen.items() for word in pair])
+            pipe.execute()
+
+    def close_vanished(self) -> None:
+        """End the open tasks whose job is gone or has failed unseen: their clients are told, and they do not count for
+        ever. RQ's own tools do such things: `rq empty`, or `rq info`, which cleans up without telling us.
+
+        Each call looks at some hundreds and goes on where the last one stopped, so that a long queue costs no more.
+        """
+        self._cursor, page = self._redis.hscan(scripts.OPEN_KEY, self._cursor, count=_SCAN)
+        ids = [_text(task_id) for task_id in page]
+        with self._redis.pipeline(transaction=False) as pipe:
+            for task_id in ids:
+                pipe.hget(job_key(task_id), "status")
+            found = pipe.execute()
+        for task_id in [
+            task_id for task_id, status in zip(ids, found, strict=True) if status is None or status in LOST
+        ]:
+            if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
+                log.error("task %s has vanished from the queue", task_id)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

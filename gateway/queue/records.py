@@ -1,0 +1,31 @@
+"""What travels from the gateway to a worker, and what is kept of a task and of a batch."""
+
+import msgspec
+
+from gateway.task import Problem
+
+
+class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One image to detect in, with every choice made. `accepted_at` is in seconds since the epoch."""
+
+    model: str
+    accepted_at: float
+    version: str = ""
+    confidence: float = 0.25
+    iou: float = 0.45
+    max_detections: int = 300
+    classes: list[int] | None = None
+    agnostic_nms: bool = False
+    annotate: bool = False
+    callback_url: str = ""
+    request_id: str = ""
+    batch_id: str = ""
+
+
+class BatchEntry(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One part of a batch: a task, or the reason why it was refused."""
+
+    index: int
+    filename: str
+    task_id: str = ""
+    error: Problem | None = None

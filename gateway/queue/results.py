@@ -1,0 +1,247 @@
+"""The gateway's reading side: tasks as clients see them, and one Redis subscription for all who wait."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from typing import Self
+
+import msgspec
+import redis.asyncio as aioredis
+from redis import RedisError
+
+from gateway.errors import NoPicture, TaskNotFound, WorkerLost
+from gateway.queue.keys import (
+    EVENTS_CHANNEL,
+    LOST,
+    QUEUE_KEY,
+    batch_key,
+    failure,
+    job_key,
+    picture_key,
+    redis_errors,
+    result_key,
+)
+from gateway.queue.submission import Acceptance
+from gateway.queue.throughput import rate_keys, tasks_per_second
+from gateway.task import State, Status, TaskView
+
+log = logging.getLogger(__name__)
+
+_RECONNECT_SECONDS = 0.5
+
+
+_Waiting = defaultdict[str, set["asyncio.Queue[bytes | None]"]]
+
+
+class _StatusOnly(msgspec.Struct):
+    status: Status
+
+
+class Results:
+    """Reads tasks without polling: `listen` must run as a background task for the waits to return early."""
+
+    def __init__(self, connection: "aioredis.Redis", task_retries: int) -> None:
+        self._redis = connection
+        self._task_retries = task_retries
+        self._waiting: _Waiting = defaultdict(set)
+        self._released = False
+
+    def release(self) -> None:
+        """Let all who wait have their tasks as they stand, and nobody wait from now on."""
+        self._released = True
+        for task_id in list(self._waiting):
+            self._wake(task_id, None)
+
+    def watch(self) -> "Watch":
+        """A watch on tasks that are yet to be accepted; to be entered."""
+        return Watch(self._waiting)
+
+    async def read(self, task_id: str) -> bytes:
+        """The task as JSON of a TaskView. Raises TaskNotFound, ServiceUnavailable."""
+        ended, view = await self._read(task_id)
+        return view if ended else await self.with_outlook(view)
+
+    async def wait(self, task_id: str, seconds: float, watch: "Watch | None" = None) -> tuple[bool, bytes]:
+        """Whether the task has ended, and the task, at the latest after `seconds`. Raises as `read` does.
+
+        A `watch` that was on the task before it was accepted saves looking first.
+        """
+        clock = asyncio.get_running_loop()
+        give_up_at = clock.time() + seconds
+        with self.watch() as own:
+            look = watch is None or task_id not in watch
+            if watch is None or look:
+                watch = own.on(task_id)
+            while True:
+                if look or self._released:
+                    # Never cancelled by the clock: redis-py loses a cancellation that comes while it connects.
+                    ended, view = await self._read(task_id)
+                    if ended or self._released or clock.time() >= give_up_at:
+                        return ended, view
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout_at(give_up_at):
+                        if (end := await watch.end()) is not None:
+                            return True, end
+                look = True
+
+    async def wait_all(self, task_ids: Sequence[str], seconds: float) -> None:
+        """Return when all tasks have ended, at the latest after `seconds`."""
+        await asyncio.gather(*(self.wait(task_id, seconds) for task_id in task_ids))
+
+    async def follow(self, task_id: str) -> AsyncIterator[bytes]:
+        """The task now and at each change of its state, until it has ended. Raises as `read` does."""
+        with self.watch() as watch:
+            watch.on(task_id)
+            last = b""
+            while True:
+                ended, view = await self._read(task_id)
+                if view != last:
+                    last = view
+                    yield view
+                if ended or self._released:
+                    return
+                await watch.change()
+
+    async def batch(self, batch_id: str) -> Acceptance:
+        """What was accepted as a batch. Raises TaskNotFound, ServiceUnavailable."""
+        with redis_errors():
+            stored = await self._redis.get(batch_key(batch_id))
+        if stored is None:
+            raise TaskNotFound.of("batch", batch_id)
+        return msgspec.json.decode(stored, type=Acceptance)
+
+    async def ends(self, task_ids: Sequence[str]) -> dict[str, Status]:
+        """The status of each task; one that is no longer known counts as failed. Raises ServiceUnavailable."""
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                for task_id in task_ids:
+                    pipe.get(result_key(task_id))
+                    pipe.hget(job_key(task_id), "status")
+                found = await pipe.execute()
+        statuses: dict[str, Status] = {}
+        for task_id, stored, status in zip(task_ids, found[::2], found[1::2], strict=True):
+            if stored is not None:
+                statuses[task_id] = msgspec.json.decode(stored, type=_StatusOnly).status
+            else:
+                statuses[task_id] = "FAILURE" if status is None or status in LOST else "PENDING"
+        return statuses
+
+    async def picture(self, task_id: str, media_type: str) -> bytes:
+        """The annotated picture. Raises NoPicture, TaskNotFound, ServiceUnavailable."""
+        with redis_errors():
+            picture = await self._redis.hget(picture_key(task_id), media_type)
+        if not isinstance(picture, bytes):
+            await self._read(task_id)
+            raise NoPicture(
+                "the task has no picture: ask for it with annotate=true, read it soon after the task has ended"
+            )
+        return picture
+
+    async def listen(self, connection: "aioredis.Redis") -> None:
+        """Wake those who wait as their tasks change; runs until cancelled, through Redis restarts.
+
+        `connection` must not time out while nothing is published.
+        """
+        while True:
+            try:
+                async with connection.pubsub() as subscription:
+                    await subscription.subscribe(EVENTS_CHANNEL)
+                    async for message in subscription.listen():
+                        if message["type"] == "subscribe":  # redis-py does that again, by itself, on a new connection
+                            for task_id in list(self._waiting):
+                                self._wake(task_id, None)  # it may have ended while nobody listened
+                            continue
+                        task_id, _, change = message["data"].partition(b":")
+                        self._wake(task_id.decode(), change.partition(b":")[2])
+            except RedisError as error:
+                log.warning("Redis subscription lost, trying again: %s", error)
+            await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _wake(self, task_id: str, change: bytes | None) -> None:
+        for changes in self._waiting.get(task_id, ()):
+            changes.put_nowait(change)
+
+    async def _read(self, task_id: str) -> tuple[bool, bytes]:
+        # One transaction: at any instant a task has its result or its job.
+        with redis_errors():
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.get(result_key(task_id))
+                pipe.hmget(job_key(task_id), "status", "retries_left", "created_at", "started_at")
+                stored, (status, retries_left, created_at, started_at) = await pipe.execute()
+        if stored is not None:
+            return True, stored
+        if status is None:
+            raise TaskNotFound.of("task", task_id)
+        if status in LOST:
+            lost = WorkerLost("the worker died under this task, again after each new try; send the image again")
+            return True, msgspec.json.encode(failure(task_id, lost))
+        retried = retries_left is not None and int(retries_left) < self._task_retries
+        state: State = "started" if status == b"started" else "retrying" if retried else "queued"
+        view = TaskView(task_id=task_id, status="PENDING", state=state, created_at=_milliseconds(created_at))
+        if state == "started" and started_at:
+            view.started_at = _milliseconds(started_at)
+        return False, msgspec.json.encode(view)
+
+    async def with_outlook(self, pending: bytes) -> bytes:
+        """Add the place in the queue, and from the rate of the last minute when the task will have ended."""
+        view = msgspec.json.decode(pending, type=TaskView)
+        if view.state == "started":
+            return pending
+        instant = time.time()
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipe:
+                pipe.lpos(QUEUE_KEY, view.task_id)
+                pipe.mget(rate_keys(instant))
+                position, buckets = await pipe.execute()
+        if position is None:
+            return pending
+        view.position = position
+        per_second = tasks_per_second(buckets, instant)
+        if per_second:
+            view.ready_in_seconds = round((position + 1) / per_second, 1)
+        return msgspec.json.encode(view)
+
+
+class Watch:
+    """Hears of the changes of some tasks for as long as it is entered."""
+
+    def __init__(self, waiting: _Waiting) -> None:
+        self._waiting = waiting
+        self._changes: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._task_ids: set[str] = set()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for task_id in self._task_ids:
+            self._waiting[task_id].discard(self._changes)
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
+
+    def __contains__(self, task_id: str) -> bool:
+        return task_id in self._task_ids
+
+    def on(self, task_id: str) -> Self:
+        """Listen for this task too."""
+        self._task_ids.add(task_id)
+        self._waiting[task_id].add(self._changes)
+        return self
+
+    async def change(self) -> bytes | None:
+        """Wait for the next change: of an end the TaskView as JSON, else empty; None when only a look can tell."""
+        return await self._changes.get()
+
+    async def end(self) -> bytes | None:
+        """Wait for the next end: the TaskView as JSON; None when only a look can tell."""
+        while (change := await self.change()) == b"":
+            pass
+        return change
+
+
+def _milliseconds(redis_time: bytes) -> str:
+    """RQ's time, to the millisecond as ours."""
+    return redis_time.decode()[:23] + "Z"

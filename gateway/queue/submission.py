@@ -1,0 +1,145 @@
+"""The gateway's side of the queue: accept tasks, all or none, and cancel them. Every change is one script in Redis."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import redis
+import redis.asyncio as aioredis
+from rq import Retry
+
+from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning
+from gateway.queue import scripts
+from gateway.queue.keys import (
+    BOOK,
+    batch_key,
+    failure,
+    image_key,
+    job_key,
+    picture_key,
+    redis_errors,
+    request_of,
+    result_key,
+    rq_queue,
+    store_end,
+)
+from gateway.queue.records import BatchEntry, TaskRequest
+from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
+from gateway.settings import Settings
+from gateway.task import TaskView
+
+MEMORY_SHARE = 0.8  # of Redis' maxmemory; the rest is for the ends of what was accepted
+
+
+class NewTask(NamedTuple):
+    """A task to accept: its id, the encoded image, what was asked for."""
+
+    task_id: str
+    image: bytes
+    request: TaskRequest
+
+    @property
+    def passes_scripts(self) -> bool:
+        """Whether the image is written beside the script that accepts the task."""
+        return len(self.image) > scripts.SCRIPT_BYTES
+
+
+class Acceptance(msgspec.Struct, frozen=True):
+    """What was accepted: one task, or a batch of them. `fingerprint` tells two requests with one key apart."""
+
+    entries: list[BatchEntry]
+    batch_id: str = ""
+    fingerprint: str = ""
+
+
+class Submission:
+    """Accepts and cancels over a shared connection; raises ServiceUnavailable when Redis is away."""
+
+    def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
+        self._redis = connection
+        self._settings = settings
+        self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
+        self._rq.redis_server_version = (7, 0, 0)  # or it would ask, to leave out HSET of several fields before 4
+
+    async def accept(
+        self, tasks: Sequence[NewTask], acceptance: Acceptance, *, at_front: bool = False, idempotency_key: str = ""
+    ) -> Acceptance:
+        """Accept tasks, all or none, in one transaction; returns what was accepted.
+
+        With an `idempotency_key` of a task that is still known nothing is accepted again: returns what was accepted
+        then.
+        Raises IdempotencyConflict when that was another request, Overloaded when too much is waiting already, and
+        ServiceUnavailable; nothing was accepted then, as far as this side can know.
+        """
+        settings = self._settings
+        key = f"yolo:idempotency:{idempotency_key}"
+        bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
+        sizes = [word for task in tasks for word in (task.task_id, len(task.image))]
+        kept_seconds = settings.image_ttl + settings.result_ttl
+        commands = self._rq.connection.pipeline()
+        for task in tasks:
+            self._enqueue(task, commands, at_front)
+        if acceptance.batch_id:
+            commands.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=kept_seconds)
+        if idempotency_key:
+            commands.set(key, msgspec.json.encode(acceptance), ex=kept_seconds)
+        keys = (*BOOK, key, result_key(tasks[0].task_id))
+        args = (*bounds, len(tasks), *sizes, *scripts.words(commands))
+        large = [task for task in tasks if task.passes_scripts]
+        with redis_errors():
+            async with self._redis.pipeline(transaction=bool(large)) as pipe:
+                pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
+                for task in large:  # into the place that the script made; what it refused has none
+                    pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
+                (outcome, *told), *_ = await pipe.execute()
+            if outcome in (b"overloaded", b"full"):
+                raise await self._overloaded(outcome == b"full", *told)
+        return _same_request(msgspec.json.decode(told[0], type=Acceptance), acceptance) if told else acceptance
+
+    async def cancel(self, task_id: str) -> TaskView | None:
+        """Cancel a task that has not begun and return its end; forget one that has ended and return None.
+
+        Raises TaskRunning, TaskNotFound, ServiceUnavailable.
+        """
+        commands = self._rq.connection.pipeline()
+        with redis_errors():
+            stored = await self._redis.hget(job_key(task_id), "data")
+            request = request_of(stored) if isinstance(stored, bytes) else None
+            view = failure(task_id, Canceled("the task was canceled before it began"), request)
+            commands.delete(job_key(task_id))
+            store_end(commands, view, request, self._settings.result_ttl)
+            keys = (*BOOK, self._rq.key, result_key(task_id), picture_key(task_id), job_key(task_id))
+            outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, task_id, *scripts.words(commands))
+        if outcome == b"unknown":
+            raise TaskNotFound.of("task", task_id)
+        if outcome == b"running":
+            raise TaskRunning("the task has begun; it can be deleted once it has ended")
+        return view if outcome == b"canceled" else None
+
+    def _enqueue(self, task: NewTask, pipe: "redis.client.Pipeline", at_front: bool) -> None:
+        settings = self._settings
+        self._rq.enqueue_call(
+            "gateway.predict",  # a name for the books: workers run no function that a job names
+            kwargs=msgspec.to_builtins(task.request),
+            job_id=task.task_id,
+            failure_ttl=settings.result_ttl,
+            description=f"predict {task.request.model}",
+            retry=Retry(max=settings.task_retries, enqueue_at_front=True),
+            at_front=at_front,
+            pipeline=pipe,
+        )
+        pipe.set(image_key(task.task_id), b"" if task.passes_scripts else task.image, ex=settings.image_ttl)
+
+    async def _overloaded(self, full: bool, tasks: int, sum_bytes: int) -> Overloaded:
+        instant = time.time()
+        counters = await self._redis.mget(rate_keys(instant))
+        seconds = 60 if full else retry_after(tasks, tasks_per_second(counters, instant))
+        what = "its memory is taken up by results" if full else f"{tasks} tasks with {sum_bytes} bytes are waiting"
+        return Overloaded(f"the service has more to do than it can take on: {what}; try again in {seconds} s", seconds)
+
+
+def _same_request(known: Acceptance, new: Acceptance) -> Acceptance:
+    if known.fingerprint != new.fingerprint:
+        raise IdempotencyConflict("this Idempotency-Key was used for another request; choose a new key")
+    return known

@@ -1,0 +1,1 @@
+"""uvicorn and what every HTTP answer has, whatever the route."""

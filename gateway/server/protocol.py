@@ -1,0 +1,216 @@
+"""uvicorn for this service: bounded in bytes and time, and problem details for what never reaches the application."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import ClassVar
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from gateway.errors import GatewayError, HeadersTooLarge, MalformedRequest, RequestTimeout, ShuttingDown
+from gateway.server.headers import SECURITY_HEADERS
+from gateway.server.request_id import HEADER
+from gateway.server.shutdown import Server, Stop
+from gateway.settings import Settings
+from gateway.task import problem_of
+
+MOST_HEAD_BYTES = 65_536
+
+
+def server(app: Starlette, settings: Settings) -> uvicorn.Server:
+    """The server of the web process; not running yet."""
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=_timed(settings),
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=settings.trusted_proxies is not None,
+        forwarded_allow_ips=settings.trusted_proxies,
+    )
+
+    def drain() -> None:
+        app.state.stopping.set()
+        app.state.results.release()
+
+    def cut() -> None:
+        for connection in list(web.server_state.connections):
+            if isinstance(connection, ProblemProtocol):
+                connection.refuse(
+                    ShuttingDown("this process stops, and the request did not end in time; send it again")
+                )
+
+    stop = Stop(drain, settings.drain_seconds, cut, settings.stop_timeout)
+    web = Server(config, stop)
+    return web
+
+
+class ProblemProtocol(HttpToolsProtocol):
+    """One connection. The parser itself would read headers without end."""
+
+    _reading_head = False
+    _head_bytes = 0
+    _running: RequestResponseCycle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._tell_application()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        begun = self._reading_head
+        super().data_received(data)
+        if begun and self._reading_head and not self.transport.is_closing():
+            self._head_bytes += len(data)  # a header that has not ended yet, the parser keeps it to itself
+            if self._head_bytes > MOST_HEAD_BYTES:
+                self.refuse(_too_large())
+
+    def on_message_begin(self) -> None:
+        self._reading_head, self._head_bytes = True, 0
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + len(": \r\n"))
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._reading_head = False
+        super().on_headers_complete()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._head_bytes > MOST_HEAD_BYTES:
+            self.refuse(_too_large())
+        else:
+            self.refuse(MalformedRequest("the request is not HTTP/1.1: look at its first line, headers and chunks"))
+
+    def _count(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > MOST_HEAD_BYTES:
+            raise _too_large()  # the parser stops, and uvicorn calls send_400_response
+
+    def refuse(self, error: GatewayError) -> None:
+        """Answer with the problem, if the answer has not begun, and close."""
+        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+            identity = uuid.uuid4().hex
+            body = msgspec.json.encode(problem_of(error, identity))
+            headers = [
+                *self.server_state.default_headers,
+                (b"content-type", b"application/problem+json"),
+                (b"content-length", str(len(body)).encode()),
+                _raw(HEADER, identity),
+                *(_raw(name, value) for name, value in (SECURITY_HEADERS | error.headers).items()),
+                (b"connection", b"close"),
+            ]
+            lines = [name + b": " + value + b"\r\n" for name, value in headers]
+            self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+        self._tell_application()
+        self.transport.close()
+
+    def _tell_application(self) -> None:
+        """Nobody takes its answer any more. uvicorn tells the last request only, not one that others wait behind."""
+        for cycle in (self._running, self.cycle):
+            if cycle is not None and not cycle.response_complete:
+                cycle.disconnected = True
+                cycle.message_event.set()
+
+
+class TimedProtocol(ProblemProtocol):
+    """One connection. uvicorn itself would wait for headers and bodies without end, and for answers to be taken."""
+
+    header_seconds: ClassVar[float]
+    body_seconds: ClassVar[float]
+
+    _reading: asyncio.TimerHandle | None = None
+    _writing: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._read_within(self.header_seconds, self._no_headers)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._stop_reading_timer()
+        self.resume_writing()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self._reading is None and not self.transport.is_closing():
+            self._read_within(self.header_seconds, self._no_headers)  # empty lines count for the next request
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._reading is None:
+            self._read_within(self.header_seconds, self._no_headers)
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        self._read_within(self.body_seconds, self._no_body)
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        self._stop_reading_timer()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._writing = self.loop.call_later(self.body_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._writing is not None:
+            self._writing.cancel()
+            self._writing = None
+
+    def _read_within(self, seconds: float, otherwise: Callable[[], None]) -> None:
+        self._stop_reading_timer()
+        self._reading = self.loop.call_later(seconds, otherwise)
+
+    def _stop_reading_timer(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+
+    def _no_headers(self) -> None:
+        if self._reading_head:
+            self.refuse(RequestTimeout(f"the headers did not come within {self.header_seconds:g} s"))
+        else:
+            self.transport.close()  # nothing was asked, nothing is answered
+
+    def _no_body(self) -> None:
+        if self.pipeline:  # it is not read before the request ahead of it has its answer
+            self._read_within(self.body_seconds, self._no_body)
+        elif self.cycle.response_complete:
+            self.transport.close()
+        else:
+            self.refuse(RequestTimeout(f"the body did not come within {self.body_seconds:g} s"))
+
+
+def _timed(settings: Settings) -> type[TimedProtocol]:
+    class Protocol(TimedProtocol):
+        header_seconds = settings.header_timeout
+        body_seconds = settings.body_timeout
+
+    return Protocol
+
+
+def _raw(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode(), value.encode()
+
+
+def _too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(f"the request line and the headers have more than {MOST_HEAD_BYTES} bytes; send fewer")

@@ -1,0 +1,1 @@
+"""Triton as gateway and worker see it: its models, its answers, its shared memory."""

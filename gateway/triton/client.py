@@ -1,0 +1,209 @@
+"""The worker's Triton client: one inference at a time per thread, errors translated."""
+
+import threading
+import time
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
+from tritonclient.utils import InferenceServerException
+
+from gateway.errors import ModelUnavailable
+from gateway.triton.shared_memory import SharedMemory
+from gateway.triton.spec import (
+    CHANNEL_ARGUMENTS,
+    OUTAGE,
+    OUTPUT,
+    ModelSpec,
+    image_size,
+    image_tensor,
+    label_question,
+    read_spec,
+)
+
+_STATISTICS_SECONDS = 1.0
+
+# What Triton's scheduler says, as UNAVAILABLE, where default_queue_policy has a max_queue_size or a timeout:
+# `src/scheduler_utils.cc` (PriorityQueue, PolicyQueue) and `src/dynamic_batch_scheduler.cc` of triton core.
+_BUSY = ("Exceeds maximum queue size", "Request timeout expired")
+_REFUSED = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"})
+
+
+class TritonUnavailable(Exception):
+    """Triton cannot be reached or is not ready. It may come back: worth waiting for."""
+
+    retry_reason: ClassVar[str] = "triton_away"  # of gateway.telemetry.metrics.RETRY_REASONS
+
+
+class TritonBusy(TritonUnavailable):
+    """Triton is well, and has refused the request because its queue is full or the request waited too long there."""
+
+    retry_reason = "triton_busy"
+
+
+class TritonFailing(TritonUnavailable):
+    """Triton could not run the model, or has none of that name; it may be about to end. Worth some more tries."""
+
+
+class ModelChanged(TritonUnavailable):
+    """The model has been replaced by one that takes other images. Worth a try at once, from its new spec on."""
+
+    retry_reason = "model_changed"
+
+
+class Inference(NamedTuple):
+    """The answer to one image.
+
+    `rows` are the candidates, float32 (K, 6): x1, y1, x2, y2 in input pixels, score, class_id, best first. `spec` is of
+    the version that answered, a newer one when Triton has just taken it up. `parts_ms` are the means of Triton's own
+    queue and compute times per image over about the last second: Triton does not tell them for a single request.
+    """
+
+    rows: npt.NDArray[np.float32]
+    spec: ModelSpec
+    parts_ms: dict[str, float]
+
+
+class TritonClient:
+    """A blocking, thread-safe client; one per worker process. `timeout` is the longest wait for one call, seconds.
+
+    With `memory_key`, which opens the shared memory of a Triton on the same host, images go there through it.
+    """
+
+    def __init__(self, url: str, timeout: float, memory_key: str | None = None) -> None:
+        self._client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
+        self._memory = SharedMemory(self._client, url, memory_key)
+        self._timeout = timeout
+        self._specs: dict[tuple[str, str], ModelSpec] = {}
+        self._reading = threading.Lock()
+        self._statistics = Statistics(self._client)
+
+    def close(self) -> None:
+        self._memory.close()
+        self._client.close()
+
+    def spec(self, model: str, version: str = "") -> ModelSpec:
+        """The spec of a version, or of the one that Triton's version policy picks; asked once for each that answers.
+
+        Raises as `infer` does, and ModelMismatch when the served model is not one that `export` wrote.
+        """
+        if not self._reading.acquire(timeout=self._timeout):
+            raise TritonUnavailable("Triton does not answer what is asked of its model")
+        try:
+            if (model, version) not in self._specs:
+                self._specs[model, version] = self._read_spec(model, version)
+            return self._specs[model, version]
+        finally:
+            self._reading.release()
+
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+        """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
+
+        Raises TritonUnavailable in an outage, ModelChanged when `spec` is out of date and the image is of another
+        size than the model now takes, TritonFailing when the model does not run, ModelUnavailable when Triton refuses
+        the request.
+        """
+        try:
+            answer = self._answer(spec, image, version)
+        except InferenceServerException as error:
+            translated = self._translated(error, spec.name)
+            if isinstance(translated, ModelUnavailable):
+                self._current(spec, version)
+            raise translated from error
+        if answer.get_response().model_version != spec.version:
+            spec = self._current(spec, version)
+        return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
+
+    def _current(self, used: ModelSpec, version: str) -> ModelSpec:
+        """The spec read anew. Raises ModelChanged when it asks for another letterbox than `used`."""
+        if self._specs.get((used.name, version)) == used:
+            self._specs.pop((used.name, version), None)
+        spec = self.spec(used.name, version)
+        if spec.input != used.input:
+            raise ModelChanged(f"version {spec.version} of {used.name} is served now, for images of another size")
+        return spec
+
+    def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
+        region = None
+        try:
+            with self._memory.lent(max(3 * spec.imgsz**2, image.nbytes)) as region:
+                tensor = image_tensor(image) if region is None else region.tensor(image)
+                return self._ask(spec.name, tensor, version)
+        except InferenceServerException as error:
+            if region is None or error.status() in OUTAGE:
+                raise
+        return self._ask(spec.name, image_tensor(image), version)  # a Triton that was started anew knows no region
+
+    def _ask(self, model: str, tensor: InferInput, version: str) -> InferResult:
+        outputs = [InferRequestedOutput(OUTPUT)]
+        return self._client.infer(model, [tensor], version, outputs=outputs, client_timeout=self._timeout)
+
+    def _read_spec(self, model: str, version: str) -> ModelSpec:
+        try:
+            config = self._config(model, version)
+            try:
+                answer = self._ask_labels(model, version, config)
+            except InferenceServerException as error:
+                if error.status() not in _REFUSED or (newer := self._config(model, version)) == config:
+                    raise
+                answer = self._ask_labels(model, version, newer)  # the version has changed between the two questions
+            config = self._config(model, answer.get_response().model_version)
+        except InferenceServerException as error:
+            raise self._translated(error, model) from error
+        return read_spec(model, config, answer)
+
+    def _config(self, model: str, version: str) -> Any:
+        return self._client.get_model_config(model, version, client_timeout=self._timeout).config
+
+    def _ask_labels(self, model: str, version: str, config: Any) -> InferResult:
+        inputs, outputs = label_question(image_size(model, config))
+        return self._client.infer(model, inputs, version, outputs=outputs, client_timeout=self._timeout)
+
+    def _translated(self, error: InferenceServerException, model: str) -> Exception:
+        if any(words in error.message() for words in _BUSY):
+            return TritonBusy(f"Triton has too much to do for {model}: {error.message()}")
+        for key in [key for key in self._specs if key[0] == model]:
+            self._specs.pop(key, None)
+        if error.status() in OUTAGE:
+            return TritonUnavailable(f"Triton does not answer: {error.message()}")
+        if error.status() not in _REFUSED:
+            return TritonFailing(f"Triton cannot run {model}: {error.message()}")
+        return ModelUnavailable(f"Triton refused the inference of {model}: {error.message()}")
+
+
+class Statistics:
+    """Triton's queue and compute times per image, asked for at most once a second."""
+
+    def __init__(self, client: InferenceServerClient) -> None:
+        self._client = client
+        self._asking = threading.Lock()
+        self._asked_at: dict[tuple[str, str], float] = {}
+        self._sums: dict[tuple[str, str], tuple[int, int, int]] = {}
+        self._parts_ms: dict[tuple[str, str], dict[str, float]] = {}
+
+    def parts_ms(self, spec: ModelSpec) -> dict[str, float]:
+        """`triton_queue` and `triton_compute`, milliseconds; empty when Triton does not tell."""
+        key = spec.name, spec.version
+        if time.monotonic() - self._asked_at.get(key, float("-inf")) > _STATISTICS_SECONDS:
+            if self._asking.acquire(blocking=False):
+                try:
+                    self._ask(key)
+                finally:
+                    self._asking.release()
+        return self._parts_ms.get(key, {})
+
+    def _ask(self, key: tuple[str, str]) -> None:
+        self._asked_at[key] = time.monotonic()
+        try:
+            answer = self._client.get_inference_statistics(*key, client_timeout=_STATISTICS_SECONDS)
+        except InferenceServerException:
+            return  # the inference itself went well: an older figure, or none, will do
+        told = answer.model_stats[0].inference_stats
+        computed_ns = told.compute_input.ns + told.compute_infer.ns + told.compute_output.ns
+        sums = told.success.count, told.queue.ns, computed_ns
+        count, queue_ns, compute_ns = (new - old for new, old in zip(sums, self._sums.get(key, (0, 0, 0)), strict=True))
+        self._sums[key] = sums
+        if count > 0:
+            queue_ms, compute_ms = round(queue_ns / count / 1e6, 2), round(compute_ns / count / 1e6, 2)
+            self._parts_ms[key] = {"triton_queue": queue_ms, "triton_compute": compute_ms}

@@ -1,0 +1,1 @@
+"""Pictures: what their headers say, pixels, boxes. Arrays in, arrays out."""

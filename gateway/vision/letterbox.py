@@ -1,0 +1,68 @@
+"""Letterbox: scale into the model's input with the aspect ratio kept, pad with grey. As YOLOv5 does it.
+
+Source of the arithmetic: `utils/augmentations.py:letterbox` of ultralytics/yolov5 (scale up allowed, linear
+interpolation, grey 114, odd padding to the right and the bottom).
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.vision.opencv import cv2
+
+GREY = 114
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where the source image lies in the letterboxed input. Sizes are (height, width) in pixels.
+
+    `left` and `top` are half the whole padding, as YOLOv5's `scale_boxes` has it, not rounded to the pixel.
+    """
+
+    source_hw: tuple[int, int]
+    scale: float
+    left: float
+    top: float
+
+    def to_source(self, boxes_xyxy: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Map float32 (N, 4) boxes from input pixels to source pixels, clipped to the source image."""
+        height, width = self.source_hw
+        offset = np.array([self.left, self.top, self.left, self.top], np.float32)
+        limits = np.array([width, height, width, height], np.float32)
+        boxes: npt.NDArray[np.float32] = np.clip((boxes_xyxy - offset) / np.float32(self.scale), 0, limits)
+        return boxes
+
+
+def letterbox(
+    image: npt.NDArray[np.uint8],
+    *,
+    imgsz: int,
+    stride: int,
+    square: bool,
+    source_hw: tuple[int, int] | None = None,
+) -> tuple[npt.NDArray[np.uint8], Placement]:
+    """Fit an image into the model's input.
+
+    `image` is RGB uint8 (height, width, 3). The longer side becomes `imgsz`; the result is RGB uint8, (imgsz, imgsz, 3)
+    when `square`, otherwise padded by the least that makes both sides multiples of `stride`. `source_hw` is the
+    source's (height, width) in pixels where `image` is a reduced copy of it; the placement is the source's.
+    """
+    height, width = source_hw or image.shape[:2]
+    scale = min(imgsz / height, imgsz / width)
+    fitted_w, fitted_h = max(round(width * scale), 1), max(round(height * scale), 1)
+    if square:
+        input_h = input_w = imgsz
+    else:
+        input_h, input_w = -(-fitted_h // stride) * stride, -(-fitted_w // stride) * stride
+    left, top = round((input_w - fitted_w) / 2 - 0.1), round((input_h - fitted_h) / 2 - 0.1)
+
+    canvas = np.full((input_h, input_w, 3), GREY, np.uint8)
+    inside = canvas[top : top + fitted_h, left : left + fitted_w]
+    if (fitted_h, fitted_w) == image.shape[:2]:
+        inside[:] = image
+    else:
+        cv2.resize(image, (fitted_w, fitted_h), dst=inside, interpolation=cv2.INTER_LINEAR)
+    padding_w, padding_h = input_w - width * scale, input_h - height * scale
+    return canvas, Placement((height, width), scale, padding_w / 2, padding_h / 2)

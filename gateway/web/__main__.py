@@ -1,0 +1,7 @@
+"""`python -m gateway.web`."""
+
+import sys
+
+from gateway.web.app import main
+
+sys.exit(main())

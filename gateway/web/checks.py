@@ -1,0 +1,112 @@
+"""What each request is checked for before its handler sees it: host, origin, key, rate, owner of the task."""
+
+from urllib.parse import urlsplit
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.errors import (
+    CrossSite,
+    GatewayError,
+    RateLimited,
+    ServiceUnavailable,
+    ShuttingDown,
+    TaskNotFound,
+    Unauthorized,
+    UnknownHost,
+)
+from gateway.openapi.operation import Handler
+from gateway.security.api_keys import is_owner
+from gateway.security.rate_limit import client_of
+from gateway.server.headers import answer_headers
+from gateway.settings import Settings
+from gateway.web.responses import services_of
+
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+
+
+def guarded(handler: Handler) -> Handler:
+    """The handler, behind all checks."""
+
+    async def endpoint(request: Request) -> Response:
+        settings = services_of(request).settings
+        _check_host(request, settings)
+        _check_origin(request, settings)
+        await _check_client(request, settings)
+        _check_owner(request)
+        if request.method == "POST" and services_of(request).stopping.is_set():
+            raise ShuttingDown("this process stops and takes nothing more; send the request again")
+        return await handler(request)
+
+    return endpoint
+
+
+def refusals(method: str) -> tuple[type[GatewayError], ...]:
+    """The errors that come from here, for operations of this method."""
+    own = () if method in _SAFE else (CrossSite, ShuttingDown) if method == "POST" else (CrossSite,)
+    return (Unauthorized, UnknownHost, RateLimited, ServiceUnavailable, *own)
+
+
+def owner_of(request: Request) -> str:
+    """The name of the key that was given; empty where no keys are asked for."""
+    owner: str = getattr(request.state, "owner", "")
+    return owner
+
+
+def _check_host(request: Request, settings: Settings) -> None:
+    """A page of another site could otherwise reach this service through a name that it lets point here."""
+    allowed = settings.hosts
+    if "*" in allowed:
+        return
+    given = request.headers.get("host", "")
+    try:
+        name = urlsplit(f"//{given}").hostname or ""
+    except ValueError:
+        name = ""
+    if not any(name == each or (each.startswith("*.") and name.endswith(each[1:])) for each in allowed):
+        raise UnknownHost("this service has another host name; its operator lists those it has in TRUSTED_HOSTS")
+
+
+def _check_origin(request: Request, settings: Settings) -> None:
+    """Without keys any page in a browser on this machine could send requests; browsers say where they come from."""
+    origin = request.headers.get("origin")
+    if request.method in _SAFE or services_of(request).keys or origin in settings.origins or "*" in settings.origins:
+        return
+    site = request.headers.get("sec-fetch-site")
+    if site is None:
+        same = origin is None or origin.partition("://")[2] == request.headers.get("host", "")
+    else:
+        same = site in ("same-origin", "none")
+    if not same:
+        raise CrossSite("a page of another site sent this; the operator lists those that may in CORS_ORIGINS")
+
+
+async def _check_client(request: Request, settings: Settings) -> None:
+    services, rate = services_of(request), settings.rate_limit
+    client = f"address:{client_of(request.client.host)}" if request.client else "address:unknown"
+    if services.keys:
+        key = services.keys.find(_presented(request))
+        if key is None:
+            raise Unauthorized("give a key of this service as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
+        request.state.owner = key.name
+        client, rate = f"key:{key.name}", key.rate or rate
+    if rate:
+        standing = await services.limiter.ask(client, rate)
+        answer_headers(request.scope).update(standing.headers)
+        if standing.refusal:
+            raise standing.refusal
+
+
+def _presented(request: Request) -> str:
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    return credentials.strip() if scheme.lower() == "bearer" else request.headers.get("x-api-key", "")
+
+
+def _check_owner(request: Request) -> None:
+    """Where the id of a task or a batch is in the path: of another owner's nothing is told, not even that it exists."""
+    if not services_of(request).keys:
+        return
+    for name, what in (("task_id", "task"), ("batch_id", "batch")):
+        identity = request.path_params.get(name)
+        if identity is not None and not is_owner(owner_of(request), identity):
+            raise TaskNotFound.of(what, identity)

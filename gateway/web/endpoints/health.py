@@ -1,0 +1,46 @@
+"""The models, and whether the service is alive and ready."""
+
+from typing import Literal
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gateway.web.responses import JSON, services_of
+
+
+class Alive(msgspec.Struct):
+    """The process runs."""
+
+    status: Literal["alive"] = "alive"
+
+
+class Ready(msgspec.Struct):
+    """Whether requests can be served; `missing` names what cannot be reached, with the reason."""
+
+    status: Literal["ready", "not ready"]
+    missing: dict[str, str] | UnsetType = UNSET
+
+
+async def models(request: Request) -> Response:
+    """The models that Triton serves."""
+    services = services_of(request)
+    return JSON(await services.models.listing(services.settings.model))
+
+
+async def model(request: Request) -> Response:
+    """One model: versions, state, labels, input, batch limit."""
+    return JSON(await services_of(request).models.view(request.path_params["name"]))
+
+
+async def livez(request: Request) -> Response:
+    """Whether the process runs."""
+    return JSON(Alive())
+
+
+async def readyz(request: Request) -> Response:
+    """Whether Redis answers, the model is ready in Triton, and a worker is alive."""
+    services = services_of(request)
+    missing = await services.readiness.missing() if not services.stopping.is_set() else {"gateway": "it stops"}
+    return JSON(Ready("not ready", missing), 503) if missing else JSON(Ready("ready"))

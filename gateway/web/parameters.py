@@ -1,0 +1,150 @@
+"""What a client may choose per request: parsed, checked, and resolved against the model."""
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from gateway.errors import InvalidParameter
+from gateway.settings import Settings
+from gateway.triton.spec import ModelSpec
+from gateway.values import NotAllowed, checked
+from gateway.web.formats import Format
+
+LONGEST_WAIT_SECONDS = 60
+_LONGEST_ID = 18  # digits; Python itself refuses to read a number of some thousands
+_LONGEST_SHOWN = 100
+
+_Fraction = Annotated[float, Meta(ge=0, le=1)]
+_Count = Annotated[int, Meta(ge=1, le=1000)]
+_Seconds = Annotated[float, Meta(ge=0, le=LONGEST_WAIT_SECONDS)]
+_Wait = Annotated[_Seconds | None, Meta(description="seconds to wait for the result, from 0 to 60")]
+
+
+class Choices(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of `POST /predict`, from the query, from form fields or from a JSON body."""
+
+    model: Annotated[str, Meta(max_length=200, description="a model that Triton serves")] = ""
+    version: Annotated[
+        str,
+        Meta(
+            pattern="^[0-9]{0,18}$",
+            description="a version of the model",
+            extra={"give": "a version of the model: digits, in JSON a string of digits"},
+        ),
+    ] = ""
+    conf: Annotated[_Fraction | None, Meta(description="least score of a detection, from 0 to 1")] = None
+    iou: Annotated[_Fraction | None, Meta(description="overlap above which NMS suppresses, from 0 to 1")] = None
+    max_det: Annotated[_Count | None, Meta(description="most detections, from 1 to 1000")] = None
+    classes: Annotated[
+        str | list[str | int],
+        Meta(
+            description="labels or class ids: with commas between, or as a list",
+            extra={"give": "labels or class ids, with commas between or in JSON as a list"},
+        ),
+    ] = ""
+    agnostic_nms: Annotated[bool, Meta(description="true or false: boxes of different classes suppress too")] = False
+    annotate: Annotated[bool, Meta(description="true or false: draw the detections into a picture")] = False
+    priority: Annotated[Literal["normal", "high"], Meta(description="normal, or high: to the front")] = "normal"
+    wait: _Wait = None
+    callback_url: Annotated[str, Meta(max_length=2000, description="https address that is told the end")] = ""
+
+
+class ResultChoices(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of `GET /result/<task_id>`."""
+
+    wait: _Wait = None
+    format: Annotated[Format, Meta(description="the form of a result; what has none stays JSON")] = "json"
+
+
+class CameraChoices(msgspec.Struct, frozen=True, kw_only=True):
+    """The parameters of camera software."""
+
+    min_confidence: Annotated[_Fraction, Meta(description="least confidence of a prediction, from 0 to 1")] = 0.4
+
+
+PARAMETERS = frozenset({*Choices.__struct_fields__, *CameraChoices.__struct_fields__})
+_Parameters = TypeVar("_Parameters", Choices, ResultChoices, CameraChoices)
+
+
+class Given(NamedTuple):
+    """Values by name from one part of a request: text, or the `typed` values of a JSON object."""
+
+    values: Mapping[str, object]
+    typed: bool = False
+
+
+NOTHING = Given({})
+
+
+def joined(pairs: Iterable[tuple[str, str]]) -> Given:
+    """The pairs of a query or a form; the values of one that is given several times with commas between.
+
+    An empty value counts as not given.
+    """
+    values: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if value:
+            values.setdefault(name, []).append(value)
+    return Given({name: ",".join(several) for name, several in values.items()})
+
+
+def parse(kind: type[_Parameters], *parts: Given) -> _Parameters:
+    """The parameters of this kind; those of a later part count more. Other names are no concern of this service.
+
+    Raises InvalidParameter, which names the parameter and what is allowed.
+    """
+    found: dict[str, object] = {}
+    for part in parts:
+        given = {name: _whole(part.values[name]) for name in kind.__struct_fields__ if name in part.values}
+        given = {name: value for name, value in given.items() if value is not None}
+        try:
+            values = checked(given, kind, strict=part.typed)
+        except NotAllowed as error:
+            shown = _shown(part.values[error.name], part.typed)
+            raise InvalidParameter(f"{error.name}={shown}: give {error.allowed}") from error
+        found |= {name: getattr(values, name) for name in given}
+    return msgspec.convert(found, kind)
+
+
+def class_ids(choices: Choices, spec: ModelSpec) -> list[int] | None:
+    """The ids of the wanted classes; None means all. Raises InvalidParameter for a class that the model lacks."""
+    if not choices.classes:
+        return None
+    given = choices.classes.split(",") if isinstance(choices.classes, str) else choices.classes
+    by_label = {label.lower(): index for index, label in enumerate(spec.labels)}
+    ids = []
+    for name in (str(each).strip() for each in given):
+        if name.lower() in by_label:
+            ids.append(by_label[name.lower()])
+        elif name.isdecimal() and len(name) <= _LONGEST_ID and int(name) < len(spec.labels):
+            ids.append(int(name))
+        else:
+            known = ", ".join(spec.labels[:20]) + (", …" if len(spec.labels) > 20 else "")
+            raise InvalidParameter(f"classes={_shown(name)}: {spec.name} knows 0 to {len(spec.labels) - 1}: {known}")
+    return ids
+
+
+def with_defaults(choices: Choices, settings: Settings) -> tuple[str, float, float, int]:
+    """Model, confidence, IoU and most detections, with the settings where nothing was chosen."""
+    return (
+        choices.model or settings.model,
+        settings.confidence if choices.conf is None else choices.conf,
+        settings.iou if choices.iou is None else choices.iou,
+        settings.max_detections if choices.max_det is None else choices.max_det,
+    )
+
+
+def _whole(value: object) -> object:
+    """JSON has one kind of number: 3.0 is 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _shown(value: object, typed: bool = False) -> str:
+    """No longer than is needed to know it again."""
+    if isinstance(value, list | dict):
+        return "[…]" if isinstance(value, list) else "{…}"  # of any depth
+    text = json.dumps(value, ensure_ascii=False) if typed else str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,0 +1,69 @@
+"""What must be there before a request is worth sending: Redis, the model in Triton, a worker."""
+
+import asyncio
+import contextlib
+
+import redis.asyncio as aioredis
+from redis import RedisError
+from tritonclient.grpc.aio import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, is_fresh
+from gateway.settings import Settings
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.triton.loading import not_loaded
+from gateway.triton.spec import control_headers
+
+_ASK_SECONDS = 2.0
+_WATCH_SECONDS = 5.0
+
+
+class Readiness:
+    """Asks Redis and Triton afresh each time; each question is bounded in time."""
+
+    def __init__(self, redis: "aioredis.Redis", triton: InferenceServerClient, settings: Settings) -> None:
+        self._redis = redis
+        self._triton = triton
+        self._model = settings.model
+        self._worker_ttl = settings.worker_ttl
+        self._control = control_headers(settings.triton_key)
+
+    async def missing(self) -> dict[str, str]:
+        """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
+        redis_side, triton_side = await asyncio.gather(self._ask_redis(), self._ask_triton())
+        return redis_side | triton_side
+
+    async def _ask_redis(self) -> dict[str, str]:
+        try:
+            async with asyncio.timeout(_ASK_SECONDS):
+                workers = await self._redis.smembers(WORKERS_KEY)
+                async with self._redis.pipeline(transaction=False) as pipe:
+                    for key in workers:
+                        pipe.hget(key, HEARTBEAT)
+                    beats = await pipe.execute()
+        except (RedisError, TimeoutError) as error:
+            return {"redis": f"does not answer: {str(error) or 'time is up'}"}
+        if any(is_fresh(beat, self._worker_ttl) for beat in beats):
+            return {}
+        return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
+
+    async def _ask_triton(self) -> dict[str, str]:
+        try:
+            ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
+        except InferenceServerException as error:
+            return {"triton": f"does not answer: {error.message()}"}
+        return {} if ready else {"triton": await self._why_not_ready()}
+
+    async def _why_not_ready(self) -> str:
+        with contextlib.suppress(InferenceServerException):  # it may keep its index to itself
+            index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
+            if reason := not_loaded(index.models).get(self._model):
+                return f"the model {self._model} did not load: {reason}"
+        return f"the model {self._model} is not ready"
+
+
+async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:
+    """Keep the metric of what is there fresh; runs until cancelled."""
+    while True:
+        metrics.set_ready(await readiness.missing())
+        await asyncio.sleep(_WATCH_SECONDS)

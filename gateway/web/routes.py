@@ -1,0 +1,266 @@
+"""The table of operations, from which the routes and /openapi.json are made."""
+
+import functools
+from typing import Annotated, Any
+
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from gateway import errors
+from gateway.openapi import document, page
+from gateway.openapi.operation import (
+    BATCH_ID,
+    BINARY,
+    IDEMPOTENCY_KEY,
+    IMAGE_TYPES,
+    MODEL,
+    PREFER,
+    TASK_ID,
+    TEXT,
+    Answer,
+    Handler,
+    Operation,
+    Parameter,
+    as_json,
+    fields_of,
+)
+from gateway.task import BatchView, TaskView
+from gateway.triton.catalogue import ModelList, ModelView
+from gateway.web import examples
+from gateway.web.checks import guarded, refusals
+from gateway.web.endpoints import batches, deepstack, health, predict, tasks
+from gateway.web.endpoints.health import Alive, Ready
+from gateway.web.formats import CocoDataset
+from gateway.web.parameters import Choices, ResultChoices
+from gateway.web.responses import JSON
+
+
+async def description(request: Request) -> Response:
+    """This description of the API."""
+    return JSON(_document())
+
+
+async def reference(request: Request) -> Response:
+    """The same as a page to read and to try the API on."""
+    shown = page.page(_document(), document.error_classes(), str(request.base_url).rstrip("/"))
+    return HTMLResponse(shown, headers={"Content-Security-Policy": page.POLICY})
+
+
+@functools.cache
+def _document() -> dict[str, Any]:
+    return document.document(operations, refusals)
+
+
+_IMAGES = {"type": "array", "minItems": 1, "items": BINARY, "description": "one image, or several for a batch"}
+_BASE64 = {
+    "type": "string",
+    "format": "byte",
+    "contentEncoding": "base64",
+    "description": "the image in base64, as it is or as a data: URL",
+}
+_URL = Annotated[str, Meta(description="https address of the image, where the operator has switched that on")]
+_EVENT = {
+    "type": "object",
+    "required": ["event", "data"],
+    "properties": {
+        "event": {"const": "state"},
+        "data": {
+            "type": "string",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": "#/components/schemas/TaskView"},
+        },
+    },
+}
+_NOT_READY = Ready("not ready", {"worker": "no worker is alive; start one with `python -m gateway.worker`"})
+_OF_TASK = {"result": "task_id", "delete": "task_id", "events": "task_id", "picture": "task_id"}
+_UNSEEN = (errors.TaskNotFound, errors.ServiceUnavailable)
+
+operations = [
+    Operation(
+        method="POST",
+        path="/predict",
+        handler=predict.predict,
+        tag="Tasks",
+        parameters=(*fields_of(Choices), PREFER, IDEMPOTENCY_KEY),
+        body={
+            "multipart/form-data": (
+                Parameter("image", _IMAGES, "body", required="one of"),
+                Parameter("url", _URL, "body", required="one of"),
+                *fields_of(Choices, "body"),
+            ),
+            "application/json": (
+                Parameter("image", _BASE64, "body", required="one of"),
+                Parameter("url", _URL, "body", required="one of"),
+                *fields_of(Choices, "body"),
+            ),
+            **dict.fromkeys(IMAGE_TYPES),
+        },
+        answers=(
+            Answer(
+                200,
+                "Waited for, and ended: the task, or the batch when several images were sent.",
+                as_json((TaskView, BatchView)),
+                ("Content-Location?", "Location?", "Preference-Applied?", "Server-Timing?"),
+                _OF_TASK,
+                {"task": examples.SUCCESS},
+            ),
+            Answer(
+                202,
+                "Accepted: the task, or the batch when several images were sent.",
+                as_json((TaskView, BatchView)),
+                ("Location", "Preference-Applied?"),
+                _OF_TASK,
+                {"task": examples.PENDING, "batch": examples.BATCH},
+            ),
+        ),
+        errors=(
+            *(errors.BadMultipart, errors.NoImage, errors.BadJSON, errors.SwitchedOff, errors.TaskNotFound),
+            *(errors.ImageTooLarge, errors.TooManyImages, errors.UnsupportedImage, errors.InvalidParameter),
+            *(errors.IdempotencyConflict, errors.UrlNotAllowed, errors.FetchFailed),
+            *(errors.ModelMismatch, errors.ServiceUnavailable, errors.Overloaded),
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/result/{task_id}",
+        handler=tasks.result,
+        tag="Tasks",
+        parameters=(TASK_ID, *fields_of(ResultChoices), PREFER),
+        answers=(
+            Answer(
+                200,
+                "The task; once it has succeeded, its result in the asked-for form.",
+                {"application/json": (TaskView, CocoDataset), "text/plain": TEXT, "text/csv": TEXT},
+                ("Cache-Control", "Preference-Applied?", "Server-Timing?", "Content-Disposition?"),
+                examples={"succeeded": examples.SUCCESS},
+            ),
+        ),
+        errors=(*_UNSEEN, errors.InvalidParameter),
+    ),
+    Operation(
+        method="DELETE",
+        path="/result/{task_id}",
+        handler=tasks.delete,
+        tag="Tasks",
+        parameters=(TASK_ID,),
+        answers=(
+            Answer(
+                200, "Canceled before it began: its end.", as_json(TaskView), examples={"canceled": examples.CANCELED}
+            ),
+            Answer(204, "It had ended, and is forgotten."),
+        ),
+        errors=(*_UNSEEN, errors.TaskRunning),
+    ),
+    Operation(
+        method="GET",
+        path="/result/{task_id}/events",
+        handler=tasks.events,
+        tag="Tasks",
+        parameters=(TASK_ID,),
+        answers=(
+            Answer(
+                200,
+                "An event for each state of the task; comments between them keep the connection open.",
+                {"text/event-stream": _EVENT},
+                ("Cache-Control", "X-Accel-Buffering"),
+                examples={"started": examples.EVENT},
+            ),
+        ),
+        errors=_UNSEEN,
+    ),
+    Operation(
+        method="GET",
+        path="/result/{task_id}/image",
+        handler=tasks.picture,
+        tag="Tasks",
+        parameters=(TASK_ID,),
+        answers=(Answer(200, "The picture.", {"image/jpeg": BINARY, "image/png": BINARY}, ("Cache-Control", "Vary")),),
+        errors=(*_UNSEEN, errors.NoPicture, errors.NotAcceptable),
+    ),
+    Operation(
+        method="GET",
+        path="/batches/{batch_id}",
+        handler=batches.batch,
+        tag="Tasks",
+        parameters=(BATCH_ID,),
+        answers=(
+            Answer(200, "The batch.", as_json(BatchView), ("Cache-Control",), examples={"batch": examples.BATCH}),
+        ),
+        errors=_UNSEEN,
+    ),
+    Operation(
+        method="GET",
+        path="/models",
+        handler=health.models,
+        tag="Models",
+        answers=(Answer(200, "Those that are ready.", as_json(ModelList), examples={"models": examples.MODELS}),),
+        errors=(errors.ServiceUnavailable,),
+    ),
+    Operation(
+        method="GET",
+        path="/models/{name}",
+        handler=health.model,
+        tag="Models",
+        parameters=(MODEL,),
+        answers=(Answer(200, "The model.", as_json(ModelView), examples={"model": examples.MODEL}),),
+        errors=(errors.ModelNotFound, errors.InvalidParameter, errors.ModelMismatch, errors.ServiceUnavailable),
+    ),
+    *deepstack.operations,
+    Operation(
+        method="GET",
+        path="/livez",
+        handler=health.livez,
+        tag="Service",
+        public=True,
+        answers=(Answer(200, "It runs.", as_json(Alive), examples={"alive": Alive()}),),
+    ),
+    Operation(
+        method="GET",
+        path="/readyz",
+        handler=health.readyz,
+        tag="Service",
+        public=True,
+        answers=(
+            Answer(200, "All is ready.", as_json(Ready), examples={"ready": Ready("ready")}),
+            Answer(503, "Something is missing.", as_json(Ready), examples={"not ready": _NOT_READY}),
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/openapi.json",
+        handler=description,
+        tag="Service",
+        public=True,
+        answers=(Answer(200, "OpenAPI 3.1.", as_json({"type": "object"})),),
+    ),
+    Operation(
+        method="GET",
+        path="/docs",
+        handler=reference,
+        tag="Service",
+        public=True,
+        answers=(Answer(200, "A page.", {"text/html": TEXT}),),
+    ),
+]
+
+_STATIC = Mount("/static", StaticFiles(packages=[("gateway.openapi", "static")]), name="static")
+
+
+def routes() -> list[BaseRoute]:
+    """One route for each path, so that a wrong method is told all the right ones; and the files of the pages."""
+    by_path: dict[str, dict[str, Handler]] = {}
+    for operation in operations:
+        handler = operation.handler if operation.public else guarded(operation.handler)
+        by_path.setdefault(operation.path, {})[operation.method] = handler
+    made = [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    return [*made, _STATIC]
+
+
+def _dispatch(handlers: dict[str, Handler]) -> Handler:
+    async def endpoint(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return endpoint

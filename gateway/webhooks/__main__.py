@@ -1,0 +1,7 @@
+"""`python -m gateway.webhooks`."""
+
+import sys
+
+from gateway.webhooks.deliverer import main
+
+sys.exit(main())

@@ -1,0 +1,286 @@
+"""The worker process: `python -m gateway.worker`. Takes tasks from one RQ queue, a few at a time.
+
+RQ keeps the books (registries, retries, worker records), so that whatever dies is found and its task run again; the
+loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs two:
+
+1. claim           the next task is taken and begun, its execution registered, job and image read: one script
+2. finish          result stored, image and job removed, the end published: one script
+
+With nothing in the queue a third comes before them: BLMOVE waits, and leaves the id in RQ's intermediate queue.
+
+A worker that dies is noticed when its executions' heartbeats stop (`worker_ttl`), an id lost after BLMOVE when two
+rounds of maintenance have seen it. When Redis dies, what was worked out is held until it answers again.
+"""
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from types import FrameType
+from typing import TypeVar
+
+import redis
+from rq import SimpleWorker
+from rq.exceptions import AbandonedJobError
+from rq.job import Job
+from rq.registry import clean_registries
+from rq.serializers import JSONSerializer
+from rq.utils import now
+from rq.worker_registration import clean_worker_registry, register
+
+from gateway.allocator import give_back_large_blocks
+from gateway.errors import GatewayError, InternalError, WorkerLost
+from gateway.queue.claims import Claim, TaskQueue
+from gateway.queue.keys import failure, request_of
+from gateway.queue.maintenance import Maintenance
+from gateway.settings import Settings, SettingsError, load
+from gateway.task import DetectionResult, Problem, TaskView
+from gateway.telemetry import exporter, logs
+from gateway.triton.client import TritonClient
+from gateway.worker.isolation import Room
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import GivenBack, Processor
+
+_T = TypeVar("_T")
+
+log = logging.getLogger("gateway.worker")
+
+_DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
+_RECONNECT_SECONDS = 1
+_HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
+_AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)  # the last one: loading, full, read-only
+
+
+class TaskWorker(SimpleWorker):
+    """An RQ worker that runs `settings.worker_tasks` tasks at a time in threads and survives Redis restarts."""
+
+    def __init__(
+        self,
+        queue: TaskQueue,
+        processor: Processor,
+        settings: Settings,
+        metrics_port: exporter.WorkerPort | None = None,
+    ) -> None:
+        super().__init__(
+            [queue.rq],  # one queue: RQ recovers a lost dequeue only then
+            connection=queue.connection,
+            serializer=JSONSerializer,
+            exception_handlers=[self._store_failure],
+            worker_ttl=settings.worker_ttl,  # by its own RQ would wait for a Redis that hangs for 415 s
+            maintenance_interval=settings.worker_ttl * 3 // 4,
+        )
+        self._ttl_seconds = settings.worker_ttl
+        self._tasks = queue
+        self._maintenance = Maintenance(queue)
+        self.processor = processor
+        self._metrics = processor.metrics
+        self._metrics_port = metrics_port
+        self._limit_seconds = settings.task_timeout
+        self._metrics.slots.set(settings.worker_tasks)
+        self._threads = settings.worker_tasks
+        self._room = Room()
+        self._ended = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name="heartbeat")
+
+    def run(self, *, burst: bool = False) -> None:
+        """Take tasks until stopped, or with `burst` until the queue is empty; running tasks end first."""
+        self._hold(self.register_birth)
+        self._heart.start()
+        try:
+            with ThreadPoolExecutor(self._threads, thread_name_prefix="task") as pool:
+                for ended in [pool.submit(self._work, burst) for _ in range(self._threads)]:
+                    ended.result()
+        finally:
+            self._ended.set()
+            self._heart.join()
+            try:
+                self.register_death()  # type: ignore[no-untyped-call]
+            except redis.RedisError as error:
+                log.warning("the worker's record is left to expire, Redis does not answer: %s", error)
+
+    def stop(self, signum: int = 0, frame: FrameType | None = None) -> None:
+        """Take no more tasks, let the running ones end. A signal handler."""
+        log.info("worker %s stops, %d tasks still run", self.name, len(self.executions))
+        self.processor.stopping.set()
+
+    def _work(self, burst: bool) -> None:
+        """One task after the other; each of the worker's threads does."""
+        try:
+            while not self.processor.stopping.is_set():
+                self._room.wait_until_shared()
+                claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
+                if claim is not None:
+                    self._run(claim)
+                elif burst:
+                    break
+        except BaseException:
+            self.stop()  # a defect of the loop itself: the others end too, and the process with it
+            raise
+
+    def _claim(self, seconds: float) -> Claim | None:
+        try:
+            return self._tasks.claim(seconds, self.name)
+        except redis.RedisError as error:
+            log.warning("Redis does not answer, trying again: %s", error)
+            self.processor.stopping.wait(_RECONNECT_SECONDS)
+            return None
+
+    def _run(self, claim: Claim) -> None:
+        self.executions[claim.execution.id] = claim.execution
+        self._metrics.running.inc()
+        try:
+            with self._room.entered(alone=claim.was_lost) as may_run:
+                if may_run:
+                    self._perform(claim)
+                else:
+                    self._hold(lambda: self._tasks.give_back(claim))
+        except redis.RedisError as error:
+            # Its heartbeat stops with it: whoever does the maintenance starts the task again.
+            log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
+        finally:
+            self.executions.pop(claim.execution.id, None)
+            self._metrics.running.dec()
+
+    def _perform(self, claim: Claim) -> None:
+        with logs.about(task=claim.task_id, request=""):
+            try:
+                logs.request_id.set(claim.request.request_id)
+                log.debug("task %s begins", claim.task_id)
+                view, pictures = self.processor.process(claim)
+                if self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures)):
+                    self._note(view)
+            except GivenBack:
+                self._hold(lambda: self._tasks.give_back(claim))
+            except redis.RedisError:
+                raise
+            except Exception as error:  # a defect: RQ counts the try, and ends the task after the last one
+                self._fail(claim, error)
+
+    def _fail(self, claim: Claim, error: Exception) -> None:
+        job = self._tasks.rq.fetch_job(claim.task_id)
+        if job is None:
+            log.exception("a defect under a task that has ended in the meantime")
+            return
+        self.handle_exception(job, type(error), error, error.__traceback__)
+        self.handle_job_failure(job, self._tasks.rq, exc_string=repr(error), execution=claim.execution)
+
+    def _hold(self, save: Callable[[], _T]) -> _T:
+        """Do it once Redis answers, so that its restart costs no work. Raises redis.RedisError when it does not."""
+        begun = time.monotonic()
+        while True:
+            try:
+                return save()
+            except _AWAY as error:
+                most = _HOLD_STOPPING_SECONDS if self.processor.stopping.is_set() else _HOLD_SECONDS
+                if time.monotonic() - begun > most:
+                    raise
+                log.warning("Redis does not answer, trying again: %s", error)
+            time.sleep(_RECONNECT_SECONDS)
+
+    def _store_failure(self, job: Job, *exc_info: object) -> bool:
+        """RQ's exception handler, called for a defect and for a task whose worker died."""
+        died = exc_info[0] is AbandonedJobError
+        if job.should_retry:
+            self._metrics.retries.labels("worker_died" if died else "defect").inc()
+        else:
+            error: GatewayError = InternalError("a defect of this service, met on every try; the worker's log has more")
+            if died:
+                error = WorkerLost("the worker died under this task on every try; send the image again")
+            request = request_of(job.data)
+            view = failure(job.id, error, request)
+            if self._tasks.finish(view, request):
+                self._note(view)
+        return True
+
+    def _note(self, view: TaskView) -> None:
+        """Count and log the end of a task."""
+        if isinstance(view.result, DetectionResult):
+            self._metrics.succeeded(view.result.timings_ms, len(view.result.detections))
+            log.info("succeeded", extra=view.result.timings_ms)
+        elif isinstance(view.error, Problem):
+            self._metrics.failed(view.error.code)
+            log.info("failed: %s", view.error.detail, extra={"code": view.error.code})
+
+    def _beat(self) -> None:
+        """Keep the records of this worker and its executions fresh; do the maintenance."""
+        fresh_at = time.monotonic()
+        try:
+            while not self._ended.wait(self._ttl_seconds / 4):
+                if self._metrics_port is not None:
+                    self._metrics_port.try_to_serve()
+                try:
+                    self._keep_fresh()
+                    late, fresh_at = time.monotonic() - fresh_at > self._ttl_seconds / 2, time.monotonic()
+                    if not late and self._maintenance_is_due():  # else the others may be late too, and not dead
+                        self.clean_registries()
+                except redis.RedisError as error:
+                    log.warning("heartbeat not written: %s", error)
+        finally:
+            if not self._ended.is_set():
+                log.critical("the heartbeat has stopped by a defect; this worker ends before it is taken for dead")
+                os._exit(1)
+
+    def _maintenance_is_due(self) -> bool:
+        return self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds)
+
+    def clean_registries(self) -> None:
+        """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""
+        if self._maintenance.lead(0.7 * self._ttl_seconds):
+            clean_registries(self._tasks.rq, self._exc_handlers)
+            clean_worker_registry(self._tasks.rq)
+            self._maintenance.rescue_lost(self._ttl_seconds / 2)
+            self._maintenance.close_vanished()
+        self.last_cleaned_at = now()  # type: ignore[assignment]
+
+    def _keep_fresh(self) -> None:
+        running = list(self.executions.values())
+        if self.processor.longest_try() > self._limit_seconds:
+            log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)
+            os._exit(1)
+        with self.connection.pipeline() as pipe:
+            self.last_heartbeat = now()
+            pipe.hset(self.key, mapping=self.serialize())  # whole: Redis may have come back without it
+            pipe.expire(self.key, self._ttl_seconds)
+            register(self, pipe)
+            for execution in running:
+                execution.heartbeat(self._tasks.rq.started_job_registry, self._ttl_seconds, pipe)
+            pipe.execute()
+        self._metrics.heartbeat.set_to_current_time()
+
+
+def connect(settings: Settings) -> "redis.Redis":
+    """Wait for Redis, for as long as it takes."""
+    connection = redis.Redis.from_url(settings.redis_url, socket_timeout=10)
+    while True:
+        try:
+            connection.ping()
+            return connection
+        except redis.RedisError as error:
+            log.warning("waiting for Redis at %s: %s", settings.redis_url.rpartition("@")[2], error)
+            time.sleep(_RECONNECT_SECONDS)
+
+
+def main() -> int:
+    try:
+        settings = load()
+    except SettingsError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 2
+    logs.configure(settings.log_level, settings.log_format, "worker")
+    give_back_large_blocks(4)  # most photographs stay below, as files and as the pixels that are decoded of them
+    metrics_port = exporter.WorkerPort(settings)
+    metrics_port.try_to_serve()
+    inferer = TritonClient(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
+    processor = Processor(Pipeline(inferer, settings), settings, metrics_port.metrics)
+    worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings, metrics_port)
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(signum, worker.stop)
+    try:
+        worker.run()
+    finally:
+        inferer.close()
+    return 0

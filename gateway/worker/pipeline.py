@@ -1,0 +1,100 @@
+"""Encoded bytes → DetectionResult. The only place where the steps meet; each step is timed."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gateway.queue.records import TaskRequest
+from gateway.settings import Settings
+from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
+from gateway.triton.client import Inference
+from gateway.triton.spec import ModelSpec
+from gateway.vision.decode import decode, reduction, upright_hw
+from gateway.vision.header import probe
+from gateway.vision.letterbox import letterbox
+from gateway.vision.nms import nms
+
+
+class Inferer(Protocol):
+    """What the pipeline needs of Triton; `gateway.triton.client.TritonClient` is the real one."""
+
+    def spec(self, model: str, version: str = "") -> ModelSpec: ...
+
+    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference: ...
+
+
+class Timings(dict[str, float]):
+    """Milliseconds per step, in the order of the steps."""
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self[name] = round((time.perf_counter() - begun) * 1e3, 2)
+
+
+class Pipeline:
+    """Detects objects in one image at a time."""
+
+    def __init__(self, inferer: Inferer, settings: Settings) -> None:
+        self._inferer = inferer
+        self._settings = settings
+
+    def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
+        """Detect the objects in an encoded image; returns the result and, if `annotate` asks for it, the decoded image.
+
+        `timings_ms` of the result has the steps decode, letterbox, triton and nms, and Triton's own means; boxes are in
+        pixels of the upright source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
+        """
+        limits, timings = self._settings, Timings()
+        header = probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
+        spec = self._inferer.spec(request.model, request.version)
+        reduced = 1 if request.annotate else reduction(header, spec.imgsz)
+        with timings.step("decode"):
+            image = decode(data, reduced)
+        source_hw = upright_hw(header, image, reduced)
+        with timings.step("letterbox"):
+            letterboxed, placement = letterbox(
+                image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square, source_hw=source_hw
+            )
+        kept = image if request.annotate else None
+        del image  # a worker waits for Triton with several at a time
+        with timings.step("triton"):
+            candidates, spec, parts_ms = self._inferer.infer(spec, letterboxed, request.version)
+        timings |= parts_ms
+        with timings.step("nms"):
+            rows = nms(
+                candidates,
+                confidence=request.confidence,
+                iou=request.iou,
+                max_detections=request.max_detections,
+                classes=None if request.classes is None else frozenset(request.classes),
+                agnostic=request.agnostic_nms,
+            )
+            boxes_xyxy_source = placement.to_source(rows[:, :4])
+        height, width = source_hw
+        result = DetectionResult(
+            model=ServedModel(spec.name, spec.version),
+            image=ImageSize(width, height),
+            detections=_detections(boxes_xyxy_source, rows[:, 4], rows[:, 5].astype(int), spec.labels),
+            timings_ms=timings,
+        )
+        return result, kept
+
+
+def _detections(
+    boxes_xyxy: npt.NDArray[np.float32],
+    scores: npt.NDArray[np.float32],
+    class_ids: npt.NDArray[np.int_],
+    labels: tuple[str, ...],
+) -> list[Detection]:
+    return [
+        Detection(labels[class_id], class_id, round(score, 4), Box(*(round(side, 2) for side in box)))
+        for box, score, class_id in zip(boxes_xyxy.tolist(), scores.tolist(), class_ids.tolist(), strict=True)
+    ]
