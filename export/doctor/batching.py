@@ -28,6 +28,14 @@ def batch_dimension(model: Model, trial: Trial, host: Host) -> Finding | None:
         if len(shape) == 4 and shape[0] < 0:
             return Finding(level="info", title=title, what=f"free in {text(shape)}, but the model did not answer")
         held = f"fixed at {shape[0]}" if len(shape) == 4 else "none"
+        if model.is_ours:  # the exporter frees what can be freed
+            return Finding(
+                level="note",
+                title=title,
+                what=f"{held}: the file that it was exported from takes one image at a time",
+                why=why,
+                change=f"`{EXPORT}` from the .pt, or from an .onnx that was written with --dynamic.",
+            )
         return Finding(
             level="wrong",
             title=title,
@@ -45,6 +53,8 @@ def batching(model: Model, trial: Trial, host: Host) -> Finding | None:
         return Finding(level="info", title=title, what="an ensemble: its steps batch, look at those")
     if model.scheduler:
         return Finding(level="info", title=title, what=f"left to {model.scheduler}")
+    if most == 0 and model.is_ours:
+        return None
     if most == 0:
         return Finding(
             level="wrong" if model.image else "note",

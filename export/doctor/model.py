@@ -59,6 +59,11 @@ class Model:
         return GPU in self.instances
 
     @property
+    def is_ours(self) -> bool:
+        """Whether `make export-model` wrote it, by the names of its tensors."""
+        return {tensor.name for tensor in (*self.inputs, *self.outputs)} == {"images", "detections"}
+
+    @property
     def image(self) -> Tensor | None:
         """The input that takes pictures: three dimensions beside the batch, of which one is the channels."""
         return next((tensor for tensor in self.inputs if len(self.picture(tensor)) == 3), None)

@@ -148,9 +148,8 @@ def labels(model: Model, trial: Trial, host: Host) -> Finding | None:
         return Finding(level="ok", title="labels", what=told)
     if model.image is None:
         return None
-    ours = {tensor.name for tensor in (*model.inputs, *model.outputs)} == {"images", "detections"}
     return Finding(
-        level="wrong" if ours or file else "note",
+        level="wrong" if model.is_ours or file else "note",
         title="labels",
         what=f"{file} is empty" if file else "none: no output has a label_filename",
         why="The gateway refuses a model without class names.",

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from typing import Any
 
 # What the servers and libraries say → what to do. Their sources: `src/model_config_utils.cc` of Triton's core,
-# `src/loader.cc` of its tensorrt_backend, ONNX Runtime's `tensorrt_execution_provider.cc`.
+# `src/loader.cc` of its tensorrt_backend, `src/onnxruntime.cc` of its onnxruntime_backend, ONNX Runtime's
+# `tensorrt_execution_provider.cc`.
 REMEDIES = (
     (
         "KIND_GPU but no GPUs are available",
@@ -19,6 +20,10 @@ REMEDIES = (
         "could not deserialize engine from cache",
         "that file was cut short, by a full volume, or is of another TensorRT: delete it and start Triton again, which "
         "builds the engine anew",
+    ),
+    (
+        "but the model configuration specifies",
+        "config.pbtxt and the model's file do not fit together: export it again",
     ),
     (
         "has no associated shape profiles",
@@ -46,4 +51,4 @@ def with_remedy(reason: str) -> str:
 def reason_line(reason: str) -> str:
     """One line of what Triton says; a Python backend's exception has its name before it and its place behind it."""
     words = reason.partition("\n\nAt:\n")[0].replace("Internal: TritonModelException: ", "")
-    return " ".join(words.split()) or "Triton gives no reason, its log has more"
+    return " ".join(words.split()).rstrip("; ") or "Triton gives no reason, its log has more"

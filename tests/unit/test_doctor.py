@@ -51,6 +51,20 @@ def test_of_a_well_served_model_everything_is_ok(model: Model) -> None:
     assert {finding.level for finding in examine(model, WELL, HERE)} == {"ok"}
 
 
+def test_of_a_model_that_takes_one_image_at_a_time_the_batch_is_a_note() -> None:
+    alone = replace(
+        ON_CPU,
+        max_batch_size=0,
+        batching=None,
+        inputs=(replace(IMAGES, shape=(1, 640, 640, 3)),),
+        outputs=(replace(DETECTIONS, shape=(1, 1000, 6)),),
+    )
+    trial = replace(WELL, pair_tried=False, load=None)
+    batch, *others = [finding for finding in examine(alone, trial, HERE) if finding.level != "ok"]
+    assert (batch.level, batch.title, others) == ("note", "batch dimension", [])
+    assert "--dynamic" in batch.change and "max_batch_size" not in batch.change
+
+
 @pytest.mark.parametrize(
     ("instances", "threads", "cores", "level"),
     [

@@ -33,7 +33,7 @@ def test_models_that_are_served_or_were_not_asked_for_are_left_out() -> None:
     ("reason", "line"),
     [
         ("Internal: TritonModelException: bad shape\n\nAt:\n  /a/model.py(77): check\n", "bad shape"),
-        ("Invalid argument:\n two  lines", "Invalid argument: two lines"),
+        ("Invalid argument:\n two  lines;\n", "Invalid argument: two lines"),
     ],
 )
 def test_a_reason_is_one_line(reason: str, line: str) -> None:
@@ -55,8 +55,12 @@ def test_a_reason_is_one_line(reason: str, line: str) -> None:
             "export it again on this host",
         ),
         ("onnx runtime error 11: TensorRT EP could not deserialize engine from cache: /tmp/a_sm90.engine", "delete it"),
+        (
+            "the model expects 3 dimensions (…) but the model configuration specifies 3 dimensions (…)",
+            "export it again",
+        ),
     ],
-    ids=["no GPU", "another GPU", "another TensorRT", "a cut engine"],
+    ids=["no GPU", "another GPU", "another TensorRT", "a cut engine", "a model of before"],
 )
 def test_what_to_do_is_said(reason: str, remedy: str) -> None:
     told = not_loaded([entry("m", "1", "UNAVAILABLE", reason)])["m"]
