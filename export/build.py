@@ -43,7 +43,7 @@ def publish(source: Source, options: Options, report: Report) -> int:
         findings = verified(source.candidates, staged, serving, report)
         findings["export"] = told(serving, source.path)
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
-        number = staged.publish()
+        number = staged.publish(after=known_version(options.name))
     report(f"published {options.repository / options.name} version {number}")
     take_up(options.name, number, options.device, report)
     for removed in repository.prune(options.repository / options.name, options.keep):
@@ -98,6 +98,15 @@ def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving,
             report(f"Triton: not asked, it is no server for this model ({refusal})")
         except triton.NotAsked:
             report(f"Triton: not asked, the one at {server.url} runs without --model-control-mode=explicit")
+
+
+def known_version(name: str) -> int:
+    """The highest version that a running Triton knows, 0 where there is none.
+
+    A number is not used twice, even where the model's folder was removed: workers know a version's labels by it.
+    """
+    with triton.running() as server:
+        return server.newest_version(name) if server is not None else 0
 
 
 def take_up(name: str, version: int, device: Device, report: Report) -> None:

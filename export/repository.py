@@ -31,9 +31,9 @@ class Staged:
     def version(self) -> Path:
         return self.folder / "version"
 
-    def publish(self) -> int:
-        """Make it the model's next version by renames; returns the version's number."""
-        number = max(_numbered(self.model), default=0) + 1
+    def publish(self, after: int = 0) -> int:
+        """Make it the model's next version by renames, a later one than `after`; returns the version's number."""
+        number = max(*_numbered(self.model), after, 0) + 1
         with told_as_error(self.model):
             self.version.rename(self.model / str(number))
             for file in sorted(self.folder.iterdir()):

@@ -78,6 +78,14 @@ class Triton:
         with contextlib.suppress(InferenceServerException):
             self._client.unload_model(trial, headers=self._control, client_timeout=CALL_S)
 
+    def newest_version(self, name: str) -> int:
+        """The highest version that it has or had of a model; 0 where it knows none, or keeps that to itself."""
+        try:
+            index = self._client.get_model_repository_index(headers=self._control, client_timeout=CALL_S).models
+        except InferenceServerException:
+            return 0
+        return max((int(entry.version) for entry in index if entry.name == name and entry.version), default=0)
+
     def take_up(self, name: str, version: int, device: Device) -> str | None:
         """Load the newest version; requests that are under way end on the old one. Returns what went wrong, or None."""
         try:

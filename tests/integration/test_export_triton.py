@@ -116,6 +116,16 @@ def test_a_new_model_is_served_at_once(server: Triton, repository: Path, tmp_pat
     assert served_versions(server.url, "fresh") == ["1"]
 
 
+def test_a_number_is_not_used_again_when_the_folder_was_removed(
+    server: Triton, repository: Path, tmp_path: Path
+) -> None:
+    first = build.publish(small(tmp_path), options(repository, "removed"), lambda line: None)
+    shutil.rmtree(repository / "removed")
+    second = build.publish(small(tmp_path), options(repository, "removed"), lambda line: None)
+    assert (first, second) == (1, 2)
+    assert served_versions(server.url, "removed") == ["2"]
+
+
 def test_another_repository_is_told_and_does_no_harm(server: Triton, repository: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     build.publish(small(repository), options(tmp_path, "elsewhere"), lines.append)
