@@ -77,14 +77,14 @@ export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
 	@$(EXPORT)
 
 doctor: .venv/.ready ## say whether what is believed of the running Triton is true
-	@$(PY) -m export.doctor $(call given,MODEL,model)
+	@$(PY) -m doctor $(call given,MODEL,model)
 
 gpu-check: setup ## on a host with a GPU and Docker: export, verify and measure every way to serve (an hour; DATA=dir)
 	@$(PY) -m benchmarks.gpu $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,DATA,data) \
 	  $(call given,WORKERS,workers) $(ARGS)
 
 evaluate: .venv/.ready ## mAP of the served model over DATA=dir, beside PyTorch's
-	@$(PY) -m export.evaluate --data '$(DATA)' $(call given,MODEL,model) $(call given,WEIGHTS,weights)
+	@$(PY) -m evaluation --data '$(DATA)' $(call given,MODEL,model) $(call given,WEIGHTS,weights)
 
 $(ONNX): $(WEIGHTS) | .venv/.ready
 	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')

@@ -1,5 +1,5 @@
 # Triton for GPU: NVIDIA's image, which is 15 to 20 GB. An engine must be built by the TensorRT that serves it:
-# `make export-model FORMAT=tensorrt` uses the same image (export/tensorrt.py).
+# `make export-model FORMAT=tensorrt` uses the same image (export/graph/engine.py).
 ARG IMAGE=nvcr.io/nvidia/tritonserver:25.08-py3
 FROM ${IMAGE}
 COPY docker/triton-gpu.sh /usr/local/bin/serve

@@ -18,9 +18,9 @@ def main() -> int:
             print("\n".join(repository.describe(options.repository)) or f"{options.repository} holds no model")
         else:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine PyTorch's waiting threads spin
-            from export import build  # torch takes seconds to import: a wrong option is told before
+            from export import publish  # torch takes seconds to import: a wrong option is told before
 
-            build.export(options, _report)
+            publish.export(options, _report)
     except ExportError as error:
         print(f"export: {error}", file=sys.stderr)
         return NO_WEIGHTS if isinstance(error, NoWeightsError) else 1

@@ -15,9 +15,9 @@ from google.protobuf import json_format  # type: ignore[import-untyped]
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput
 from tritonclient.utils import InferenceServerException
 
+from export.address import AddressError, Place, find
 from export.config import Device
 from export.declared import parse
-from export.doctor.place import AddressError, Place, find
 from export.errors import ExportError
 from gateway.triton.loading import reason_line, with_remedy
 from gateway.triton.spec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers

@@ -8,8 +8,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from export import layers
-from export.onnx import trace
+from export.graph.onnx_writer import trace
+from export.sources import layers
 
 # The tests run beside servers, and PyTorch's waiting threads would spin.
 torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def save(network: layers.Network, path: Path, names: dict[str, tuple[str, str]],
             data = source.read(entry)
             if entry.filename.endswith("data.pkl"):
                 for name, (module, theirs) in names.items():
-                    data = data.replace(f"cexport.layers\n{name}\n".encode(), f"c{module}\n{theirs}\n".encode())
+                    data = data.replace(f"cexport.sources.layers\n{name}\n".encode(), f"c{module}\n{theirs}\n".encode())
             target.writestr(entry.filename, data)
     own.unlink()
     return path

@@ -24,13 +24,16 @@ from benchmarks import pictures
 from benchmarks.gpu import host, report, service, triton
 from benchmarks.gpu.host import ROOT, CannotCheck
 from benchmarks.gpu.report import Report, Row
-from export import build, evaluate, tensorrt, verify, weights
+from evaluation import evaluate
+from evaluation.dataset import DatasetError, read
+from export import publish, verify
 from export.config import Precision
-from export.dataset import DatasetError, read
 from export.errors import ExportError
-from export.opening import open_source
+from export.graph import engine
 from export.options import Options
-from export.source import Source
+from export.sources import checkpoint
+from export.sources.open import open_source
+from export.sources.source import Source
 from export.triton import Candidate
 from gateway.triton.client import TritonClient
 from gateway.triton.spec import CHANNEL_ARGUMENTS
@@ -64,7 +67,7 @@ class Check:
         self._processes = max(1, min(8, found.host.cores // 2))
 
     def run(self) -> None:
-        source = open_source(weights.find(self._arguments.model, self._arguments.weights or None, say))
+        source = open_source(checkpoint.find(self._arguments.model, self._arguments.weights or None, say))
         engines: dict[str, float] = {}
         for way in WAYS:
             for precision in PRECISIONS:
@@ -89,9 +92,9 @@ class Check:
         say(f"{what}: exporting")
         options = replace(way.options, precision=precision, model=model, name=model, repository=repository)
         begun = time.monotonic()
-        version = build.publish(source, options, lambda line: say(f"  {line}"))
+        version = publish.publish(source, options, lambda line: say(f"  {line}"))
         row.export_seconds = time.monotonic() - begun
-        serving = build.serving_of(options, source, lambda line: None)
+        serving = publish.serving_of(options, source, lambda line: None)
         if serving.format == "tensorrt":
             row.trtexec_rate = trtexec(repository / model / str(version), serving.max_batch, serving.imgsz)
         say(f"{what}: first start")
@@ -138,7 +141,7 @@ def trtexec(folder: Path, batch: int, size: int) -> float:
     """Images a second by TensorRT's own tool, with copies to the GPU and back. Raises CannotCheck."""
     said = host.run(
         *("docker", "run", "--rm", "--gpus", "all", "--network", "none", "--volume", f"{folder.resolve()}:/engine:ro"),
-        *(os.environ.get("TRITON_IMAGE") or tensorrt.IMAGE, tensorrt.TRTEXEC, "--loadEngine=/engine/model.plan"),
+        *(os.environ.get("TRITON_IMAGE") or engine.IMAGE, engine.TRTEXEC, "--loadEngine=/engine/model.plan"),
         *(f"--shapes=images:{batch}x{size}x{size}x3", "--duration=10"),
     )
     found = re.search(r"Throughput: ([\d.]+) qps", said)
@@ -149,7 +152,7 @@ def trtexec(folder: Path, batch: int, size: int) -> float:
 
 def doctor(server: triton.Server, model: str) -> str:
     """The last line of doctor's report; what it finds wrong is printed."""
-    command = [sys.executable, "-m", "export.doctor", "--url", server.url, "--metrics-url", server.metrics_url]
+    command = [sys.executable, "-m", "doctor", "--url", server.url, "--metrics-url", server.metrics_url]
     done = subprocess.run([*command, "--model", model], cwd=ROOT, capture_output=True, text=True)
     lines = (done.stdout + done.stderr).strip().splitlines() or ["it said nothing"]
     if done.returncode:

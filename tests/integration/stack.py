@@ -54,7 +54,7 @@ class Stack:
 def exported(weights: Path, name: str) -> Path:
     """A model repository with that checkpoint, exported anew only if the checkpoint or the exporter has changed."""
     key = hashlib.sha256(weights.read_bytes())
-    for source in sorted((ROOT / "export").glob("*.py")):
+    for source in sorted((ROOT / "export").rglob("*.py")):
         key.update(source.read_bytes())
     repository = CACHE / f"{name}-{key.hexdigest()[:16]}"
     if not repository.is_dir():

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from export.doctor.__main__ import main
+from doctor.__main__ import main
 from tests.integration import tiny
 from tests.integration.stack import Triton, running_triton
 

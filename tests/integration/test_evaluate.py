@@ -12,7 +12,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from export.evaluate import main
+from evaluation.evaluate import main
 from local import triton
 from tests.data import train_shapes
 from tests.pictures import encoded

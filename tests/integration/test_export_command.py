@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from export.config import Serving
-from export.graph import Deployed
-from export.onnx import write
-from export.onnxruntime import Deployed as Written
-from export.tensorrt import command
-from export.weights import load
+from export.graph.deployed import Deployed
+from export.graph.engine import command
+from export.graph.onnx_writer import write
+from export.graph.session import Deployed as Written
+from export.sources.checkpoint import load
 from gateway.vision.decode import decode
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms

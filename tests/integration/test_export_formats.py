@@ -10,17 +10,18 @@ import onnx
 import pytest
 import torch
 
-from export import build, declared, weights
+from export import declared, publish
 from export.config import Serving
 from export.declared import parse
 from export.errors import ExportError, VerificationError
-from export.graph import Deployed
-from export.layers import AnchorHead
-from export.onnx import write
-from export.onnxruntime import Deployed as Written
-from export.opening import open_source
+from export.graph.deployed import Deployed
+from export.graph.onnx_writer import write
+from export.graph.session import Deployed as Written
 from export.options import Options
-from export.source import Source
+from export.sources import checkpoint
+from export.sources.layers import AnchorHead
+from export.sources.open import open_source
+from export.sources.source import Source
 from tests import export_models as models
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
@@ -59,7 +60,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 def test_every_source_exports_and_verifies(tmp_path: Path, kind: str, square: bool, imgsz: int, batch: int) -> None:
     source = open_source(SOURCES[kind](tmp_path))
     asked = options(tmp_path, square=square, imgsz=imgsz, batch=batch)
-    assert build.publish(source, asked, lambda line: None) == 1
+    assert publish.publish(source, asked, lambda line: None) == 1
     model = tmp_path / "repository" / "m"
     told = json.loads((model / "1" / "verify.json").read_text())["answers"]["ONNX Runtime"]
     assert told["matched"] >= 10 and told["unmatched"] == 0
@@ -80,7 +81,7 @@ def test_a_fixed_batch_is_freed(tmp_path: Path, layout: str, batch: int) -> None
     )
     source = open_source(models.save_onnx(table, tmp_path / "fixed.onnx", size=320, batch=batch))
     assert (source.fixed_size, source.one_image) == (320, False)
-    build.publish(source, options(tmp_path), lambda line: None)
+    publish.publish(source, options(tmp_path), lambda line: None)
     rows = Written(tmp_path / "repository/m/1/model.onnx").batch(np.zeros((3, 320, 320, 3), np.uint8))
     assert rows.shape == (3, 1000, 6)
 
@@ -93,7 +94,7 @@ def fixed_batch(folder: Path, batch: int) -> Path:
 def test_a_batch_that_cannot_be_freed_stands_in_dims(tmp_path: Path) -> None:
     source = open_source(fixed_batch(tmp_path, 1))
     assert source.one_image
-    build.publish(source, options(tmp_path), lambda line: None)
+    publish.publish(source, options(tmp_path), lambda line: None)
     model = tmp_path / "repository" / "m"
     config = parse((model / "config.pbtxt").read_text())
     assert (config.max_batch_size, config.HasField("dynamic_batching")) == (0, False)
@@ -121,7 +122,7 @@ def test_small_inputs_are_filled_up_with_zero_rows(tmp_path: Path) -> None:
 
 
 def test_half_precision_is_written_and_verified(tmp_path: Path) -> None:
-    build.publish(open_source(SHAPES), options(tmp_path, precision="fp16", imgsz=320), lambda line: None)
+    publish.publish(open_source(SHAPES), options(tmp_path, precision="fp16", imgsz=320), lambda line: None)
     file = tmp_path / "repository/m/1/model.onnx"
     assert shapes(file)[1] == (-1, 1000, 6)
     kinds = {entry.data_type for entry in onnx.load(str(file)).graph.initializer}
@@ -130,7 +131,7 @@ def test_half_precision_is_written_and_verified(tmp_path: Path) -> None:
 
 def swapped_channels(source: Source) -> Callable[[Path, Serving], None]:
     def damaged(path: Path, serving: Serving) -> None:
-        network = weights.load(source.path).network
+        network = checkpoint.load(source.path).network
         first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
         first.weight = torch.nn.Parameter(first.weight.flip(1), requires_grad=False)
         write(Deployed(network), path, imgsz=serving.imgsz, square=serving.square)
@@ -140,7 +141,7 @@ def swapped_channels(source: Source) -> Callable[[Path, Serving], None]:
 
 def wrong_anchors(source: Source) -> Callable[[Path, Serving], None]:
     def damaged(path: Path, serving: Serving) -> None:
-        network = weights.load(source.path).network
+        network = checkpoint.load(source.path).network
         assert isinstance(network.head, AnchorHead)
         network.head.anchors *= 1.1
         write(Deployed(network), path, imgsz=serving.imgsz, square=serving.square)
@@ -154,10 +155,10 @@ def test_a_damaged_export_is_refused_and_nothing_is_published(
 ) -> None:
     source = open_source(models.save(models.anchored(), tmp_path / "m.pt", models.ORIGINAL))
     asked = options(tmp_path, imgsz=320)
-    build.publish(source, asked, lambda line: None)
+    publish.publish(source, asked, lambda line: None)
     before = tree(tmp_path)
     with pytest.raises(VerificationError, match="nothing was published") as told:
-        build.publish(dataclasses.replace(source, write=damage(source)), asked, lambda line: None)
+        publish.publish(dataclasses.replace(source, write=damage(source)), asked, lambda line: None)
     assert "\n" not in str(told.value)
     assert tree(tmp_path) == before
 
@@ -178,7 +179,7 @@ def free_output(source: Source) -> Callable[[Path, Serving], None]:
 def test_what_the_real_backend_would_refuse_is_not_published(tmp_path: Path) -> None:
     source = open_source(SHAPES)
     with pytest.raises(ExportError, match=r"would refuse the model: .* \(shape \[-1,-1,-1\]\).*; nothing was"):
-        build.publish(dataclasses.replace(source, write=free_output(source)), options(tmp_path), lambda line: None)
+        publish.publish(dataclasses.replace(source, write=free_output(source)), options(tmp_path), lambda line: None)
     assert not (tmp_path / "repository").exists()
 
 
@@ -193,13 +194,13 @@ def test_what_the_real_backend_would_refuse_is_not_published(tmp_path: Path) -> 
 def test_what_does_not_fit_the_source_is_told(tmp_path: Path, given: dict[str, object], said: str) -> None:
     source = open_source(models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=None))
     with pytest.raises(ExportError, match=said):
-        build.publish(source, options(tmp_path, **given), lambda line: None)
+        publish.publish(source, options(tmp_path, **given), lambda line: None)
 
 
 def test_a_file_of_fixed_size_has_no_other(tmp_path: Path) -> None:
     source = open_source(models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=320))
     with pytest.raises(ExportError, match="was written for 320"):
-        build.publish(source, options(tmp_path, imgsz=640), lambda line: None)
+        publish.publish(source, options(tmp_path, imgsz=640), lambda line: None)
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,11 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from export import build, triton
+from export import publish, triton
 from export.errors import ExportError
-from export.opening import open_source
 from export.options import Options
-from export.source import Source
+from export.sources.open import open_source
+from export.sources.source import Source
 from gateway.triton.loading import not_loaded
 from tests import export_models as models
 from tests.integration.stack import Triton, running_triton
@@ -30,7 +30,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TRITON_URL", "127.0.0.1:9")
         environment.setenv("YOLO_SHARED", str(folder))
-        build.publish(small(folder), options(folder), lambda line: None)
+        publish.publish(small(folder), options(folder), lambda line: None)
     return folder
 
 
@@ -93,7 +93,7 @@ class Load:
 
 def test_versions_are_swapped_under_load_without_a_failed_request(server: Triton, repository: Path) -> None:
     with Load(server.url, "small") as load:
-        published = [build.publish(small(repository), options(repository), lambda line: None) for _ in range(2)]
+        published = [publish.publish(small(repository), options(repository), lambda line: None) for _ in range(2)]
         end = time.monotonic() + 30
         while str(published[-1]) not in load.versions and time.monotonic() < end:
             time.sleep(0.01)
@@ -104,7 +104,7 @@ def test_versions_are_swapped_under_load_without_a_failed_request(server: Triton
 
 def test_triton_has_judged_the_model_before_it_is_published(server: Triton, repository: Path) -> None:
     lines: list[str] = []
-    number = build.publish(small(repository), options(repository), lines.append)
+    number = publish.publish(small(repository), options(repository), lines.append)
     answers = json.loads((repository / "small" / str(number) / "verify.json").read_text())["answers"]
     assert answers["Triton"]["matched"] == answers["ONNX Runtime"]["matched"] > 0
     assert lines[-1].startswith("removed") and any(f"serves version {number}" in line for line in lines)
@@ -112,23 +112,23 @@ def test_triton_has_judged_the_model_before_it_is_published(server: Triton, repo
 
 
 def test_a_new_model_is_served_at_once(server: Triton, repository: Path, tmp_path: Path) -> None:
-    build.publish(small(tmp_path), options(repository, "fresh"), lambda line: None)
+    publish.publish(small(tmp_path), options(repository, "fresh"), lambda line: None)
     assert served_versions(server.url, "fresh") == ["1"]
 
 
 def test_a_number_is_not_used_again_when_the_folder_was_removed(
     server: Triton, repository: Path, tmp_path: Path
 ) -> None:
-    first = build.publish(small(tmp_path), options(repository, "removed"), lambda line: None)
+    first = publish.publish(small(tmp_path), options(repository, "removed"), lambda line: None)
     shutil.rmtree(repository / "removed")
-    second = build.publish(small(tmp_path), options(repository, "removed"), lambda line: None)
+    second = publish.publish(small(tmp_path), options(repository, "removed"), lambda line: None)
     assert (first, second) == (1, 2)
     assert served_versions(server.url, "removed") == ["2"]
 
 
 def test_another_repository_is_told_and_does_no_harm(server: Triton, repository: Path, tmp_path: Path) -> None:
     lines: list[str] = []
-    build.publish(small(repository), options(tmp_path, "elsewhere"), lines.append)
+    publish.publish(small(repository), options(tmp_path, "elsewhere"), lines.append)
     assert "did not take it up" in lines[-1]
     assert (tmp_path / "elsewhere" / "1" / "model.onnx").is_file()
 
@@ -136,7 +136,7 @@ def test_another_repository_is_told_and_does_no_harm(server: Triton, repository:
 def test_what_the_named_triton_refuses_is_not_published(repository: Path, tmp_path: Path) -> None:
     for_gpu = Options(name="g", repository=tmp_path / "repository", imgsz=320, device="gpu", batch=1)
     with pytest.raises(ExportError, match=r"refuses the model.*KIND_GPU") as told:
-        build.publish(small(repository), for_gpu, lambda line: None)
+        publish.publish(small(repository), for_gpu, lambda line: None)
     assert "\n" not in str(told.value)
     assert not (tmp_path / "repository").exists()
     assert candidates(os.environ["TRITON_URL"]) == []
@@ -148,7 +148,7 @@ def test_nothing_is_left_of_a_candidate_whose_load_took_too_long(
     before = served_versions(server.url, "small")
     monkeypatch.setitem(triton.LOAD_S, "cpu", 0.01)
     with pytest.raises(ExportError, match="Deadline Exceeded"):
-        build.publish(small(repository), options(repository), lambda line: None)
+        publish.publish(small(repository), options(repository), lambda line: None)
     end = time.monotonic() + 30
     while candidates(server.url) and time.monotonic() < end:
         time.sleep(0.1)
@@ -163,7 +163,7 @@ def test_a_triton_that_loads_nothing_on_request_does_not_stop_an_export(
     lines: list[str] = []
     with running_triton(place, tmp_path, without=("--model-control-mode", "--load-model")) as polling:
         monkeypatch.setenv("TRITON_URL", polling.url)
-        version = build.publish(small(tmp_path), options(place), lines.append)
+        version = publish.publish(small(tmp_path), options(place), lines.append)
     assert (place / "small" / str(version) / "model.onnx").is_file()
     assert sum("--model-control-mode=explicit" in line for line in lines) == 2
 

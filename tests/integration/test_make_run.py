@@ -18,7 +18,7 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from export.doctor.place import find
+from export.address import find
 from gateway.triton.spec import RESTRICTED, control_headers
 from local.ports import free_ports
 from tests.integration import tiny
@@ -231,7 +231,7 @@ def test_another_model_that_does_not_load_is_said_and_the_rest_is_served(tmp_pat
     with local(tmp_path, tmp_path / "models", "tiny") as run:
         run.ready_line()
         assert "The model other did not load, the others are served: " in run.said()
-        command = [sys.executable, "-m", "export.doctor"]
+        command = [sys.executable, "-m", "doctor"]
         settings = os.environ | {"RUN_DIR": str(run.run_dir)}
         doctor = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60)
         told = doctor.stdout.partition("\nother\n")[2]

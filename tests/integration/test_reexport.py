@@ -10,10 +10,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from export import build
-from export.opening import open_source
+from export import publish
 from export.options import Options
-from export.source import Source
+from export.sources.open import open_source
+from export.sources.source import Source
 from tests import export_models as models
 from tests.integration.stack import Stack, running_stack, running_triton
 from tests.pictures import encoded
@@ -50,7 +50,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TRITON_URL", "127.0.0.1:9")
         environment.setenv("YOLO_SHARED", str(folder))
-        build.publish(small(folder), options(folder, imgsz=320), lambda line: None)
+        publish.publish(small(folder), options(folder, imgsz=320), lambda line: None)
     return folder
 
 
@@ -104,9 +104,9 @@ def test_no_task_fails_whatever_the_new_version_takes(stack: Stack, repository: 
     with Load(stack.base_url) as load:
         load.wait_for(1)
         for shape in SHAPES:
-            load.wait_for(build.publish(small(repository), options(repository, **shape), lambda line: None))
-        load.wait_for(build.publish(one_image(tmp_path), options(repository), lambda line: None))
-        last = build.publish(small(repository), options(repository, imgsz=320), lambda line: None)
+            load.wait_for(publish.publish(small(repository), options(repository, **shape), lambda line: None))
+        load.wait_for(publish.publish(one_image(tmp_path), options(repository), lambda line: None))
+        last = publish.publish(small(repository), options(repository, imgsz=320), lambda line: None)
         load.wait_for(last)
     assert load.failed == []
     assert sorted(load.versions) == [str(version) for version in range(1, last + 1)]

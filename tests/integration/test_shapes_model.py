@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from export.dataset import read
-from export.reference import candidates
-from export.scoring import Truth, score
-from export.weights import Checkpoint, load
+from evaluation.dataset import read
+from evaluation.scoring import Truth, score
+from export.sources.checkpoint import Checkpoint, load
+from export.sources.reference import candidates
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
 from tests.data import train_shapes

@@ -11,8 +11,8 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from export.doctor import triton as doctor
-from export.doctor.place import find
+from doctor import triton as doctor
+from export.address import find
 from export.triton import running
 from gateway.triton.spec import RESTRICTED, control_headers
 from local import triton as local_triton

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from export import tensorrt
 from export.config import Serving
+from export.graph import engine
 from gateway.settings import load, rows
 
 ROOT = Path(__file__).parents[2]
@@ -102,9 +102,9 @@ def test_memory_is_shared_between_workers_and_triton_only(services: dict[str, An
 
 def test_engines_are_built_by_the_image_that_serves_them() -> None:
     dockerfile = (ROOT / "docker" / "triton-gpu.Dockerfile").read_text()
-    assert f"ARG IMAGE={tensorrt.IMAGE}\n" in dockerfile
+    assert f"ARG IMAGE={engine.IMAGE}\n" in dockerfile
     args = composed("docker-compose.gpu.yml")["services"]["triton"]["build"]["args"]
-    assert args == {"IMAGE": f"${{TRITON_IMAGE:-{tensorrt.IMAGE}}}"}
+    assert args == {"IMAGE": f"${{TRITON_IMAGE:-{engine.IMAGE}}}"}
 
 
 def test_on_a_gpu_enough_images_are_on_their_way_to_fill_batches(services: dict[str, Any]) -> None:

@@ -12,13 +12,14 @@ import pytest
 from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2, service_pb2
 
-from export.doctor import published, report
-from export.doctor.__main__ import main
-from export.doctor.checks import examine
-from export.doctor.findings import Finding, amount
-from export.doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
-from export.doctor.place import AddressError, Place, find, is_here, running_here
-from export.doctor.triton import described
+from doctor import published, report
+from doctor.__main__ import main
+from doctor.checks import examine
+from doctor.findings import Finding, amount
+from doctor.host import is_here
+from doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
+from doctor.triton import described
+from export.address import AddressError, Place, find, running_here
 from tests.integration import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -303,7 +304,7 @@ def test_a_wrong_command_line_is_told_in_one_line(arguments: list[str], capsys: 
 
 
 def test_doctor_needs_no_torch() -> None:
-    code = "import sys, export.doctor.__main__; print(sorted({'torch', 'onnxruntime', 'cv2'} & set(sys.modules)))"
+    code = "import sys, doctor.__main__; print(sorted({'torch', 'onnxruntime', 'cv2'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

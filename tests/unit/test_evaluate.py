@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from export.dataset import DatasetError, read
-from export.evaluate import evaluate, main, table, verdict
-from export.scoring import Scores, Truth, score
+from evaluation.dataset import DatasetError, read
+from evaluation.evaluate import evaluate, main, table, verdict
+from evaluation.scoring import Scores, Truth, score
 from tests.fakes import SPEC
 from tests.pictures import encoded
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from export import reference, weights
 from export.errors import ExportError
+from export.sources import checkpoint, reference
 from tests import export_models as models
 
 SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
@@ -20,28 +20,28 @@ def image() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
 
 def test_an_original_checkpoint_loads(tmp_path: Path) -> None:
     path = models.save(models.anchored(), tmp_path / "a.pt", models.ORIGINAL)
-    found = weights.load(path)
+    found = checkpoint.load(path)
     assert (found.stride, found.labels) == (32, ("disc", "box", "tri angle"))
     expected = reference.candidates(models.anchored().half().float(), image())
     np.testing.assert_array_equal(reference.candidates(found.network, image()), expected)
 
 
 def test_a_checkpoint_of_ultralytics_loads(tmp_path: Path) -> None:
-    found = weights.load(models.save(models.anchor_free(), tmp_path / "a.pt", models.ULTRALYTICS))
+    found = checkpoint.load(models.save(models.anchor_free(), tmp_path / "a.pt", models.ULTRALYTICS))
     assert (found.stride, found.labels) == (32, ("disc", "box", "tri angle"))
     assert reference.candidates(found.network, image()).shape == (8 * 12 + 4 * 6 + 2 * 3, 6)
 
 
 def test_the_largest_stride_of_a_p6_model_is_64(tmp_path: Path) -> None:
     path = models.save(models.anchored((8, 16, 32, 64)), tmp_path / "a.pt", models.ORIGINAL)
-    assert weights.load(path).stride == 64
+    assert checkpoint.load(path).stride == 64
 
 
 def test_the_average_of_the_weights_is_preferred(tmp_path: Path) -> None:
     average = models.anchored()
     average.names = {0: "a", 1: "b", 2: "c"}
     path = models.save(models.anchored(), tmp_path / "a.pt", models.ORIGINAL, ema=average.half())
-    assert weights.load(path).labels == ("a", "b", "c")
+    assert checkpoint.load(path).labels == ("a", "b", "c")
 
 
 def test_what_training_leaves_in_a_checkpoint_does_no_harm(tmp_path: Path) -> None:
@@ -53,11 +53,11 @@ def test_what_training_leaves_in_a_checkpoint_does_no_harm(tmp_path: Path) -> No
         fitness=np.float64(0.5),
         opt={"save_dir": Path("runs/train")},
     )
-    assert len(weights.load(path).labels) == 3
+    assert len(checkpoint.load(path).labels) == 3
 
 
 def test_the_shapes_model_loads() -> None:
-    assert weights.load(SHAPES).stride == 32
+    assert checkpoint.load(SHAPES).stride == 32
 
 
 class Evil:
@@ -72,7 +72,7 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(
     monkeypatch.chdir(tmp_path)
     torch.save({"model": Evil()}, "evil.pt", _use_new_zipfile_serialization=not legacy)
     with pytest.raises(ExportError, match=r"evil.pt is refused: it needs posix.mkdir"):
-        weights.load(Path("evil.pt"))
+        checkpoint.load(Path("evil.pt"))
     assert not Path("harm").exists()
 
 
@@ -80,7 +80,7 @@ def test_another_family_is_refused_with_the_class_named(tmp_path: Path) -> None:
     names = {**models.ULTRALYTICS, "Conv": ("ultralytics.nn.modules.block", "C2f")}
     path = models.save(models.anchor_free(), tmp_path / "yolov8n.pt", names)
     with pytest.raises(ExportError, match=r"refused: it needs ultralytics.nn.modules.block.C2f, which is no part"):
-        weights.load(path)
+        checkpoint.load(path)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tmp_path: Path, conten
     path = tmp_path / "a.pt"
     path.write_bytes(content)
     with pytest.raises(ExportError, match=said) as told:
-        weights.load(path)
+        checkpoint.load(path)
     assert "\n" not in str(told.value)
 
 
@@ -104,7 +104,7 @@ def test_a_zip_without_weights_is_told_in_one_line(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("readme.txt", "no weights")
     with pytest.raises(ExportError, match="no PyTorch checkpoint"):
-        weights.load(tmp_path / "a.pt")
+        checkpoint.load(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_a_zip_without_weights_is_told_in_one_line(tmp_path: Path) -> None:
 def test_a_checkpoint_without_a_model_is_told_in_one_line(tmp_path: Path, content: object, said: str) -> None:
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(ExportError, match=said):
-        weights.load(tmp_path / "a.pt")
+        checkpoint.load(tmp_path / "a.pt")
 
 
 @pytest.mark.parametrize("names", [None, [], ["only one"], {0: "a", 1: "b", 2: " "}], ids=str)
@@ -126,13 +126,13 @@ def test_classes_without_names_are_refused(tmp_path: Path, names: object) -> Non
     network = models.anchored()
     network.names = names
     with pytest.raises(ExportError, match="of 3 classes"):
-        weights.load(models.save(network, tmp_path / "a.pt", models.ORIGINAL))
+        checkpoint.load(models.save(network, tmp_path / "a.pt", models.ORIGINAL))
 
 
 def test_a_name_of_two_lines_stays_one_label(tmp_path: Path) -> None:
     network = models.anchored()
     network.names = ["two\nlines", "b", "c"]
-    assert weights.load(models.save(network, tmp_path / "a.pt", models.ORIGINAL)).labels[0] == "two lines"
+    assert checkpoint.load(models.save(network, tmp_path / "a.pt", models.ORIGINAL)).labels[0] == "two lines"
 
 
 def test_weights_are_looked_for_here_then_in_the_shared_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,18 +142,18 @@ def test_weights_are_looked_for_here_then_in_the_shared_folder(tmp_path: Path, m
     for path in (shared, own):
         path.parent.mkdir(parents=True)
     shared.touch()
-    assert weights.find("yolov5n", None, print) == shared
+    assert checkpoint.find("yolov5n", None, print) == shared
     own.touch()
-    assert weights.find("yolov5n", None, print) == own
+    assert checkpoint.find("yolov5n", None, print) == own
 
 
 def test_a_model_that_is_nowhere_is_told_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("YOLO_SHARED", str(tmp_path))
     with pytest.raises(ExportError, match=r"put helmets.pt into weights/, give WEIGHTS="):
-        weights.find("helmets", None, print)
+        checkpoint.find("helmets", None, print)
     with pytest.raises(ExportError, match=r"there is no file nowhere.pt"):
-        weights.find("yolov5n", "nowhere.pt", print)
+        checkpoint.find("yolov5n", "nowhere.pt", print)
 
 
 def test_without_weights_and_network_the_three_ways_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,6 +161,6 @@ def test_without_weights_and_network_the_three_ways_are_told(tmp_path: Path, mon
     monkeypatch.setenv("YOLO_SHARED", str(tmp_path))
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nobody listens there
     with pytest.raises(ExportError, match=r"connect to the network.*into weights/; or give WEIGHTS=") as told:
-        weights.find("yolov5s", None, print)
+        checkpoint.find("yolov5s", None, print)
     assert "\n" not in str(told.value)
     assert list(tmp_path.iterdir()) == []

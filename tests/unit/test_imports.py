@@ -115,3 +115,27 @@ def test_opencv_is_set_up_before_it_is_loaded_whatever_comes_first() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "True"
+
+
+# The tools around the gateway, and which of the others each may import.
+TOOLS = {
+    "export": {"gateway"},
+    "doctor": {"gateway", "export"},
+    "evaluation": {"gateway", "export"},
+    "local": {"gateway"},
+}
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_tool_imports_what_it_may(tool: str) -> None:
+    root = GATEWAY.parent
+    folders = {path.parent.name for path in root.glob("*/__init__.py")}
+    for module in (root / tool).rglob("*.py"):
+        first = {name.split(".")[0] for name in imported(module)}
+        assert (first & folders) - TOOLS[tool] - {tool} == set(), module
+
+
+def test_doctor_needs_no_torch() -> None:
+    code = "import sys, doctor.__main__; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=GATEWAY.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -1,7 +1,7 @@
 """Batches: can they form, may they form, do they form? Pure functions."""
 
-from export.doctor.findings import EXPORT, Finding, shortened, text
-from export.doctor.model import Host, Load, Model, Trial
+from doctor.findings import EXPORT, Finding, shortened, text
+from doctor.model import Host, Load, Model, Trial
 
 LONG_DELAY_MS = 100.0
 SHORT_DELAY_US = 100

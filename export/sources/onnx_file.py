@@ -13,12 +13,12 @@ import numpy.typing as npt
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from export import onnx_wrap
 from export.errors import ExportError
-from export.onnx_wrap import Layout, Signature
-from export.onnxruntime import Session
-from export.source import Source
-from export.weights import label_names
+from export.graph import around_onnx
+from export.graph.around_onnx import Layout, Signature
+from export.graph.session import Session
+from export.sources.checkpoint import label_names
+from export.sources.source import Source
 
 Rows = npt.NDArray[np.float32]
 
@@ -46,7 +46,7 @@ def load(path: Path) -> Source:
         labels=labels,
         stride=stride,
         candidates=lambda image: _candidates(raw(image), layout),
-        write=lambda target, serving: onnx_wrap.write(model, signature, layout, target, serving),
+        write=lambda target, serving: around_onnx.write(model, signature, layout, target, serving),
         fixed_size=signature.size,
         one_image=not free,
         fixed_precision="fp16" if signature.half else "fp32",

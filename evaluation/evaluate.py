@@ -1,4 +1,4 @@
-"""`python -m export.evaluate --data DIR`: mAP of a served model over a YOLO-format data set, beside PyTorch's.
+"""`python -m evaluation --data DIR`: mAP of a served model over a YOLO-format data set, beside PyTorch's.
 
 The served half asks Triton, with the gateway's own decoding, letterbox and NMS around it; the PyTorch half puts the
 checkpoint in Triton's place. Both count what YOLOv5's own validation counts: confidence 0.001, NMS at IoU 0.6, at most
@@ -18,10 +18,10 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm  # type: ignore[import-untyped]
 
-from export.dataset import Dataset, DatasetError, LabelledImage, read
-from export.doctor.place import AddressError, find
+from evaluation.dataset import Dataset, DatasetError, LabelledImage, read
+from evaluation.scoring import Scores, Truth, score
+from export.address import AddressError, find
 from export.errors import ExportError
-from export.scoring import Scores, Truth, score
 from gateway.errors import GatewayError, InvalidImage
 from gateway.settings import SettingsError, load
 from gateway.triton.client import TritonClient, TritonUnavailable
@@ -98,15 +98,16 @@ def served(client: TritonClient, spec: ModelSpec) -> Model:
 def pytorch(given: str, spec: ModelSpec) -> Model:
     """The checkpoint itself in float32, without the deployed graph. Raises ExportError when there is none that fits."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's waiting threads would spin beside Triton's
-    from export import reference, weights  # torch: seconds to import, and absent where only the served half is wanted
+    # torch: seconds to import, and absent where only the served half is wanted
+    from export.sources import checkpoint, reference
 
-    checkpoint = weights.load(weights.find(spec.name, given or None, _say))
-    if checkpoint.labels != spec.labels:
+    loaded = checkpoint.load(checkpoint.find(spec.name, given or None, _say))
+    if loaded.labels != spec.labels:
         raise ExportError(
-            f"{checkpoint.path} and the served {spec.name} have different classes; "
+            f"{loaded.path} and the served {spec.name} have different classes; "
             "give the checkpoint that it was exported from with WEIGHTS="
         )
-    return lambda letterboxed: reference.candidates(checkpoint.network, letterboxed)
+    return lambda letterboxed: reference.candidates(loaded.network, letterboxed)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -127,12 +128,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ExportError(f"{message}; `python -m export.evaluate --help` lists the options")
+        raise ExportError(f"{message}; `python -m evaluation --help` lists the options")
 
 
 def _parser() -> argparse.ArgumentParser:
     """An empty value means "not given", so that make can pass every option."""
-    parser = _Parser("python -m export.evaluate", description=__doc__.splitlines()[0] if __doc__ else None)
+    parser = _Parser("python -m evaluation", description=__doc__.splitlines()[0] if __doc__ else None)
     add = parser.add_argument
     add("--data", metavar="DIR", default="", help="folder of images with YOLO labels")
     add("--model", default="", help="name of the served model (default: the setting MODEL)")
@@ -198,7 +199,3 @@ def _introduce(dataset: Dataset, spec: ModelSpec) -> None:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from export.doctor import published, report
-from export.doctor.checks import examine
-from export.doctor.findings import EXPORT, Finding, plural
-from export.doctor.model import Host, Model, Trial
-from export.doctor.place import ROOT, AddressError, Place, find, look_at
-from export.doctor.triton import Listed, Refused, Triton, Unreachable
+from doctor import published, report
+from doctor.checks import examine
+from doctor.findings import EXPORT, Finding, plural
+from doctor.host import look_at
+from doctor.model import Host, Model, Trial
+from doctor.triton import Listed, Refused, Triton, Unreachable
+from export.address import ROOT, AddressError, Place, find
 
 NOTHING_WRONG, WRONG, NOT_EXAMINED = 0, 1, 2
 
@@ -148,12 +149,12 @@ def metrics_answer(place: Place, answered: bool) -> Finding:
 
 class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; `python -m export.doctor --help` lists the options")
+        raise UsageError(f"{message}; `python -m doctor --help` lists the options")
 
 
 def parser() -> argparse.ArgumentParser:
     """An empty value means "not given", so that make can pass every option."""
-    made = Parser("python -m export.doctor", description=__doc__, allow_abbrev=False)
+    made = Parser("python -m doctor", description=__doc__, allow_abbrev=False)
     add = made.add_argument
     add("--url", default="", metavar="HOST:PORT", help="Triton's gRPC endpoint (default: TRITON_URL, else make run's)")
     add("--metrics-url", default="", metavar="URL", help="its metrics (default: METRICS_URL, else port 8002)")

@@ -8,13 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export import declared, onnxruntime, repository, tensorrt, triton, verify, weights
+from export import declared, repository, triton, verify
 from export.config import Device, Format, Serving, config_pbtxt
 from export.contract import Graph, breaches
 from export.errors import ExportError
-from export.opening import open_source
+from export.graph import engine, session
 from export.options import Options
-from export.source import Source
+from export.sources import checkpoint
+from export.sources.open import open_source
+from export.sources.source import Source
 
 Report = Callable[[str], None]
 
@@ -26,7 +28,7 @@ def export(options: Options, report: Report) -> int:
     """
     repository.check_name(options.name)
     triton.address()  # a wrong TRITON_URL is told before the work, not after it
-    path = weights.find(options.model, options.weights, report)
+    path = checkpoint.find(options.model, options.weights, report)
     report(f"loading {path}")
     return publish(open_source(path), options, report)
 
@@ -40,7 +42,7 @@ def publish(source: Source, options: Options, report: Report) -> int:
         graph = hashlib.sha256((staged.version / "model.onnx").read_bytes()).hexdigest()
         (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving, graph))
         (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in source.labels))
-        findings = verified(source.candidates, staged, serving, report)
+        findings = build_and_verify(source.candidates, staged, serving, report)
         findings["export"] = told(serving, source.path)
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish(after=known_version(options.name))
@@ -51,7 +53,9 @@ def publish(source: Source, options: Options, report: Report) -> int:
     return number
 
 
-def verified(expected: verify.Answer, staged: repository.Staged, serving: Serving, report: Report) -> dict[str, Any]:
+def build_and_verify(
+    expected: verify.Answer, staged: repository.Staged, serving: Serving, report: Report
+) -> dict[str, Any]:
     """Compare what is staged with its source, in each runtime; the findings for verify.json.
 
     An engine is built in between: it takes minutes, and comes from an ONNX file that is known to be right.
@@ -61,13 +65,13 @@ def verified(expected: verify.Answer, staged: repository.Staged, serving: Servin
     report(f"verifying on {len(inputs)} images")
     check = verify.Check(expected, inputs)
     file = staged.version / "model.onnx"
-    written = onnxruntime.Deployed(file)
+    written = session.Deployed(file)
     check_contract((staged.folder / "config.pbtxt").read_text(), declared.graph(file))
     verify.check_batches(written.batch, inputs, serving.max_batch)
     found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
     report(f"ONNX Runtime: {found.told()}")
     if serving.format == "tensorrt":
-        tensorrt.build(staged.version, serving, report)
+        engine.build(staged.version, serving, report)
         file.unlink()  # the engine is served, not what it was built from
     ask_triton(check, staged, serving, report)
     return check.findings()

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from export.config import CANDIDATES, Serving
 from export.errors import ExportError
-from export.graph import at_most, gather
-from export.onnx import name_cast, rename, state_output, trace
+from export.graph.deployed import at_most, gather
+from export.graph.onnx_writer import name_cast, rename, state_output, trace
 
 Layout = Literal["original", "ultralytics"]  # (B, N, 5 + classes) with objectness; (B, 4 + classes, N) without
 

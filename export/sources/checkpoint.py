@@ -22,8 +22,8 @@ import torch
 from numpy._core import multiarray
 from torch import nn
 
-from export import layers
 from export.errors import ExportError, NoWeightsError
+from export.sources import layers
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 RELEASED = tuple(f"yolov5{size}{resolution}" for resolution in ("", "6") for size in "nsmlx")

@@ -1,7 +1,7 @@
 """What a request costs: first answers, bytes, instances; and whether labels are there. Pure functions."""
 
-from export.doctor.findings import EXPORT, Finding, Level, amount, plural, shortened, text
-from export.doctor.model import CPU, GPU, Host, Model, Tensor, Trial
+from doctor.findings import EXPORT, Finding, Level, amount, plural, shortened, text
+from doctor.model import CPU, GPU, Host, Model, Tensor, Trial
 
 NOTED_START_MS, SLOW_START_MS = 100.0, 500.0
 MUCH_OUT, SOME_OUT = 1_000_000, 200_000

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from export.config import CANDIDATES, CAST, COLUMNS
-from export.graph import Deployed
+from export.graph.deployed import Deployed
 
 OPSET = 17
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from google.protobuf import text_format  # type: ignore[import-untyped]
 
+from doctor.findings import EXPORT, Finding
 from export import declared
 from export.contract import Graph, breaches
-from export.doctor.findings import EXPORT, Finding
 from export.errors import ExportError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from export.layers import AnchorHead, Network
+from export.sources.layers import AnchorHead, Network
 
 Floats = npt.NDArray[np.float32]
 

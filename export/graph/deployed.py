@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.config import CANDIDATES
-from export.layers import AnchorFreeHead, AnchorHead, Conv, Network, fuse
+from export.sources.layers import AnchorFreeHead, AnchorHead, Conv, Network, fuse
 
 
 class Deployed(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 
-from export.doctor.findings import Finding, plural
+from doctor.findings import Finding, plural
 
 MARKS = {"ok": "ok", "info": "-", "note": "note", "wrong": "WRONG"}
 MARK, TITLE = 7, 17

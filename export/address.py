@@ -1,21 +1,15 @@
-"""Where the Triton to look at is, and what its machine has."""
+"""Where the Triton is that export, doctor and evaluation talk to."""
 
 from __future__ import annotations
 
 import json
-import os
-import re
 import socket
-import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from export.doctor.model import Host
-
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 GRPC_PORT, METRICS_PORT = 8001, 8002
-GPU_METRIC = re.compile(r'^nv_gpu_utilization\{gpu_uuid="([^"]+)"', re.MULTILINE)
 
 
 class AddressError(Exception):
@@ -79,33 +73,3 @@ def running_here(state: Path) -> Place | None:
         return None
     repository = Path(told["repository"]) if "repository" in told else None
     return Place(told["grpc"], told.get("metrics", f"http://{host}:{METRICS_PORT}/metrics"), repository=repository)
-
-
-def look_at(place: Place) -> tuple[Host, bool]:
-    """The machine, and whether its metrics answer."""
-    try:
-        # No proxy: Triton's metrics are next door, and a proxy's error page is not Triton's.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(place.metrics_url, timeout=5) as answer:
-            metrics = answer.read().decode(errors="replace")
-    except (OSError, ValueError):
-        metrics = ""
-    answered = "nv_inference" in metrics
-    gpus = len(set(GPU_METRIC.findall(metrics))) if answered else None
-    return Host(cores=cores() if is_here(place.host) else None, gpus=gpus), answered
-
-
-def is_here(host: str) -> bool:
-    """Whether the name is one of this machine: only its own addresses can be listened on."""
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as probe:
-            probe.bind(address)
-    except OSError:
-        return False
-    return True
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

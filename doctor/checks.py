@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from export.doctor import batching, serving
-from export.doctor.findings import Finding
-from export.doctor.model import Host, Model, Trial
+from doctor import batching, serving
+from doctor.findings import Finding
+from doctor.model import Host, Model, Trial
 
 # In the order people ask.
 CHECKS: tuple[Callable[[Model, Trial, Host], Finding | None], ...] = (

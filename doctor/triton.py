@@ -11,7 +11,7 @@ import numpy as np
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
-from export.doctor.model import DEFAULT_SIDE, Batching, Counts, Load, Model, Tensor, Trial
+from doctor.model import DEFAULT_SIDE, Batching, Counts, Load, Model, Tensor, Trial
 from gateway.triton.loading import not_loaded
 from gateway.triton.spec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 
