@@ -41,49 +41,61 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="address the gateway listens on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="port the gateway listens on")] = 5000
-    redis_url: Annotated[str, Meta(description="Redis: queue, images and results")] = "redis://127.0.0.1:6379/0"
-    triton_url: Annotated[str, Meta(description="Triton's gRPC endpoint, host:port")] = "127.0.0.1:8001"
-    model: Annotated[str, Meta(min_length=1, description="model that answers when none is asked for")] = "yolov5n"
-    confidence: Annotated[float, Meta(ge=0, le=1, description="least score of a detection")] = 0.25
-    iou: Annotated[float, Meta(ge=0, le=1, description="overlap above which NMS suppresses a box")] = 0.45
-    max_detections: Annotated[int, Meta(ge=1, le=1000, description="most detections per image")] = 300
-    max_image_bytes: Annotated[int, Meta(ge=1, description="largest upload, bytes")] = 10_000_000
-    max_image_pixels: Annotated[int, Meta(ge=1, description="largest image, pixels")] = 50_000_000
-    max_image_side: Annotated[int, Meta(ge=1, description="longest side of an image, pixels")] = 16_384
-    max_images: Annotated[int, Meta(ge=1, le=1000, description="most images in one request")] = 16
-    max_request_bytes: Annotated[int, Meta(ge=1, description="largest request with several images, bytes")] = 50_000_000
-    vision_wait: Annotated[
-        float, Meta(gt=0, le=60, description="longest wait of camera software for its answer, seconds")
-    ] = 30.0
-    max_uploading_bytes: Annotated[int, Meta(ge=1, description="most bytes of uploads being received, a gateway")] = (
-        100_000_000
+    redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
+        "redis://127.0.0.1:6379/0"
     )
-    max_queued_tasks: Annotated[int, Meta(ge=1, description="most tasks accepted and not ended")] = 5_000
-    max_queued_bytes: Annotated[int, Meta(ge=1, description="most bytes of the images of these tasks")] = 500_000_000
+    triton_url: Annotated[str, Meta(description="Triton's gRPC endpoint, host:port")] = "127.0.0.1:8001"
+    model: Annotated[str, Meta(min_length=1, description="model that answers when a request names none")] = "yolov5n"
+    confidence: Annotated[float, Meta(ge=0, le=1, description="minimum detection score")] = 0.25
+    iou: Annotated[
+        float, Meta(ge=0, le=1, description="NMS removes the weaker of two boxes that overlap more than this")
+    ] = 0.45
+    max_detections: Annotated[int, Meta(ge=1, le=1000, description="maximum detections per image")] = 300
+    max_image_bytes: Annotated[int, Meta(ge=1, description="maximum size of one image, bytes")] = 10_000_000
+    max_image_pixels: Annotated[int, Meta(ge=1, description="maximum pixels of one image")] = 50_000_000
+    max_image_side: Annotated[int, Meta(ge=1, description="maximum length of an image's longer side, pixels")] = 16_384
+    max_images: Annotated[int, Meta(ge=1, le=1000, description="maximum images in one request")] = 16
+    max_request_bytes: Annotated[
+        int, Meta(ge=1, description="maximum size of a request with several images, bytes")
+    ] = 50_000_000
+    vision_wait: Annotated[
+        float, Meta(gt=0, le=60, description="how long camera software waits for its answer, seconds")
+    ] = 30.0
+    max_uploading_bytes: Annotated[
+        int, Meta(ge=1, description="maximum bytes of uploads that one gateway receives at a time")
+    ] = 100_000_000
+    max_queued_tasks: Annotated[int, Meta(ge=1, description="maximum tasks that are accepted and not finished")] = 5_000
+    max_queued_bytes: Annotated[int, Meta(ge=1, description="maximum bytes of the images of those tasks")] = 500_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
-    max_pictures_bytes: Annotated[int, Meta(ge=0, description="most bytes of annotated pictures kept; oldest go")] = (
-        200_000_000
-    )
+    max_pictures_bytes: Annotated[
+        int, Meta(ge=0, description="maximum bytes of annotated pictures kept; the oldest are dropped")
+    ] = 200_000_000
     worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 3
-    worker_ttl: Annotated[int, Meta(ge=2, description="silence after which a worker is taken for dead, seconds")] = 15
-    task_timeout: Annotated[int, Meta(ge=5, description="longest run of one task, seconds")] = 180
-    task_retries: Annotated[int, Meta(ge=1, le=10, description="new tries of a task whose worker died")] = 2
-    triton_timeout: Annotated[float, Meta(gt=0, description="longest wait for one inference, seconds")] = 30.0
-    triton_patience: Annotated[float, Meta(ge=0, description="longest wait for Triton to return, seconds")] = 600.0
-    fetch_urls: Annotated[bool, Meta(description="whether images are fetched by URL")] = False
-    fetch_timeout: Annotated[float, Meta(gt=0, description="longest fetch of an image by URL, seconds")] = 10.0
+    worker_ttl: Annotated[int, Meta(ge=2, description="seconds without a heartbeat before a worker counts as dead")] = (
+        15
+    )
+    task_timeout: Annotated[int, Meta(ge=5, description="maximum time that one task may run, seconds")] = 180
+    task_retries: Annotated[int, Meta(ge=1, le=10, description="retries after a worker dies")] = 2
+    triton_timeout: Annotated[float, Meta(gt=0, description="maximum wait for one inference, seconds")] = 30.0
+    triton_patience: Annotated[float, Meta(ge=0, description="how long a task waits while Triton is away, seconds")] = (
+        600.0
+    )
+    fetch_urls: Annotated[bool, Meta(description="whether images may be given as URLs")] = False
+    fetch_timeout: Annotated[float, Meta(gt=0, description="maximum time to fetch an image from a URL, seconds")] = 10.0
     callbacks: Annotated[bool, Meta(description="whether a task may have a callback_url; needs WEBHOOK_SECRET")] = False
     webhook_secret: Annotated[
         Annotated[str, Meta(pattern=_SECRETS, extra={"give": _SECRETS_IN_WORDS})] | None,
-        Meta(description="signs webhooks: whsec_ and at least 24 bytes in base64; several with spaces between"),
+        Meta(description="signs webhooks: whsec_ and at least 24 bytes in base64; separate several with spaces"),
     ] = None
-    webhook_timeout: Annotated[float, Meta(gt=0, description="longest try to deliver a webhook, seconds")] = 10.0
+    webhook_timeout: Annotated[float, Meta(gt=0, description="maximum time for one delivery of a webhook, seconds")] = (
+        10.0
+    )
     webhook_delays: Annotated[
         str,
         Meta(
             pattern=_SECONDS,
-            description="pauses before each new try of a webhook, seconds",
+            description="pauses before the retries of a webhook, seconds",
             extra={"give": "seconds with commas between, such as 5,30,120"},
         ),
     ] = "5,30,120,600,3600"
@@ -91,11 +103,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         Meta(
             pattern=_PORTS,
-            description="ports that the URL of an image or a callback may have",
+            description="ports allowed in the URL of an image or a callback",
             extra={"give": "ports with commas between, such as 443,8443"},
         ),
     ] = "443"
-    metrics_host: Annotated[str, Meta(description="address that metrics are served on")] = "127.0.0.1"
+    metrics_host: Annotated[str, Meta(description="address the metrics listen on")] = "127.0.0.1"
     metrics_port: Annotated[int, Meta(ge=0, le=65535, description="port of the gateway's metrics, 0 for none")] = 9464
     worker_metrics_port: Annotated[
         int, Meta(ge=0, le=65535, description="port of the workers' metrics, 0 for none")
@@ -104,46 +116,50 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="folder through which the worker processes of a host share that port")
     ] = ""
     log_format: Annotated[
-        Literal["json", "text"], Meta(description="json: one object a line; text: lines for people")
+        Literal["json", "text"], Meta(description="json: one object per line; text: lines for people")
     ] = "text"
     api_keys_file: Annotated[
-        str | None, Meta(description="file of the API keys that are accepted; without keys none is asked for")
+        str | None, Meta(description="file of the accepted API keys; without keys, none is required")
     ] = None
-    api_keys: Annotated[str | None, Meta(description="the same, as they stand in such a file, with spaces between")] = (
-        None
-    )
+    api_keys: Annotated[str | None, Meta(description="the same keys, separated by spaces")] = None
     rate_limit: Annotated[
         Annotated[str, Meta(pattern=f"^{RATE}$", extra={"give": _RATE_IN_WORDS})] | None,
-        Meta(description="requests of one key, or of one address without keys, such as 600/minute"),
+        Meta(description="requests allowed per key, or per address without keys, such as 600/minute"),
     ] = None
     published_on: Annotated[
-        str | None, Meta(description="address that the gateway's port is published on, where it is in a container")
+        str | None, Meta(description="in a container: the address the gateway's port is published on")
     ] = None
-    allow_open: Annotated[bool, Meta(description="whether to listen beyond this machine without keys")] = False
+    allow_open: Annotated[bool, Meta(description="whether to accept other machines without keys")] = False
     trusted_hosts: Annotated[
         str | None,
-        Meta(description="host names of this service, *.example.com for all below; else localhost, or any beyond it"),
+        Meta(
+            description="host names this service serves (*.example.com: subdomains); default localhost, or any if open"
+        ),
     ] = None
     trusted_proxies: Annotated[
-        str | None, Meta(description="addresses of reverse proxies whose X-Forwarded-For is believed")
+        str | None, Meta(description="addresses of reverse proxies whose X-Forwarded-For is trusted")
     ] = None
     cors_origins: Annotated[
-        str | None, Meta(description="origins of the web pages that may use this service, * for all")
+        str | None, Meta(description="origins of web pages that may use this service, * for all")
     ] = None
-    header_timeout: Annotated[float, Meta(gt=0, description="longest wait for a request's headers, seconds")] = 10.0
+    header_timeout: Annotated[float, Meta(gt=0, description="maximum wait for a request's headers, seconds")] = 10.0
     body_timeout: Annotated[
-        float, Meta(gt=0, description="longest wait for a request's body, or for an answer to be taken, seconds")
+        float,
+        Meta(gt=0, description="maximum wait for a request's body, or for the client to take the answer, seconds"),
     ] = 30.0
     drain_seconds: Annotated[
-        float, Meta(ge=0, description="how long a stopping gateway still answers, so that others notice, seconds")
+        float,
+        Meta(ge=0, description="how long a stopping gateway keeps answering so that load balancers notice, seconds"),
     ] = 2.0
-    stop_timeout: Annotated[float, Meta(ge=1, description="longest time the gateway takes to stop, seconds")] = 9.0
-    triton_key: Annotated[_Key | None, Meta(description="opens Triton's model control, where it asks for a key")] = None
+    stop_timeout: Annotated[float, Meta(ge=1, description="maximum time the gateway takes to stop, seconds")] = 9.0
+    triton_key: Annotated[_Key | None, Meta(description="key to Triton's model control, if it requires one")] = None
     triton_memory_key: Annotated[
         _Key | None,
-        Meta(description="opens the shared memory of a Triton on the same host to workers; else images go as bytes"),
+        Meta(description="key to the shared memory of a Triton on the same host; without it images are sent as bytes"),
     ] = None
-    log_level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="least level logged")] = "info"
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="lowest level that is logged")
+    ] = "info"
 
     @property
     def url_ports(self) -> frozenset[int]:
