@@ -4,6 +4,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 TORCH := torch==2.13.0
+# PyTorch's builds without CUDA: a tenth of the size, and all that an export needs.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 UV := uv==0.13.9
 PIP_AUDIT := pip-audit==2.10.1
 
@@ -24,7 +26,7 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate setup lock audit clean
+.PHONY: help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate setup develop lock audit clean
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
@@ -33,7 +35,7 @@ help: ## show this
 run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
 	@exec $(PY) -m local --export
 
-test: setup ## set up if needed, run every test (ARGS="-k name" picks)
+test: develop ## set up if needed, run every test (ARGS="-k name" picks)
 	@$(PY) -m pytest $(ARGS)
 
 COMPOSE ?= $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
@@ -41,28 +43,28 @@ test-compose: ## the tests in containers against the composed stack (TESTS=tests
 	@trap '$(COMPOSE) -p yolo-tests -f docker-compose.test.yml down --volumes' EXIT; \
 	  $(COMPOSE) -p yolo-tests -f docker-compose.test.yml up --build --exit-code-from tests
 
-check: .venv/.ready ## ruff and mypy
+check: .venv/.develop ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-contract: setup ## several thousand requests made from /openapi.json against the running service
+contract: develop ## several thousand requests made from /openapi.json against the running service
 	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),400) $(PY) -m pytest -s tests/integration/test_schemathesis.py
 
 # Other servers to compare with: a folder of their sources, not part of this project.
 PEERS ?= ../shared/peers
 export PEERS QUICK
 
-bench: setup $(ONNX) $(if $(wildcard $(PEERS)/common.py),.venv-peers/.ready) ## measure: five minutes, QUICK=1 one
+bench: develop $(ONNX) $(if $(wildcard $(PEERS)/common.py),.venv-peers/.ready) ## measure: five minutes, QUICK=1 one
 	@$(PY) -m benchmarks $(ARGS)
 
-chaos: setup $(ONNX) ## prove that nothing accepted is lost, whatever dies (10 minutes; ARGS=--quick)
+chaos: develop $(ONNX) ## prove that nothing accepted is lost, whatever dies (10 minutes; ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
-fuzz: setup $(ONNX) ## prove that no file harms, corpus and 10,000 spoilt ones (10 minutes; ARGS=--quick)
+fuzz: develop $(ONNX) ## prove that no file harms, corpus and 10,000 spoilt ones (10 minutes; ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
-overload: setup $(ONNX) ## prove that ten times the capacity is told, not suffered (5 minutes; ARGS=--quick)
+overload: develop $(ONNX) ## prove that ten times the capacity is told, not suffered (5 minutes; ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
 # An option counts only where it is given to make: shells export names like NAME for other ends.
@@ -89,15 +91,29 @@ evaluate: .venv/.ready ## mAP of the served model over DATA=dir, beside PyTorch'
 $(ONNX): $(WEIGHTS) | .venv/.ready
 	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')
 
-setup: .venv-triton/.ready .venv/.ready ## make both environments
+setup: .venv-triton/.ready .venv/.ready ## make both environments, with what running needs
+
+develop: setup .venv/.develop ## the same, with what tests, checks and benchmarks need
 
 # A stamp is written last: an environment without it is completed by the next run, one whose Python is gone made anew.
-$(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$venv/.ready; done)
-.venv/.ready: requirements/all.txt
+$(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$venv/.ready $$venv/.develop; done)
+.venv/.ready: requirements/run.txt
 	@$(call make-venv,.venv)
-	@echo "Installing PyTorch, then everything else, into .venv (once) ..."
-	@$(PY) $(PIP) "$(TORCH)" $(SAID)
-	@$(PY) $(PIP) --no-deps --require-hashes -r $< $(SAID)
+	@if $(PY) -c 'import sys, urllib.request as u; u.urlopen(sys.argv[1] + "/torch/", timeout=10)' "$(TORCH_INDEX)" 2>/dev/null; then \
+	  echo "Installing PyTorch without CUDA from its own index, about 200 MB, into .venv (once) ..."; \
+	  $(PY) $(PIP) --index-url "$(TORCH_INDEX)" "$(TORCH)"; \
+	else \
+	  echo "$(TORCH_INDEX) does not answer. Installing the PyTorch that pip finds into .venv (once);" \
+	    "on Linux that may be the build with CUDA, several GB ..."; \
+	  $(PY) $(PIP) "$(TORCH)"; \
+	fi $(SAID)
+	@echo "Installing what running needs ..."
+	@$(PY) $(PIP) -q --no-deps --require-hashes -r $< $(SAID)
+	@touch $@
+
+.venv/.develop: requirements/all.txt .venv/.ready
+	@echo "Installing what tests, checks and benchmarks need into .venv (once) ..."
+	@$(PY) $(PIP) -q --no-deps --require-hashes -r $< $(SAID)
 	@touch $@
 
 .venv-triton/.ready: requirements/triton.txt
@@ -109,7 +125,7 @@ $(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$
 
 # It sees the packages of .venv too, so that all run on the same PyTorch and ONNX Runtime. ultralytics asks which version
 # of torchvision there is, and uses none here.
-.venv-peers/.ready: requirements/peers.txt .venv/.ready
+.venv-peers/.ready: requirements/peers.txt .venv/.develop
 	@$(call make-venv,.venv-peers)
 	@cd .venv-peers/lib/python3.*/site-packages && ls -d "$(CURDIR)"/.venv/lib/python3.*/site-packages > stack.pth && \
 	  mkdir -p torchvision-0.28.0.dist-info && printf 'Metadata-Version: 2.1\nName: torchvision\nVersion: 0.28.0\n' > torchvision-0.28.0.dist-info/METADATA
@@ -119,7 +135,7 @@ $(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$
 define make-venv
 $(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null || \
   { echo "make: $(PYTHON) is not Python 3.11, 3.12 or 3.13; name one with PYTHON=python3.11" >&2; exit 1; }; \
-rm -f $1/.ready; $1/bin/python -c '' 2>/dev/null || rm -rf $1; $(PYTHON) -m venv $1 || \
+rm -f $1/.ready $1/.develop; $1/bin/python -c '' 2>/dev/null || rm -rf $1; $(PYTHON) -m venv $1 || \
   { echo "make: $(PYTHON) could not make $1 (see above); on Debian and Ubuntu install python3-venv" >&2; exit 1; }
 endef
 
@@ -130,10 +146,13 @@ lock: ## renew the lock files (UPGRADE=1 takes newer releases)
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(UV); }
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/serve.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export --extra dev -c requirements/serve.txt -o requirements/all.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra export -c requirements/all.txt -o requirements/export.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export -c requirements/all.txt \
+	  --overrides requirements/run-overrides.txt -o requirements/run.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra export -c requirements/all.txt \
+	  --overrides requirements/run-overrides.txt -o requirements/export.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) --no-deps requirements/triton.in -o requirements/triton.txt
 
-LOCKS := $(addprefix requirements/,serve.txt all.txt export.txt triton.txt)
+LOCKS := $(addprefix requirements/,serve.txt all.txt run.txt export.txt triton.txt)
 
 audit: ## ask advisory databases about every locked package; exit 1 for findings, 2 when none can be asked
 	@test -x .venv-lock/bin/pip-audit || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(PIP_AUDIT) $(SAID); }
