@@ -1,7 +1,7 @@
-"""Every error that a client can be told of.
+"""Every error a client can receive.
 
     GatewayError
-    ├── RequestError           the request is wrong: 4xx, told at once
+    ├── RequestError           the request is wrong: 4xx, answered at once
     │   ├── MalformedRequest   400 malformed_request
     │   ├── Unauthorized       401 unauthorized
     │   ├── CrossSite          403 cross_site
@@ -27,10 +27,10 @@
     │   ├── UrlNotAllowed      422 url_not_allowed
     │   ├── FetchFailed        422 fetch_failed
     │   └── InvalidParameter   422 invalid_parameter
-    ├── ServiceUnavailable     503 service_unavailable: Redis does not answer
-    ├── Overloaded             503 overloaded: more is waiting than the service takes on
+    ├── ServiceUnavailable     503 service_unavailable: Redis or the model is not available
+    ├── Overloaded             503 overloaded: too much is waiting already
     ├── ShuttingDown           503 shutting_down
-    └── TaskFailed             the task ends in FAILURE; never retried
+    └── TaskFailed             the task finishes as FAILURE; never retried
         ├── Canceled           410 canceled
         ├── InvalidImage       422 invalid_image
         ├── ImageExpired       410 image_expired
@@ -65,7 +65,7 @@ class GatewayError(Exception):
 
 
 class RequestError(GatewayError):
-    """The client can mend the request."""
+    """The client can fix the request."""
 
 
 class MalformedRequest(RequestError):
@@ -75,7 +75,7 @@ class MalformedRequest(RequestError):
 
 
 class Unauthorized(RequestError):
-    """This service asks for a key, and none or a wrong one was given."""
+    """This service requires a key, and none or a wrong one was given."""
 
     status, code, title = 401, "unauthorized", "Unauthorized"
 
@@ -85,19 +85,19 @@ class Unauthorized(RequestError):
 
 
 class CrossSite(RequestError):
-    """A browser sent this for a page of another site."""
+    """A browser sent this on behalf of another site's page."""
 
     status, code, title = 403, "cross_site", "Cross-site request"
 
 
 class RequestTimeout(RequestError):
-    """The headers or the body did not come in time; the connection is closed."""
+    """The headers or the body did not arrive in time; the connection is closed."""
 
     status, code, title = 408, "request_timeout", "Request timeout"
 
 
 class UnknownHost(RequestError):
-    """The Host header has a name that this service does not go by."""
+    """The Host header names a host this service does not serve."""
 
     status, code, title = 421, "unknown_host", "Unknown host"
 
@@ -125,7 +125,7 @@ class MethodNotAllowed(RequestError):
 
 
 class NotAcceptable(RequestError):
-    """The Accept header allows none of the media types there are."""
+    """The Accept header allows none of the media types on offer."""
 
     status, code, title = 406, "not_acceptable", "Not acceptable"
 
@@ -143,25 +143,25 @@ class BadMultipart(RequestError):
 
 
 class NoImage(RequestError):
-    """Neither a multipart field `image` nor a raw body was sent."""
+    """The request has no image: no multipart field `image`, no `image` in the JSON body, no raw body."""
 
     status, code, title = 400, "no_image", "No image"
 
 
 class SwitchedOff(RequestError):
-    """The operator of this service has not switched the feature on; the detail names the setting."""
+    """The operator has not switched this feature on; the detail names the setting."""
 
     status, code, title = 403, "switched_off", "Switched off"
 
 
 class TaskNotFound(RequestError):
-    """The task id was never given out, or its result has expired."""
+    """There was never a task of that id, or its result has expired."""
 
     status, code, title = 404, "task_not_found", "Task not found"
 
     @classmethod
     def of(cls, what: str, identity: str) -> "TaskNotFound":
-        """For a task or a batch, in the same words whether it is unknown or another's."""
+        """For a task or a batch, in the same words whether it is unknown or another client's."""
         return cls(f"no {what} {identity}; it was never accepted, or it has expired")
 
 
@@ -172,13 +172,13 @@ class ImageTooLarge(RequestError):
 
 
 class UnsupportedImage(RequestError):
-    """The signature is none of JPEG, PNG, WebP, BMP, GIF, or the header is broken."""
+    """The image is not JPEG, PNG, WebP, BMP or GIF, or its header is broken."""
 
     status, code, title = 415, "unsupported_image", "Not a supported image"
 
 
 class TaskRunning(RequestError):
-    """A worker has begun the task: it is too late to cancel it and too early to delete it."""
+    """A worker has begun the task: too late to cancel it, too early to delete it."""
 
     status, code, title = 409, "task_running", "The task is running"
 
@@ -190,13 +190,13 @@ class ModelNotFound(RequestError):
 
 
 class NoPicture(RequestError):
-    """The task has no annotated picture: none was asked for, or it has not ended well."""
+    """The task has no annotated picture: none was requested, or the task did not succeed."""
 
     status, code, title = 404, "no_picture", "No annotated picture"
 
 
 class BadJSON(RequestError):
-    """The JSON body is malformed or lacks the image."""
+    """The JSON body is malformed, has too many members, or its `image` is not valid base64."""
 
     status, code, title = 400, "bad_json", "Bad JSON body"
 
@@ -208,38 +208,38 @@ class TooManyImages(RequestError):
 
 
 class IdempotencyConflict(RequestError):
-    """An Idempotency-Key came again with another request."""
+    """An Idempotency-Key was used again for another request."""
 
     status, code, title = 422, "idempotency_conflict", "Idempotency-Key used for another request"
 
 
 class UrlNotAllowed(RequestError):
-    """The URL is not https, has a user name or a port that is not allowed, or its host is not in public."""
+    """The URL is not https, has a user name or a port that is not allowed, or its host is not a public address."""
 
     status, code, title = 422, "url_not_allowed", "URL not allowed"
 
 
 class FetchFailed(RequestError):
-    """The host of the URL does not answer, not in time, or not with an image."""
+    """The host of the URL does not answer in time, or not with an image."""
 
     status, code, title = 422, "fetch_failed", "The image cannot be fetched"
 
 
 class InvalidParameter(RequestError):
-    """A parameter is out of its range; the detail names it and what is allowed."""
+    """A parameter is out of range; the detail names it and what is allowed."""
 
     status, code, title = 422, "invalid_parameter", "Invalid parameter"
 
 
 class ServiceUnavailable(GatewayError):
-    """Redis does not answer; nothing was accepted."""
+    """Redis, or the model in Triton, is not available; nothing was accepted."""
 
     status, code, title = 503, "service_unavailable", "Service unavailable"
     retry_after = 5
 
 
 class Overloaded(GatewayError):
-    """More is waiting than the service takes on; nothing was accepted. Retry-After is worked out from its rate."""
+    """Too much is waiting already; nothing was accepted. Retry-After is computed from the current rate."""
 
     status, code, title = 503, "overloaded", "Overloaded"
 
@@ -249,50 +249,50 @@ class Overloaded(GatewayError):
 
 
 class ShuttingDown(GatewayError):
-    """This process is about to end; nothing was accepted."""
+    """This process is stopping; nothing was accepted."""
 
     status, code, title = 503, "shutting_down", "Shutting down"
     retry_after = 1
 
 
 class TaskFailed(GatewayError):
-    """The task has ended without a result; a retry would end the same way."""
+    """The task finished without a result; a retry would fail the same way."""
 
     title = "The task failed"
 
 
 class Canceled(TaskFailed):
-    """The client deleted the task before it began."""
+    """The client canceled the task before it began."""
 
     status, code, title = 410, "canceled", "The task was canceled"
 
 
 class InvalidImage(TaskFailed):
-    """The header was good, the pixels are not."""
+    """The image's header was valid, its pixels cannot be decoded."""
 
     status, code, title = 422, "invalid_image", "The image cannot be decoded"
 
 
 class ImageExpired(TaskFailed):
-    """The image left Redis before a worker came to it."""
+    """The image expired before a worker reached it."""
 
     status, code, title = 410, "image_expired", "The image expired"
 
 
 class ModelUnavailable(TaskFailed):
-    """Triton does not serve the model, or not in time."""
+    """Triton does not serve the model, or did not answer in time."""
 
     status, code, title = 503, "model_unavailable", "The model is not available"
 
 
 class ModelMismatch(TaskFailed):
-    """Triton serves a model that is not one of ours: wrong inputs, outputs or labels."""
+    """Triton serves a model with other inputs, outputs or labels than `make export-model` writes."""
 
     status, code, title = 500, "model_mismatch", "The model does not fit"
 
 
 class WorkerLost(TaskFailed):
-    """The worker died under the task, more often than the task may be retried."""
+    """Workers died while running this task, on every retry."""
 
     status, code, title = 500, "worker_lost", "The worker was lost"
 

@@ -35,34 +35,43 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
             extra={"give": "a version of the model: digits, in JSON a string of digits"},
         ),
     ] = ""
-    conf: Annotated[_Fraction | None, Meta(description="least score of a detection, from 0 to 1")] = None
-    iou: Annotated[_Fraction | None, Meta(description="overlap above which NMS suppresses, from 0 to 1")] = None
-    max_det: Annotated[_Count | None, Meta(description="most detections, from 1 to 1000")] = None
+    conf: Annotated[_Fraction | None, Meta(description="minimum detection score, from 0 to 1")] = None
+    iou: Annotated[
+        _Fraction | None,
+        Meta(description="NMS removes the weaker of two boxes that overlap more than this, from 0 to 1"),
+    ] = None
+    max_det: Annotated[_Count | None, Meta(description="maximum detections, from 1 to 1000")] = None
     classes: Annotated[
         str | list[str | int],
         Meta(
-            description="labels or class ids: with commas between, or as a list",
-            extra={"give": "labels or class ids, with commas between or in JSON as a list"},
+            description="labels or class ids, separated by commas or as a list",
+            extra={"give": "labels or class ids, separated by commas or in JSON as a list"},
         ),
     ] = ""
-    agnostic_nms: Annotated[bool, Meta(description="true or false: boxes of different classes suppress too")] = False
+    agnostic_nms: Annotated[
+        bool, Meta(description="true or false: boxes of different classes suppress each other too")
+    ] = False
     annotate: Annotated[bool, Meta(description="true or false: draw the detections into a picture")] = False
-    priority: Annotated[Literal["normal", "high"], Meta(description="normal, or high: to the front")] = "normal"
+    priority: Annotated[
+        Literal["normal", "high"], Meta(description="normal, or high: goes to the front of the queue")
+    ] = "normal"
     wait: _Wait = None
-    callback_url: Annotated[str, Meta(max_length=2000, description="https address that is told the end")] = ""
+    callback_url: Annotated[str, Meta(max_length=2000, description="https URL notified when the task finishes")] = ""
 
 
 class ResultChoices(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of `GET /result/<task_id>`."""
 
     wait: _Wait = None
-    format: Annotated[Format, Meta(description="the form of a result; what has none stays JSON")] = "json"
+    format: Annotated[Format, Meta(description="the format of a result; errors and unfinished tasks stay JSON")] = (
+        "json"
+    )
 
 
 class CameraChoices(msgspec.Struct, frozen=True, kw_only=True):
     """The parameters of camera software."""
 
-    min_confidence: Annotated[_Fraction, Meta(description="least confidence of a prediction, from 0 to 1")] = 0.4
+    min_confidence: Annotated[_Fraction, Meta(description="minimum confidence of a prediction, from 0 to 1")] = 0.4
 
 
 PARAMETERS = frozenset({*Choices.__struct_fields__, *CameraChoices.__struct_fields__})
@@ -92,7 +101,7 @@ def joined(pairs: Iterable[tuple[str, str]]) -> Given:
 
 
 def parse(kind: type[_Parameters], *parts: Given) -> _Parameters:
-    """The parameters of this kind; those of a later part count more. Other names are no concern of this service.
+    """The parameters of this kind; those of a later part count more. Other names are ignored.
 
     Raises InvalidParameter, which names the parameter and what is allowed.
     """
