@@ -19,7 +19,7 @@ from benchmarks.load import Plan, Sample
 from benchmarks.processes import load_average
 from benchmarks.results import ArmFigures, Latency, Report, latency_of
 from benchmarks.senders import Target
-from gateway.queue.keys import QUEUE_KEY
+from gateway.redis_names import QUEUE_KEY
 from gateway.triton.spec import ModelSpec
 
 CORES = 2  # sessions of bare ONNX Runtime, workers of each peer

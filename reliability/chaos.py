@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.queue.scripts import OPEN_BYTES_KEY, OPEN_KEY
+from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY, QUEUE_KEY, image_key
 from reliability.load import Outcome, client, read_all, upload_all
 from reliability.promises import Promise, until
 from reliability.service import Service
@@ -138,9 +138,9 @@ def books_are_closed(service: Service) -> Promise:
         left = {
             "open": int(connection.hlen(OPEN_KEY)),
             "bytes": int(connection.get(OPEN_BYTES_KEY) or 0),
-            "queued": int(connection.llen("rq:queue:predict")) + int(connection.llen("rq:queue:predict:intermediate")),
+            "queued": int(connection.llen(QUEUE_KEY)) + int(connection.llen(f"{QUEUE_KEY}:intermediate")),
             "started": int(connection.zcard("rq:wip:predict")),
-            "images": sum(1 for _ in connection.scan_iter("yolo:image:*", count=1000)),
+            "images": sum(1 for _ in connection.scan_iter(image_key("*"), count=1000)),
         }
     told = ", ".join(f"{name} {number}" for name, number in left.items())
     return Promise("left in Redis at the end", "nothing", told, not any(left.values()))

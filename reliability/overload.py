@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from gateway.queue.scripts import OPEN_BYTES_KEY, OPEN_KEY
+from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY
 from gateway.settings import Settings, load
 from reliability.load import Outcome, client, read_all, upload_all
 from reliability.promises import Promise

@@ -12,18 +12,19 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway.queue import scripts
-from gateway.queue.keys import (
-    BOOK,
+from gateway.queue.common import request_of, rq_queue, store_end
+from gateway.queue.records import TaskRequest
+from gateway.redis_names import (
     EVENTS_CHANNEL,
+    LEDGER,
+    OPEN_KEY,
+    PICTURES_BYTES_KEY,
+    PICTURES_KEY,
     QUEUE_NAME,
     image_key,
     job_key,
     picture_key,
-    request_of,
-    rq_queue,
-    store_end,
 )
-from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
 from gateway.task import TaskView
 
@@ -89,7 +90,7 @@ class TaskQueue:
         with self.connection.pipeline(transaction=bool(pictures)) as pipe:
             if pictures:
                 self._keep_pictures(view.task_id, pictures, pipe)
-            pipe.eval(scripts.END, len(BOOK), *BOOK, *args)
+            pipe.eval(scripts.END, len(LEDGER), *LEDGER, *args)
             return bool(pipe.execute()[-1])
 
     def give_back(self, claim: Claim) -> None:
@@ -107,7 +108,7 @@ class TaskQueue:
         execution = Execution.create(job, self._settings.worker_ttl, commands, worker_name=worker_name)
         job.prepare_for_execution(worker_name, pipeline=commands)
         commands.publish(EVENTS_CHANNEL, f"{scripts.THE_TASK}:started")
-        keys = (scripts.OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key)
+        keys = (OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key)
         prefixes = job_key(""), image_key("")
         args = (moved, *prefixes, scripts.SCRIPT_BYTES, scripts.THE_TASK, *scripts.words(commands))
         taken: Any = self.connection.eval(scripts.CLAIM, len(keys), *keys, *args)
@@ -127,7 +128,7 @@ class TaskQueue:
 
     def _keep_pictures(self, task_id: str, pictures: Mapping[str, bytes], pipe: "redis.client.Pipeline") -> None:
         settings, size = self._settings, sum(map(len, pictures.values()))
-        keys = (scripts.OPEN_KEY, scripts.PICTURES_KEY, scripts.PICTURES_BYTES_KEY)
+        keys = (OPEN_KEY, PICTURES_KEY, PICTURES_BYTES_KEY)
         bounds = int(time.time()), settings.result_ttl, settings.max_pictures_bytes
         flat = [word for pair in pictures.items() for word in pair]
         pipe.eval(scripts.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)

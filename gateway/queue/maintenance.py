@@ -6,12 +6,11 @@ import time
 from gateway.errors import InternalError
 from gateway.queue import scripts
 from gateway.queue.claims import TaskQueue
-from gateway.queue.keys import LOST, failure, job_key
+from gateway.queue.common import LOST, failure
+from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, OPEN_KEY, job_key
 
 log = logging.getLogger(__name__)
 
-_LEADER_KEY = "yolo:maintenance"
-_BETWEEN_KEY = "yolo:between"  # when an id was first seen between dequeue and begin, seconds since the epoch
 _SCAN = 500
 
 
@@ -25,7 +24,7 @@ class Maintenance:
 
     def lead(self, seconds: float) -> bool:
         """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
-        return bool(self._redis.set(_LEADER_KEY, 1, nx=True, px=int(seconds * 1000)))
+        return bool(self._redis.set(LEADER_KEY, 1, nx=True, px=int(seconds * 1000)))
 
     def server_is_up_for(self, seconds: int) -> bool:
         """Whether workers had that long to send heartbeats since Redis came up."""
@@ -34,16 +33,16 @@ class Maintenance:
     def rescue_lost(self, after_seconds: float) -> None:
         """Put back the ids of tasks whose worker died between dequeue and begin; the first look only remembers them."""
         between, instant = self._queue.rq.intermediate_queue, time.time()
-        known = self._redis.hgetall(_BETWEEN_KEY)
+        known = self._redis.hgetall(BETWEEN_KEY)
         seen = {task_id: float(known.get(task_id.encode(), instant)) for task_id in between.get_job_ids()}
         for task_id in [task_id for task_id, first in seen.items() if instant - first > after_seconds]:
             log.warning("task %s was taken but not begun: it goes back to the head of the queue", task_id)
             self._redis.eval(scripts.RESCUE, 2, between.key, self._queue.rq.key, task_id)
             del seen[task_id]
         with self._redis.pipeline() as pipe:
-            pipe.delete(_BETWEEN_KEY)
+            pipe.delete(BETWEEN_KEY)
             if seen:
-                pipe.hset(_BETWEEN_KEY, items=[word for pair in seen.items() for word in pair])
+                pipe.hset(BETWEEN_KEY, items=[word for pair in seen.items() for word in pair])
             pipe.execute()
 
     def close_vanished(self) -> None:
@@ -52,7 +51,7 @@ class Maintenance:
 
         Each call looks at some hundreds and goes on where the last one stopped, so that a long queue costs no more.
         """
-        self._cursor, page = self._redis.hscan(scripts.OPEN_KEY, self._cursor, count=_SCAN)
+        self._cursor, page = self._redis.hscan(OPEN_KEY, self._cursor, count=_SCAN)
         ids = [_text(task_id) for task_id in page]
         with self._redis.pipeline(transaction=False) as pipe:
             for task_id in ids:

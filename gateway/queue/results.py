@@ -13,19 +13,10 @@ import redis.asyncio as aioredis
 from redis import RedisError
 
 from gateway.errors import NoPicture, TaskNotFound, WorkerLost
-from gateway.queue.keys import (
-    EVENTS_CHANNEL,
-    LOST,
-    QUEUE_KEY,
-    batch_key,
-    failure,
-    job_key,
-    picture_key,
-    redis_errors,
-    result_key,
-)
+from gateway.queue.common import LOST, failure, redis_errors
 from gateway.queue.submission import Acceptance
 from gateway.queue.throughput import rate_keys, tasks_per_second
+from gateway.redis_names import EVENTS_CHANNEL, QUEUE_KEY, batch_key, job_key, picture_key, result_key
 from gateway.task import State, Status, TaskView
 
 log = logging.getLogger(__name__)

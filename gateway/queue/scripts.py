@@ -1,8 +1,8 @@
 """Changes of a task's state as one step in Redis: the commands of a pipeline, run by a script if they still apply.
 
-`yolo:open` is the book of open tasks: a hash of every task that was accepted and has not ended, with the bytes of its
-image; `yolo:open_bytes` is the sum. A task enters the book as it is accepted and leaves it as it ends, and whatever a
-worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
+`yolo:open` is the ledger of open tasks: a hash of every task that was accepted and has not ended, with the bytes of its
+image; `yolo:open_bytes` is the sum. A task enters the ledger when it is accepted and leaves it when it finishes. Whatever
+a worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
 
 `yolo:pictures` lists the annotated pictures that are kept, as `<task_id>:<bytes>` by the time of their making;
 `yolo:pictures_bytes` is the sum.
@@ -11,11 +11,6 @@ worker that was believed dead, a lost answer or a second worker wants to do to a
 from collections.abc import Sequence
 
 import redis
-
-OPEN_KEY = "yolo:open"
-OPEN_BYTES_KEY = "yolo:open_bytes"
-PICTURES_KEY = "yolo:pictures"
-PICTURES_BYTES_KEY = "yolo:pictures_bytes"
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
 SCRIPT_BYTES = 500_000

@@ -7,9 +7,9 @@ from typing import Any
 
 import redis
 
-from gateway.queue.keys import job_key, rq_queue
-from gateway.queue.scripts import OPEN_BYTES_KEY, OPEN_KEY
+from gateway.queue.common import rq_queue
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, age_seconds, is_fresh
+from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY, job_key
 from gateway.telemetry.metrics import QueueState
 
 log = logging.getLogger(__name__)

@@ -9,23 +9,13 @@ import redis
 import redis.asyncio as aioredis
 from rq import Retry
 
+from gateway import redis_names as names
 from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning
 from gateway.queue import scripts
-from gateway.queue.keys import (
-    BOOK,
-    batch_key,
-    failure,
-    image_key,
-    job_key,
-    picture_key,
-    redis_errors,
-    request_of,
-    result_key,
-    rq_queue,
-    store_end,
-)
+from gateway.queue.common import failure, redis_errors, request_of, rq_queue, store_end
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
+from gateway.redis_names import LEDGER, batch_key, image_key, job_key, picture_key, result_key
 from gateway.settings import Settings
 from gateway.task import TaskView
 
@@ -73,7 +63,7 @@ class Submission:
         ServiceUnavailable; nothing was accepted then, as far as this side can know.
         """
         settings = self._settings
-        key = f"yolo:idempotency:{idempotency_key}"
+        key = names.idempotency_key(idempotency_key)
         bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
         sizes = [word for task in tasks for word in (task.task_id, len(task.image))]
         kept_seconds = settings.image_ttl + settings.result_ttl
@@ -84,7 +74,7 @@ class Submission:
             commands.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=kept_seconds)
         if idempotency_key:
             commands.set(key, msgspec.json.encode(acceptance), ex=kept_seconds)
-        keys = (*BOOK, key, result_key(tasks[0].task_id))
+        keys = (*LEDGER, key, result_key(tasks[0].task_id))
         args = (*bounds, len(tasks), *sizes, *scripts.words(commands))
         large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
@@ -109,7 +99,7 @@ class Submission:
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            keys = (*BOOK, self._rq.key, result_key(task_id), picture_key(task_id), job_key(task_id))
+            keys = (*LEDGER, self._rq.key, result_key(task_id), picture_key(task_id), job_key(task_id))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, task_id, *scripts.words(commands))
         if outcome == b"unknown":
             raise TaskNotFound.of("task", task_id)

@@ -4,19 +4,21 @@ import math
 import time
 from collections.abc import Sequence
 
+from gateway.redis_names import rate_key
+
 BUCKET_SECONDS = 10
 BUCKETS = 6
 KEPT_SECONDS = 120
 
 
-def rate_key(seconds: float) -> str:
+def counter_key(seconds: float) -> str:
     """The counter of the tasks that ended around `seconds` since the epoch."""
-    return f"yolo:rate:{int(seconds // BUCKET_SECONDS)}"
+    return rate_key(int(seconds // BUCKET_SECONDS))
 
 
 def rate_keys(instant: float) -> list[str]:
     """The counters of the last minute, newest first."""
-    return [rate_key(instant - age * BUCKET_SECONDS) for age in range(BUCKETS)]
+    return [counter_key(instant - age * BUCKET_SECONDS) for age in range(BUCKETS)]
 
 
 def tasks_per_second(counters: Sequence[bytes | str | None], instant: float | None = None) -> float:

@@ -5,7 +5,7 @@ from datetime import datetime
 
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
-from gateway.queue.keys import QUEUE_NAME
+from gateway.redis_names import QUEUE_NAME
 
 WORKERS_KEY = WORKERS_BY_QUEUE_KEY % QUEUE_NAME  # the set of their records' keys
 HEARTBEAT = "last_heartbeat"  # the field of a record

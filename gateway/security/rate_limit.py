@@ -11,6 +11,7 @@ from throttled.asyncio import Quota, RedisStore, RedisStoreBackend, Throttled, p
 from throttled.exceptions import StoreUnavailableError
 
 from gateway.errors import RateLimited, ServiceUnavailable
+from gateway.redis_names import LIMIT_PREFIX
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _IPV6_CLIENT_BITS = 64  # one client has all addresses below
@@ -34,7 +35,7 @@ class Limiter:
         """Count a request of the client. `rate` is such as 600/minute. Raises ServiceUnavailable."""
         quota = _quota(rate)
         if rate not in self._throttles:
-            self._throttles[rate] = Throttled(using="gcra", quota=quota, store=self._store, key_prefix="yolo:limit")
+            self._throttles[rate] = Throttled(using="gcra", quota=quota, store=self._store, key_prefix=LIMIT_PREFIX)
         try:
             result = await self._throttles[rate].limit(client)
         except StoreUnavailableError as error:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import redis
 import redis.asyncio as aioredis
 
-DUE_KEY = "yolo:webhooks"
+from gateway.redis_names import WEBHOOKS_KEY, webhook_key
+
 _KEPT_SECONDS = 86_400  # as long as nobody delivers
 
 _CLAIM = """
@@ -39,16 +40,12 @@ class Delivery(NamedTuple):
     attempt: int
 
 
-def delivery_key(task_id: str) -> str:
-    return f"yolo:webhook:{task_id}"
-
-
 def schedule(pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes) -> None:
     """Have `body`, the ended task as JSON, delivered to `url`: part of the transaction in which the task ends."""
-    key = delivery_key(task_id)
+    key = webhook_key(task_id)
     pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0})
     pipe.expire(key, _KEPT_SECONDS)
-    pipe.zadd(DUE_KEY, {task_id: time.time()})
+    pipe.zadd(WEBHOOKS_KEY, {task_id: time.time()})
 
 
 class WebhookQueue:
@@ -62,20 +59,20 @@ class WebhookQueue:
     async def claim(self, most: int) -> list[Delivery]:
         """Take up to `most` deliveries that are due; they are due again after the lease, unless ended before."""
         now = time.time()
-        args: list[float | str] = [now, now + self._lease_seconds, most, delivery_key("")]
-        claimed = await self._claim(keys=[DUE_KEY], args=args)
+        args: list[float | str] = [now, now + self._lease_seconds, most, webhook_key("")]
+        claimed = await self._claim(keys=[WEBHOOKS_KEY], args=args)
         return [Delivery(task_id.decode(), url.decode(), body, attempt) for task_id, url, body, attempt in claimed]
 
     async def end(self, task_id: str) -> None:
         """Forget a delivery: it has arrived, or was given up."""
         async with self._redis.pipeline() as pipe:
-            pipe.zrem(DUE_KEY, task_id)
-            pipe.delete(delivery_key(task_id))
+            pipe.zrem(WEBHOOKS_KEY, task_id)
+            pipe.delete(webhook_key(task_id))
             await pipe.execute()
 
     async def put_off(self, task_id: str, seconds: float) -> None:
         """Try again in so many seconds."""
         async with self._redis.pipeline() as pipe:
-            pipe.zadd(DUE_KEY, {task_id: time.time() + seconds}, xx=True)  # another process may have ended it
-            pipe.expire(delivery_key(task_id), int(seconds) + _KEPT_SECONDS)
+            pipe.zadd(WEBHOOKS_KEY, {task_id: time.time() + seconds}, xx=True)  # another process may have ended it
+            pipe.expire(webhook_key(task_id), int(seconds) + _KEPT_SECONDS)
             await pipe.execute()

@@ -35,7 +35,7 @@ from rq.worker_registration import clean_worker_registry, register
 from gateway.allocator import give_back_large_blocks
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.queue.claims import Claim, TaskQueue
-from gateway.queue.keys import failure, request_of
+from gateway.queue.common import failure, request_of
 from gateway.queue.maintenance import Maintenance
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gateway.errors import GatewayError, ImageExpired, ModelUnavailable
 from gateway.queue.claims import Claim
-from gateway.queue.keys import failure
+from gateway.queue.common import failure
 from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
 from gateway.task import DetectionResult, TaskView, timestamp

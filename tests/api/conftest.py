@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from gateway.queue.claims import TaskQueue
+from gateway.redis_names import WEBHOOKS_KEY
 from gateway.settings import Settings
-from gateway.webhooks.queue import DUE_KEY
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
@@ -79,4 +79,4 @@ def task_id(submitted: Callable[[], str]) -> str:
 @pytest.fixture
 def until_empty(connection: "redis.Redis") -> Empty:
     """Waits until nothing is left to deliver."""
-    return lambda: until(lambda: not connection.exists(DUE_KEY), 20)
+    return lambda: until(lambda: not connection.exists(WEBHOOKS_KEY), 20)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import redis
 
-from gateway.queue.keys import QUEUE_NAME
+from gateway.redis_names import QUEUE_KEY
 from gateway.settings import Settings
 from tests.api.serving import serving, working
 from tests.contract import Contract
@@ -101,7 +101,7 @@ class TestImpatience:
         answer = idle.post(DETECTION, files={"image": PICTURE})
         assert failure(answer) == (503, "the answer did not come in time: the service is busy, try again later")
         assert answer.headers["retry-after"] == "5"
-        assert connection.llen(f"rq:queue:{QUEUE_NAME}") == 0
+        assert connection.llen(QUEUE_KEY) == 0
 
 
 class TestOverload:
@@ -124,7 +124,7 @@ class TestLeaving:
         with pytest.raises(httpx2.ReadTimeout):
             idle.post(DETECTION, files={"image": PICTURE}, timeout=0.5)
         deadline = time.monotonic() + 10
-        while connection.llen(f"rq:queue:{QUEUE_NAME}"):
+        while connection.llen(QUEUE_KEY):
             assert time.monotonic() < deadline, "the task is still there"
             time.sleep(0.05)
 

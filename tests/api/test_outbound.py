@@ -12,9 +12,9 @@ from standardwebhooks import Webhook
 from starlette.testclient import TestClient
 
 from gateway.outbound.https import Outbound
+from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings
 from gateway.web.app import create_app
-from gateway.webhooks.queue import DUE_KEY, delivery_key
 from tests.api.clients import URL
 from tests.api.receiving import SECRET, answers, body_of, delivering, headers_of
 from tests.internet import Site, reachable, reply
@@ -77,13 +77,13 @@ def test_every_end_of_a_task_calls_back(
     image = PICTURE[:100] if end == "failure" else PICTURE
     accepted = open_client.post("/predict", params={"callback_url": f"https://{NAME}/done"}, content=image)
     task_id = accepted.json()["task_id"]
-    assert connection.zcard(DUE_KEY) == 0
+    assert connection.zcard(WEBHOOKS_KEY) == 0
     if end == "canceled":
         open_client.delete(accepted.headers["location"])
     else:
         work()
-    assert connection.zrange(DUE_KEY, 0, -1) == [task_id.encode()]
-    told = connection.hgetall(delivery_key(task_id))
+    assert connection.zrange(WEBHOOKS_KEY, 0, -1) == [task_id.encode()]
+    told = connection.hgetall(webhook_key(task_id))
     assert told[b"url"] == f"https://{NAME}/done".encode()
     assert msgspec.json.decode(told[b"body"]) == open_client.get(accepted.headers["location"]).json()
 
@@ -102,7 +102,7 @@ def test_the_end_of_a_task_comes_to_its_receiver_signed_and_is_tried_again(
         accepted = client.post("/predict", data={"callback_url": f"https://{NAME}/done"}, files={"image": PICTURE})
         work()
         deadline = time.monotonic() + 20
-        while len(site.requests) < 2 or connection.exists(DUE_KEY):
+        while len(site.requests) < 2 or connection.exists(WEBHOOKS_KEY):
             assert time.monotonic() < deadline, "it was not delivered"
             time.sleep(0.02)
         task = client.get(accepted.headers["location"]).json()

@@ -12,9 +12,17 @@ import redis
 from gateway.errors import Overloaded
 from gateway.queue import scripts
 from gateway.queue.claims import TaskQueue
-from gateway.queue.keys import job_key, picture_key, result_key
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.throughput import retry_after
+from gateway.redis_names import (
+    OPEN_BYTES_KEY,
+    OPEN_KEY,
+    PICTURES_BYTES_KEY,
+    PICTURES_KEY,
+    job_key,
+    picture_key,
+    result_key,
+)
 from gateway.settings import Settings
 from gateway.task import TaskView
 from gateway.web.admission import Admission
@@ -48,7 +56,7 @@ def small_redis(connection: "redis.Redis") -> Iterator[None]:
 
 def book(connection: "redis.Redis") -> tuple[int, int]:
     """Open tasks, and the bytes of their images."""
-    return connection.hlen(scripts.OPEN_KEY), int(connection.get(scripts.OPEN_BYTES_KEY) or 0)
+    return connection.hlen(OPEN_KEY), int(connection.get(OPEN_BYTES_KEY) or 0)
 
 
 def test_more_tasks_than_allowed_are_refused(client: httpx2.Client) -> None:
@@ -135,7 +143,7 @@ def test_a_task_whose_job_has_vanished_ends(
     connection.delete(job_key(vanished))
     connection.hset(job_key(failed), "status", "failed")
     Maintenance(queue).close_vanished()
-    assert connection.hkeys(scripts.OPEN_KEY) == [kept.encode()]
+    assert connection.hkeys(OPEN_KEY) == [kept.encode()]
     assert book(connection) == (1, 100)
     for task_id in (vanished, failed):
         assert client.get(f"/result/{task_id}").json()["error"]["code"] == "internal_error"
@@ -203,9 +211,9 @@ def test_pictures_are_bounded_and_the_oldest_make_room(connection: "redis.Redis"
     ids = []
     for size in (400, 400, 300):
         ids.append(keep(settings, connection, size))
-        connection.zadd(scripts.PICTURES_KEY, {f"{ids[-1]}:{size}": time.time() - 100 + len(ids)})
+        connection.zadd(PICTURES_KEY, {f"{ids[-1]}:{size}": time.time() - 100 + len(ids)})
     assert [connection.exists(picture_key(task_id)) for task_id in ids] == [0, 1, 1]
-    assert connection.get(scripts.PICTURES_BYTES_KEY) == b"700"
+    assert connection.get(PICTURES_BYTES_KEY) == b"700"
     too_large = keep(settings, connection, 1001)
     assert connection.exists(picture_key(too_large), result_key(too_large)) == 1, "only the result is kept"
     assert connection.hkeys(picture_key(ids[2])) == [b"image/jpeg", b"image/png"]
@@ -214,7 +222,7 @@ def test_pictures_are_bounded_and_the_oldest_make_room(connection: "redis.Redis"
 def test_pictures_that_have_expired_do_not_count(connection: "redis.Redis", redis_url: str) -> None:
     settings = Settings(redis_url=redis_url, max_pictures_bytes=1000)
     old = keep(settings, connection, 400)
-    connection.zadd(scripts.PICTURES_KEY, {f"{old}:400": time.time() - 4000})
+    connection.zadd(PICTURES_KEY, {f"{old}:400": time.time() - 4000})
     keep(settings, connection, 100)
-    assert connection.get(scripts.PICTURES_BYTES_KEY) == b"100"
-    assert connection.zcard(scripts.PICTURES_KEY) == 1
+    assert connection.get(PICTURES_BYTES_KEY) == b"100"
+    assert connection.zcard(PICTURES_KEY) == 1

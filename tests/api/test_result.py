@@ -9,7 +9,7 @@ import redis
 from starlette.testclient import TestClient
 
 from gateway.queue.claims import TaskQueue
-from gateway.queue.keys import image_key, result_key
+from gateway.redis_names import image_key, result_key
 from gateway.settings import Settings
 from gateway.task import TaskView
 from gateway.triton.spec import ModelSpec

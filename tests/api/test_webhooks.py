@@ -9,9 +9,10 @@ import redis
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from gateway.outbound.https import Outbound
+from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings, SettingsError, load
 from gateway.webhooks.deliverer import Signer
-from gateway.webhooks.queue import DUE_KEY, delivery_key, schedule
+from gateway.webhooks.queue import schedule
 from tests.api.deliver import NAME
 from tests.api.receiving import BODY, SECRET, URL, Empty, answers, body_of, delivering, headers_of, put, until
 from tests.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
@@ -35,8 +36,8 @@ def test_a_delivery_is_scheduled_with_its_transaction_or_not_at_all(connection: 
         schedule(pipe, "t1", URL, BODY)
     assert connection.keys() == []
     put(connection, "t1")
-    assert connection.zcard(DUE_KEY) == 1
-    assert 0 < connection.ttl(delivery_key("t1")) <= 86_400
+    assert connection.zcard(WEBHOOKS_KEY) == 1
+    assert 0 < connection.ttl(webhook_key("t1")) <= 86_400
 
 
 def test_a_delivery_is_signed_so_that_the_library_of_the_standard_accepts_it(
@@ -208,7 +209,7 @@ def test_a_delivery_whose_body_expired_is_forgotten(
 ) -> None:
     site = Site(reply(200), NAME)
     put(connection, "t1", "t2")
-    connection.delete(delivery_key("t1"))
+    connection.delete(webhook_key("t1"))
     run_delivery(redis_url, site, until_empty)
     assert [headers_of(request)["webhook-id"] for request in site.requests] == ["t2"]
 

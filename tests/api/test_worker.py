@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from gateway.queue.claims import TaskQueue
-from gateway.queue.keys import job_key
+from gateway.redis_names import job_key
 from gateway.settings import Settings
 from gateway.triton.client import Inference
 from gateway.triton.spec import ModelSpec

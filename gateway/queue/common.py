@@ -1,11 +1,5 @@
 """The queue's names in Redis, and what both its sides do: `submission` is the gateway's, `claims` the worker's.
 RQ keeps the books; every change of a task's state is one script in Redis (`scripts`).
-
-Keys, beside RQ's own job: `yolo:image:<task_id>` the encoded image, `yolo:result:<task_id>` the ended TaskView as JSON,
-`yolo:picture:<task_id>` the annotated pictures, `yolo:batch:<batch_id>` the parts of a batch,
-`yolo:idempotency:<digest>` what an Idempotency-Key stands for, `yolo:rate:<bucket>` how many tasks ended in those ten
-seconds; the book of open tasks is told of in `scripts`. Each change of state is published on the channel
-`yolo:events` as `<task_id>:<state>`, an end as `<task_id>:<state>:<TaskView as JSON>`.
 """
 
 import time
@@ -16,42 +10,17 @@ from contextlib import contextmanager, suppress
 import msgspec
 import redis
 from rq import Queue
-from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from gateway.errors import Canceled, GatewayError, ServiceUnavailable
-from gateway.queue import scripts
 from gateway.queue.records import TaskRequest
-from gateway.queue.throughput import KEPT_SECONDS, rate_key
+from gateway.queue.throughput import KEPT_SECONDS, counter_key
+from gateway.redis_names import EVENTS_CHANNEL, QUEUE_NAME, image_key, result_key
 from gateway.task import State, TaskView, problem_of, timestamp
 from gateway.webhooks.queue import schedule
 
-QUEUE_NAME = "predict"
-QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
-EVENTS_CHANNEL = "yolo:events"
-BOOK = (scripts.OPEN_KEY, scripts.OPEN_BYTES_KEY)
 LOST = frozenset({b"failed", b"stopped", b"canceled"})  # RQ's status of a job that it will not run again
 _JobData = tuple[str, object, list[object], TaskRequest]  # function, instance, arguments, keyword arguments
-
-
-def image_key(task_id: str) -> str:
-    return f"yolo:image:{task_id}"
-
-
-def result_key(task_id: str) -> str:
-    return f"yolo:result:{task_id}"
-
-
-def picture_key(task_id: str) -> str:
-    return f"yolo:picture:{task_id}"
-
-
-def batch_key(batch_id: str) -> str:
-    return f"yolo:batch:{batch_id}"
-
-
-def job_key(task_id: str) -> str:
-    return Job.key_for(task_id)
 
 
 def rq_queue(connection: "redis.Redis") -> Queue:
@@ -90,8 +59,8 @@ def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskReques
         schedule(pipe, view.task_id, request.callback_url, body)
     pipe.delete(image_key(view.task_id))
     if view.state != "canceled":  # no work, and so no measure of how fast it goes
-        pipe.incr(rate_key(ended_at))
-        pipe.expire(rate_key(ended_at), KEPT_SECONDS)
+        pipe.incr(counter_key(ended_at))
+        pipe.expire(counter_key(ended_at), KEPT_SECONDS)
     pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}:".encode() + body)
 
 

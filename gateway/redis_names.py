@@ -1,0 +1,47 @@
+"""Every name that this service has in Redis; docs/architecture.md says what each holds."""
+
+from rq.job import Job
+
+QUEUE_NAME = "predict"
+QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
+EVENTS_CHANNEL = "yolo:events"
+
+# The ledger of open tasks, and the sum of the bytes of their images.
+OPEN_KEY, OPEN_BYTES_KEY = "yolo:open", "yolo:open_bytes"
+LEDGER = (OPEN_KEY, OPEN_BYTES_KEY)
+PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
+LEADER_KEY, BETWEEN_KEY = "yolo:maintenance", "yolo:between"
+WEBHOOKS_KEY = "yolo:webhooks"
+LIMIT_PREFIX = "yolo:limit"
+
+
+def image_key(task_id: str) -> str:
+    return f"yolo:image:{task_id}"
+
+
+def result_key(task_id: str) -> str:
+    return f"yolo:result:{task_id}"
+
+
+def picture_key(task_id: str) -> str:
+    return f"yolo:picture:{task_id}"
+
+
+def batch_key(batch_id: str) -> str:
+    return f"yolo:batch:{batch_id}"
+
+
+def idempotency_key(digest: str) -> str:
+    return f"yolo:idempotency:{digest}"
+
+
+def rate_key(bucket: int) -> str:
+    return f"yolo:rate:{bucket}"
+
+
+def webhook_key(task_id: str) -> str:
+    return f"yolo:webhook:{task_id}"
+
+
+def job_key(task_id: str) -> str:
+    return Job.key_for(task_id)
