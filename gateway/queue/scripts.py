@@ -1,8 +1,9 @@
 """Changes of a task's state as one step in Redis: the commands of a pipeline, run by a script if they still apply.
 
 `yolo:open` is the ledger of open tasks: a hash of every task that was accepted and has not ended, with the bytes of its
-image; `yolo:open_bytes` is the sum. A task enters the ledger when it is accepted and leaves it when it finishes. Whatever
-a worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
+image; `yolo:open_bytes` is the sum. A task enters the ledger when it is accepted and leaves it when it finishes.
+Whatever a worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is
+not done.
 
 `yolo:pictures` lists the annotated pictures that are kept, as `<task_id>:<bytes>` by the time of their making;
 `yolo:pictures_bytes` is the sum.
