@@ -221,7 +221,7 @@ def reachable(host: str) -> str:
 def sample_image(model: str) -> str:
     """A picture at hand that the model finds something in."""
     if model == DEMO_NAME:
-        return "tests/data/shapes/images/0.jpg"
+        return "demo/shapes/images/0.jpg"
     found = sorted(Path(sys.prefix).glob("lib/python*/site-packages/ultralytics/assets/bus.jpg"))
     if not found:
         return "photo.jpg"

@@ -8,7 +8,7 @@ from pathlib import Path
 from local.errors import LocalError
 from local.triton import ROOT, models
 
-DEMO = ROOT / "tests" / "data" / "shapes.pt"
+DEMO = ROOT / "demo" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320
 SOURCE = "weights.sha256"  # beside the model file of a version
 NO_WEIGHTS = 3  # exit status of `python -m export`

@@ -43,7 +43,7 @@ class Outcome:
 def photographs(shared: Path | None) -> list[bytes]:
     """Images to send: photographs where there are some, else drawings that the project carries."""
     found = sorted((shared / "images").glob("*.jpg")) if shared else []
-    found = found or sorted((ROOT / "tests" / "data" / "shapes" / "images").glob("*.jpg"))
+    found = found or sorted((ROOT / "demo" / "shapes" / "images").glob("*.jpg"))
     return [path.read_bytes() for path in found]
 
 

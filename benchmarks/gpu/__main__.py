@@ -39,7 +39,7 @@ from gateway.triton.client import TritonClient
 from gateway.triton.spec import CHANNEL_ARGUMENTS
 
 IMAGE = "yolo-triton-gpu"
-SAMPLES = ROOT / "tests" / "data" / "shapes" / "images"
+SAMPLES = ROOT / "demo" / "shapes" / "images"
 
 
 class Way(NamedTuple):

@@ -8,7 +8,7 @@ from starlette.testclient import TestClient
 
 from gateway.settings import Settings
 from gateway.web.app import create_app
-from tests.contract import Contract
+from tests.support.contract import Contract
 
 URL = "http://127.0.0.1:5000"
 

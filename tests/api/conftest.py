@@ -15,8 +15,8 @@ from gateway.worker.processor import Processor
 from tests.api.clients import client_of
 from tests.api.receiving import Empty, until
 from tests.api.submit import submit
-from tests.fakes import FakeTriton
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 NO_TRITON = "127.0.0.1:1"
 

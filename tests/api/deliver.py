@@ -12,7 +12,7 @@ import redis.asyncio as aioredis
 from gateway.outbound.https import Outbound
 from gateway.webhooks.deliverer import Deliverer, Signer
 from gateway.webhooks.queue import WebhookQueue
-from tests.internet import PUBLIC_ADDRESS, Internet
+from tests.support.internet import PUBLIC_ADDRESS, Internet
 
 NAME = "receiver.example"
 LEASE_SECONDS = 1.0

@@ -13,7 +13,7 @@ from gateway.outbound.https import Outbound
 from gateway.webhooks.deliverer import Deliverer, Signer
 from gateway.webhooks.queue import WebhookQueue, schedule
 from tests.api.deliver import NAME
-from tests.internet import Answer, reply
+from tests.support.internet import Answer, reply
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 URL = f"https://{NAME}/ended?token=1"

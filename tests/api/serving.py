@@ -15,7 +15,7 @@ from gateway.web.app import create_app
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
-from tests.fakes import FakeTriton
+from tests.support.fakes import FakeTriton
 
 _START_SECONDS = 20
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import httpx2
 
 from gateway.settings import Settings
-from tests.pictures import encoded, png_header
+from tests.support.pictures import encoded, png_header
 
 PICTURE = encoded(64, 48)
 

@@ -10,8 +10,8 @@ import pytest
 import redis
 
 from gateway.web.parameters import LONGEST_WAIT_SECONDS
-from tests.fakes import FakeTriton
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
 

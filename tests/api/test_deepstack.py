@@ -11,9 +11,9 @@ import redis
 from gateway.redis_names import QUEUE_KEY
 from gateway.settings import Settings
 from tests.api.serving import serving, working
-from tests.contract import Contract
-from tests.fakes import FakeTriton
-from tests.pictures import encoded, png_header
+from tests.support.contract import Contract
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded, png_header
 
 PICTURE = encoded(640, 480)
 DETECTION = "/v1/vision/detection"

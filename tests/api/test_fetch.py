@@ -10,7 +10,7 @@ from gateway.errors import FetchFailed, GatewayError, ImageTooLarge, SwitchedOff
 from gateway.outbound.https import Outbound
 from gateway.outbound.images import Fetcher
 from gateway.settings import Settings
-from tests.internet import PUBLIC_ADDRESS, Answer, Internet, Site, reachable, reply
+from tests.support.internet import PUBLIC_ADDRESS, Answer, Internet, Site, reachable, reply
 
 NAME = "pictures.example"
 URL = f"https://{NAME}/bus.jpg"

@@ -6,7 +6,7 @@ from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
-from tests.fakes import FakeTriton
+from tests.support.fakes import FakeTriton
 
 
 def test_livez_says_the_process_runs(client: httpx2.Client) -> None:

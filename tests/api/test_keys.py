@@ -16,7 +16,7 @@ from gateway.security.api_keys import Keyring, check_exposure, is_owner, load_ke
 from gateway.settings import Settings, SettingsError, load
 from gateway.web import routes
 from tests.api.clients import client_of
-from tests.pictures import encoded
+from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
 ALICE, ALICE_LINE = new_key("alice")

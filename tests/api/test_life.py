@@ -12,7 +12,7 @@ import redis
 
 from gateway.queue.claims import TaskQueue
 from gateway.settings import Settings
-from tests.pictures import encoded
+from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
 KEY = {"Idempotency-Key": "order-66"}

@@ -21,8 +21,8 @@ from gateway.telemetry.metrics import QueueCollector, QueueState
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
-from tests.fakes import FakeTriton
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
 

@@ -17,8 +17,8 @@ from gateway.settings import Settings
 from gateway.web.app import create_app
 from tests.api.clients import URL
 from tests.api.receiving import SECRET, answers, body_of, delivering, headers_of
-from tests.internet import Site, reachable, reply
-from tests.pictures import encoded
+from tests.support.internet import Site, reachable, reply
+from tests.support.pictures import encoded
 
 NAME = "pictures.example"
 PICTURE = encoded(64, 48)

@@ -29,7 +29,7 @@ from gateway.web.admission import Admission
 from tests.api.clients import client_of
 from tests.api.conftest import NO_TRITON
 from tests.api.submit import submit
-from tests.pictures import encoded
+from tests.support.pictures import encoded
 
 QUEUE_KEY = "rq:queue:predict"
 PICTURE = encoded(64, 48)

@@ -4,7 +4,7 @@ import httpx2
 import pytest
 import redis
 
-from tests.pictures import encoded, png_header
+from tests.support.pictures import encoded, png_header
 
 PICTURE = encoded(640, 480)
 

@@ -20,8 +20,8 @@ from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker
 from tests.api.clients import status
 from tests.api.submit import submit
-from tests.fakes import FakeTriton
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 
 def age_executions(connection: "redis.Redis", queue: TaskQueue) -> None:

@@ -15,8 +15,8 @@ from gateway.task import TaskView
 from gateway.triton.spec import ModelSpec
 from gateway.web.app import create_app
 from tests.api.clients import URL
-from tests.fakes import FakeTriton
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 
 @pytest.fixture

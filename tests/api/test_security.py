@@ -14,7 +14,7 @@ from gateway.server.headers import SECURITY_HEADERS
 from gateway.settings import Settings
 from gateway.web.app import create_app
 from tests.api.clients import URL, client_of
-from tests.pictures import encoded
+from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
 

@@ -15,7 +15,7 @@ from gateway.webhooks.deliverer import Signer
 from gateway.webhooks.queue import schedule
 from tests.api.deliver import NAME
 from tests.api.receiving import BODY, SECRET, URL, Empty, answers, body_of, delivering, headers_of, put, until
-from tests.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
+from tests.support.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
 
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 

@@ -14,7 +14,7 @@ from standardwebhooks import Webhook
 
 from tests.api.deliver import NAME
 from tests.api.receiving import BODY, SECRET, Empty, body_of, headers_of, put, until
-from tests.internet import Site, reply
+from tests.support.internet import Site, reply
 
 ROOT = Path(__file__).parents[2]
 

@@ -21,7 +21,7 @@ from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
 from tests.api.clients import status
-from tests.fakes import FakeTriton
+from tests.support.fakes import FakeTriton
 
 
 class CrowdedTriton(FakeTriton):

@@ -8,7 +8,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from gateway.settings import Settings
 from tests.api.serving import serving, working
-from tests.fakes import FakeTriton
+from tests.support.fakes import FakeTriton
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _OPTIONS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]

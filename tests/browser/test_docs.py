@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Request
 
-from tests.pictures import encoded
+from tests.support.pictures import encoded
 
 
 @pytest.fixture

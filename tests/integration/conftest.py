@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from local.triton import Keys
-from tests.integration import tiny
-from tests.integration.stack import ROOT, Stack, Triton, exported, running_stack, running_triton
-from tests.shared import SHARED
+from tests.support import tiny
+from tests.support.shared import SHARED
+from tests.support.stack import ROOT, Stack, Triton, exported, running_stack, running_triton
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from tests.integration.stack import Stack
-from tests.shared import photograph
+from tests.support.shared import photograph
+from tests.support.stack import Stack
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import httpx2
 import numpy as np
 import pytest
 
-from tests.integration.stack import Stack
-from tests.shared import photograph
+from tests.support.shared import photograph
+from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")

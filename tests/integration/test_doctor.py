@@ -12,8 +12,8 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from doctor.__main__ import main
-from tests.integration import tiny
-from tests.integration.stack import Triton, running_triton
+from tests.support import tiny
+from tests.support.stack import Triton, running_triton
 
 ROWS = 'output [ { name: "detections" data_type: TYPE_FP32 dims: [ 1000, 6 ] label_filename: "labels.txt" } ]'
 GROUP = "instance_group [ { kind: KIND_CPU count: 1 } ]"

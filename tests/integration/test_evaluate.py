@@ -12,11 +12,11 @@ import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from demo import train_shapes
 from evaluation.evaluate import main
 from local import triton
-from tests.data import train_shapes
-from tests.pictures import encoded
-from tests.shared import SHARED
+from tests.support.pictures import encoded
+from tests.support.shared import SHARED
 
 ROOT = Path(__file__).parents[2]
 SHAPES = train_shapes.HERE / "shapes.pt"

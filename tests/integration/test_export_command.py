@@ -17,10 +17,10 @@ from export.sources.checkpoint import load
 from gateway.vision.decode import decode
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
-from tests.shared import SHARED, photograph, reference
+from tests.support.shared import SHARED, photograph, reference
 
 ROOT = Path(__file__).parents[2]
-SHAPES = ROOT / "tests" / "data" / "shapes.pt"
+SHAPES = ROOT / "demo" / "shapes.pt"
 
 # What stands in for docker: it checks what trtexec would be given and writes an engine.
 DOCKER = """#!/bin/sh

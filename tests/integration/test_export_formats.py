@@ -22,9 +22,9 @@ from export.sources import checkpoint
 from export.sources.layers import AnchorHead
 from export.sources.open import open_source
 from export.sources.source import Source
-from tests import export_models as models
+from tests.support import export_models as models
 
-SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
+SHAPES = Path(__file__).parents[2] / "demo" / "shapes.pt"
 
 SOURCES: dict[str, Callable[[Path], Path]] = {
     "original": lambda folder: models.save(models.anchored(), folder / "o.pt", models.ORIGINAL),

@@ -19,8 +19,8 @@ from export.options import Options
 from export.sources.open import open_source
 from export.sources.source import Source
 from gateway.triton.loading import not_loaded
-from tests import export_models as models
-from tests.integration.stack import Triton, running_triton
+from tests.support import export_models as models
+from tests.support.stack import Triton, running_triton
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from benchmarks.gpu.report import Report
-from tests.integration.stack import ROOT
+from tests.support.stack import ROOT
 
-SHAPES = ROOT / "tests" / "data"
+SHAPES = ROOT / "demo"
 NVIDIA_SMI = """#!/bin/sh
 case "$1" in
 *utilization*) echo "87, 410.5" ;;
@@ -38,7 +38,7 @@ def test_every_way_is_exported_verified_and_measured(tmp_path: Path) -> None:
     programs = tmp_path / "bin"
     programs.mkdir()
     program(programs / "nvidia-smi", NVIDIA_SMI)
-    docker = f'cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m tests.integration.gpu_docker "$@"'
+    docker = f'cd {shlex.quote(str(ROOT))} && exec {shlex.quote(sys.executable)} -m tests.support.gpu_docker "$@"'
     program(programs / "docker", f"#!/bin/sh\n{docker}\n")
     done = check(
         tmp_path,

@@ -16,8 +16,8 @@ from tritonclient.utils import InferenceServerException
 from export.declared import parse
 from gateway.triton.loading import not_loaded
 from local import triton
-from tests.integration import tiny
-from tests.integration.stack import Triton, running_triton
+from tests.support import tiny
+from tests.support.stack import Triton, running_triton
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from tritonclient.utils import InferenceServerException
 from export.address import find
 from gateway.triton.spec import RESTRICTED, control_headers
 from local.ports import free_ports
-from tests.integration import tiny
-from tests.integration.stack import ROOT
+from tests.support import tiny
+from tests.support.stack import ROOT
 
 READY_SECONDS = 60
 STOP_SECONDS = 30
@@ -257,9 +257,9 @@ def test_second_stack_on_the_same_folder_is_refused(run: Run, tmp_path: Path, ti
 
 def test_without_weights_the_demo_model_is_served_and_said_to_be_one(tmp_path: Path) -> None:
     unreachable = {"YOLO_SHARED": str(tmp_path), "https_proxy": "http://127.0.0.1:1"}
-    drawing = ROOT / "tests" / "data" / "shapes" / "images" / "0.jpg"
+    drawing = ROOT / "demo" / "shapes" / "images" / "0.jpg"
     with local(tmp_path, tmp_path / "models", "yolov5x", "--export", **unreachable) as run:
-        assert "/predict?wait=30" in run.ready_line() and "tests/data/shapes" in run.ready_line()
+        assert "/predict?wait=30" in run.ready_line() and "demo/shapes" in run.ready_line()
         assert "Three ways to get them" in run.said() and "THIS IS THE DEMO MODEL" in run.said()
         answer = subprocess.run(
             ["curl", "-s", "-F", f"image=@{drawing}", f"http://127.0.0.1:{run.port}/predict?wait=30"],

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import pytest
 from PIL import Image
 
-from tests.integration.stack import Stack
 from tests.integration.test_service import answered, box, differences, labels
-from tests.pictures import RGB, encoded, turned
-from tests.shared import SHARED, photograph
+from tests.support.pictures import RGB, encoded, turned
+from tests.support.shared import SHARED, photograph
+from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")

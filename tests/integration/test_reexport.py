@@ -14,9 +14,9 @@ from export import publish
 from export.options import Options
 from export.sources.open import open_source
 from export.sources.source import Source
-from tests import export_models as models
-from tests.integration.stack import Stack, running_stack, running_triton
-from tests.pictures import encoded
+from tests.support import export_models as models
+from tests.support.pictures import encoded
+from tests.support.stack import Stack, running_stack, running_triton
 
 NAME = "small"
 PICTURE = encoded(640, 480, ".jpg")

@@ -10,7 +10,7 @@ from reliability import chaos, fuzz, overload
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
-from tests.shared import SHARED
+from tests.support.shared import SHARED
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(240)]
 

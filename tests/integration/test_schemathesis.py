@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import tiny
-from tests.integration.stack import ROOT, Stack, running_stack, running_triton
+from tests.support import tiny
+from tests.support.stack import ROOT, Stack, running_stack, running_triton
 
 pytestmark = pytest.mark.long
 
@@ -38,7 +38,7 @@ def test_generated_requests_find_nothing(service: Stack, tmp_path: Path) -> None
     done = subprocess.run(
         [*command, "run", f"{service.base_url}/openapi.json", *options],
         cwd=tmp_path,  # it leaves a folder of its own
-        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.integration.generated", "PYTHONPATH": str(ROOT)},
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.support.generated", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from gateway.triton.client import TritonClient
-from tests.integration.stack import Stack
-from tests.pictures import encoded
-from tests.shared import photograph, reference
+from tests.support.pictures import encoded
+from tests.support.shared import photograph, reference
+from tests.support.stack import Stack
 
 
 @pytest.fixture(scope="module")

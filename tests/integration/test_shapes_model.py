@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from demo import train_shapes
 from evaluation.dataset import read
 from evaluation.scoring import Truth, score
 from export.sources.checkpoint import Checkpoint, load
 from export.sources.reference import candidates
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
-from tests.data import train_shapes
 
 CHECKPOINT = train_shapes.HERE / "shapes.pt"
 ROOT = Path(__file__).parents[2]
@@ -54,7 +54,7 @@ def test_ultralytics_loads_it_as_its_own(tmp_path: Path) -> None:
     if importlib.util.find_spec("ultralytics") is None:
         pytest.skip("ultralytics is not installed")
     code = f"""if True:
-        from tests.data.train_shapes import let_ultralytics_do_without_torchvision
+        from demo.train_shapes import let_ultralytics_do_without_torchvision
         let_ultralytics_do_without_torchvision()
         import ultralytics
         model = ultralytics.YOLO({str(CHECKPOINT)!r})

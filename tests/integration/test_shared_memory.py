@@ -19,7 +19,7 @@ from gateway.triton.client import TritonClient
 from gateway.triton.shared_memory import FOLDER, Region, SharedMemory, prefix
 from gateway.triton.spec import memory_headers
 from local.triton import Keys
-from tests.integration.stack import ROOT, Triton, running_triton
+from tests.support.stack import ROOT, Triton, running_triton
 
 KEY = "fedcba9876543210"
 SIZE = 3 * 640**2

@@ -11,9 +11,9 @@ import pytest
 
 from gateway.settings import Settings
 from tests.api.serving import working
-from tests.fakes import FakeTriton
-from tests.integration.gateway import Gateway, read_to_end, running_gateway
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.gateway import Gateway, read_to_end, running_gateway
+from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
 DRAIN_SECONDS, STOP_SECONDS = 1.5, 6.0

@@ -12,8 +12,8 @@ import pytest
 import redis
 
 from gateway.server.headers import SECURITY_HEADERS
-from tests.integration.gateway import HEAD, Gateway, read_to_end, running_gateway
-from tests.pictures import encoded
+from tests.support.gateway import HEAD, Gateway, read_to_end, running_gateway
+from tests.support.pictures import encoded
 
 HEADER_SECONDS, BODY_SECONDS = 1.0, 2.0
 LATEST_SECONDS = 5.0  # later than any bound, by what a loaded machine may add

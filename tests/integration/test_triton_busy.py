@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from gateway.triton.client import TritonBusy, TritonClient, TritonUnavailable
-from tests.integration import tiny
-from tests.integration.stack import Triton, running_triton
+from tests.support import tiny
+from tests.support.stack import Triton, running_triton
 
 POLICIES = {
     "short_queue": "max_queue_size: 1",

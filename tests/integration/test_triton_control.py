@@ -17,8 +17,8 @@ from export.triton import running
 from gateway.triton.spec import RESTRICTED, control_headers
 from local import triton as local_triton
 from local.__main__ import new_triton_key
-from tests.integration.gateway import running_gateway
-from tests.integration.stack import Triton, running_triton
+from tests.support.gateway import running_gateway
+from tests.support.stack import Triton, running_triton
 
 KEY = "0123456789abcdef"
 

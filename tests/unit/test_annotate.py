@@ -9,8 +9,8 @@ from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
 from gateway.vision.annotate import LEAST_SIDE, LONGEST_SIDE, annotate, encode
 from gateway.vision.colours import class_colour
 from gateway.vision.decode import decode
-from tests.pictures import gradient
-from tests.shared import photograph, reference
+from tests.support.pictures import gradient
+from tests.support.shared import photograph, reference
 
 GREY = 128
 

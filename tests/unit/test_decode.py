@@ -10,7 +10,7 @@ from PIL import Image
 from gateway.errors import InvalidImage
 from gateway.vision.decode import decode, reduction, upright_hw
 from gateway.vision.header import ImageHeader, probe
-from tests.pictures import encoded, gradient
+from tests.support.pictures import encoded, gradient
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])

@@ -20,7 +20,7 @@ from doctor.host import is_here
 from doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
 from doctor.triton import described
 from export.address import AddressError, Place, find, running_here
-from tests.integration import tiny
+from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
 IMAGES = Tensor(name="images", datatype="UINT8", shape=(-1, 640, 640, 3))

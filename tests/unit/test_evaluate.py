@@ -11,8 +11,8 @@ import pytest
 from evaluation.dataset import DatasetError, read
 from evaluation.evaluate import evaluate, main, table, verdict
 from evaluation.scoring import Scores, Truth, score
-from tests.fakes import SPEC
-from tests.pictures import encoded
+from tests.support.fakes import SPEC
+from tests.support.pictures import encoded
 
 ROW = "0 0.5 0.5 0.25 0.5"
 CLASSES = len(SPEC.labels)

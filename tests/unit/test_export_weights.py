@@ -9,9 +9,9 @@ import torch
 
 from export.errors import ExportError
 from export.sources import checkpoint, reference
-from tests import export_models as models
+from tests.support import export_models as models
 
-SHAPES = Path(__file__).parents[1] / "data" / "shapes.pt"
+SHAPES = Path(__file__).parents[2] / "demo" / "shapes.pt"
 
 
 def image() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

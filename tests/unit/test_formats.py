@@ -6,7 +6,7 @@ import pytest
 
 from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel, TaskView
 from gateway.web.formats import CSV_COLUMNS, coco, comma_separated, document, picture_type, yolo
-from tests.shared import reference
+from tests.support.shared import reference
 
 
 def result(*detections: Detection, width: int = 810, height: int = 1080) -> DetectionResult:

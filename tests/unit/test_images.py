@@ -2,7 +2,7 @@ import pytest
 
 from gateway.errors import ImageTooLarge, UnsupportedImage
 from gateway.vision.header import ImageHeader, probe
-from tests.pictures import encoded, png_header
+from tests.support.pictures import encoded, png_header
 
 
 def probed(data: bytes, max_pixels: int = 50_000_000, max_side: int = 16_384) -> ImageHeader:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from gateway.vision.letterbox import GREY, letterbox
-from tests.pictures import gradient
+from tests.support.pictures import gradient
 
 
 @pytest.mark.parametrize(

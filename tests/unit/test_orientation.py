@@ -5,7 +5,7 @@ import pytest
 
 from gateway.vision.decode import decode
 from gateway.vision.orientation import orientation
-from tests.pictures import encoded, exif, gradient, turned, with_exif
+from tests.support.pictures import encoded, exif, gradient, turned, with_exif
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])

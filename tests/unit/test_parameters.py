@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import InvalidParameter
 from gateway.web.parameters import Choices, Given, class_ids, joined, parse
-from tests.fakes import SPEC
+from tests.support.fakes import SPEC
 
 
 def test_classes_given_several_times_are_all_wanted() -> None:

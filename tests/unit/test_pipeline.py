@@ -7,8 +7,8 @@ from gateway.settings import Settings
 from gateway.task import DetectionResult
 from gateway.triton.client import TritonUnavailable
 from gateway.worker.pipeline import Pipeline
-from tests.fakes import FakeTriton
-from tests.pictures import encoded
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 ASKED = TaskRequest(model="fake", accepted_at=0.0)
 

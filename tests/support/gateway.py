@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from local.ports import free_ports
-from tests.integration.stack import get_status, running, wait_until
+from tests.support.stack import get_status, running, wait_until
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n"
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-SHARED = Path(os.environ.get("YOLO_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+SHARED = Path(os.environ.get("YOLO_SHARED") or Path(__file__).resolve().parents[3] / "shared")
 
 
 def photograph(name: str) -> bytes:

@@ -1,8 +1,8 @@
 """Trains shapes.pt: a small YOLOv5 that finds drawn circles, squares and triangles.
 
-The drawings are made on the fly from a seed, so nothing is downloaded: `python tests/data/train_shapes.py` writes
+The drawings are made on the fly from a seed, so nothing is downloaded: `python demo/train_shapes.py` writes
 shapes.pt beside this file in ultralytics' checkpoint format, and `--samples` redraws the sample images and labels in
-tests/data/shapes. Training needs ultralytics, also where there is no torchvision for it.
+demo/shapes. Training needs ultralytics, also where there is no torchvision for it.
 """
 
 from __future__ import annotations
@@ -277,7 +277,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, default=HERE / "shapes.pt")
     parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--samples", action="store_true", help="only redraw tests/data/shapes")
+    parser.add_argument("--samples", action="store_true", help="only redraw demo/shapes")
     options = parser.parse_args()
     if options.samples:
         write_samples(HERE / "shapes")

@@ -6,7 +6,7 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 
-from tests.pictures import encoded
+from tests.support.pictures import encoded
 
 PICTURES = [
     encoded(width, height, suffix)

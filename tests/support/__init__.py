@@ -1,0 +1,1 @@
+"""What the tests share: servers, pictures, models, the one fake."""
