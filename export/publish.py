@@ -43,11 +43,11 @@ def publish(source: Source, options: Options, report: Report) -> int:
         (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving, graph))
         (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in source.labels))
         findings = build_and_verify(source.candidates, staged, serving, report)
-        findings["export"] = told(serving, source.path)
+        findings["export"] = provenance(serving, source.path)
         (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         number = staged.publish(after=known_version(options.name))
     report(f"published {options.repository / options.name} version {number}")
-    take_up(options.name, number, options.device, report)
+    load_version(options.name, number, options.device, report)
     for removed in repository.prune(options.repository / options.name, options.keep):
         report(f"removed version {removed}; the last {options.keep} are kept")
     return number
@@ -69,7 +69,7 @@ def build_and_verify(
     check_contract((staged.folder / "config.pbtxt").read_text(), declared.graph(file))
     verify.check_batches(written.batch, inputs, serving.max_batch)
     found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
-    report(f"ONNX Runtime: {found.told()}")
+    report(f"ONNX Runtime: {found.summary()}")
     if serving.format == "tensorrt":
         engine.build(staged.version, serving, report)
         file.unlink()  # the engine is served, not what it was built from
@@ -95,7 +95,7 @@ def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving,
                 # A GPU multiplies float32 as TF32, by whichever provider.
                 kind: Format = "tensorrt" if serving.device == "gpu" else "onnx"
                 found = check("Triton", candidate, verify.TOLERANCES[kind, serving.precision])
-                report(f"Triton: {found.told()}")
+                report(f"Triton: {found.summary()}")
         except triton.Refused as refusal:
             if serving.device == "cpu" or "TRITON_URL" in os.environ:
                 raise
@@ -113,17 +113,17 @@ def known_version(name: str) -> int:
         return server.newest_version(name) if server is not None else 0
 
 
-def take_up(name: str, version: int, device: Device, report: Report) -> None:
+def load_version(name: str, version: int, device: Device, report: Report) -> None:
     """Let a running Triton serve the new version; without one there is nothing to do."""
     with triton.running() as server:
         if server is not None:
-            wrong = server.take_up(name, version, device)
+            wrong = server.load_version(name, version, device)
             report(
                 f"Triton at {server.url} " + (f"did not take it up: {wrong}" if wrong else f"serves version {version}")
             )
 
 
-def told(serving: Serving, source: Path) -> dict[str, str]:
+def provenance(serving: Serving, source: Path) -> dict[str, str]:
     """What `--list` shows of an export."""
     return {
         "source": source.name,

@@ -86,7 +86,7 @@ class Triton:
             return 0
         return max((int(entry.version) for entry in index if entry.name == name and entry.version), default=0)
 
-    def take_up(self, name: str, version: int, device: Device) -> str | None:
+    def load_version(self, name: str, version: int, device: Device) -> str | None:
         """Load the newest version; requests that are under way end on the old one. Returns what went wrong, or None."""
         try:
             self._client.load_model(name, headers=self._control, client_timeout=LOAD_S[device])

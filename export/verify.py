@@ -55,7 +55,7 @@ class Comparison:
     smallest_iou: float
     largest_score_difference: float
 
-    def told(self) -> str:
+    def summary(self) -> str:
         lost = f", {self.unmatched} WITHOUT A PARTNER" if self.unmatched else ""
         return (
             f"{self.matched} boxes matched{lost}, smallest IoU {self.smallest_iou:.4f}, "
@@ -78,7 +78,7 @@ class Check:
         found = compare(list(zip(self._truth, answers, strict=True)), tolerance, self._confidence)
         if found.unmatched or not found.matched:
             raise VerificationError(
-                f"{runtime} does not answer as the checkpoint does: {found.told()} (asked: IoU {tolerance.iou}, "
+                f"{runtime} does not answer as the checkpoint does: {found.summary()} (asked: IoU {tolerance.iou}, "
                 f"score {tolerance.score}); nothing was published"
             )
         self._found[runtime] = {**asdict(found), "tolerance": asdict(tolerance)}

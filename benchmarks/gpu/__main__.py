@@ -105,7 +105,7 @@ class Check:
                 tolerance = verify.TOLERANCES["tensorrt", serving.precision]
                 row.verified = verify.Check(source.candidates, inputs)(
                     "Triton", Candidate(client, model), tolerance
-                ).told()
+                ).summary()
             row.doctor = doctor(server, model)
             row.lone_ms = triton.lone_ms(server.url, model, serving.imgsz)
             say(f"{what}: Triton alone")

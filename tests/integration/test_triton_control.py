@@ -108,7 +108,7 @@ def test_the_exporter_and_the_doctor_use_it(server: Triton, monkeypatch: pytest.
         monkeypatch.setenv("TRITON_KEY", key)
         with running() as found:
             assert found is not None
-            said = found.take_up("tiny", 1, "cpu")
+            said = found.load_version("tiny", 1, "cpu")
         assert refused in said if refused and said else said == refused
         examiner = doctor.Triton(server.url, key)
         if refused:
