@@ -58,13 +58,13 @@ export PEERS QUICK
 bench: develop $(ONNX) $(if $(wildcard $(PEERS)/common.py),.venv-peers/.ready) ## measure: five minutes, QUICK=1 one
 	@$(PY) -m benchmarks $(ARGS)
 
-chaos: develop $(ONNX) ## prove that nothing accepted is lost, whatever dies (10 minutes; ARGS=--quick)
+chaos: develop $(ONNX) ## prove that nothing accepted is lost, whatever dies (ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
-fuzz: develop $(ONNX) ## prove that no file harms, corpus and 10,000 spoilt ones (10 minutes; ARGS=--quick)
+fuzz: develop $(ONNX) ## prove that no file does harm: a corpus and 10,000 corrupted ones (ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
-overload: develop $(ONNX) ## prove that ten times the capacity is told, not suffered (5 minutes; ARGS=--quick)
+overload: develop $(ONNX) ## prove that the service stays healthy at ten times its capacity (ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
 # An option counts only where it is given to make: shells export names like NAME for other ends.
@@ -78,14 +78,14 @@ EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights)
 export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
 	@$(EXPORT)
 
-doctor: .venv/.ready ## say whether what is believed of the running Triton is true
+doctor: .venv/.ready ## check whether the running Triton does what people believe
 	@$(PY) -m doctor $(call given,MODEL,model)
 
 gpu-check: setup ## on a host with a GPU and Docker: export, verify and measure every way to serve (an hour; DATA=dir)
 	@$(PY) -m benchmarks.gpu $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,DATA,data) \
 	  $(call given,WORKERS,workers) $(ARGS)
 
-evaluate: .venv/.ready ## mAP of the served model over DATA=dir, beside PyTorch's
+evaluate: .venv/.ready ## mAP of the served model over DATA=dir, next to PyTorch's
 	@$(PY) -m evaluation --data '$(DATA)' $(call given,MODEL,model) $(call given,WEIGHTS,weights)
 
 $(ONNX): $(WEIGHTS) | .venv/.ready
