@@ -146,7 +146,7 @@ def test_nothing_is_left_of_a_candidate_whose_load_took_too_long(
     server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = served_versions(server.url, "small")
-    monkeypatch.setitem(triton.LOAD_S, "cpu", 0.01)
+    monkeypatch.setitem(triton.LOAD_S, "cpu", 0.002)
     with pytest.raises(ExportError, match="Deadline Exceeded"):
         publish.publish(small(repository), options(repository), lambda line: None)
     end = time.monotonic() + 30
