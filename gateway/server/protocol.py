@@ -38,8 +38,7 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
     )
 
     def drain() -> None:
-        app.state.stopping.set()
-        app.state.results.release()
+        app.state.services.stop()
 
     def cut() -> None:
         for connection in list(web.server_state.connections):

@@ -19,8 +19,7 @@ from gateway.openapi.operation import Handler
 from gateway.security.api_keys import is_owner
 from gateway.security.rate_limit import client_of
 from gateway.server.headers import answer_headers
-from gateway.settings import Settings
-from gateway.web.responses import services_of
+from gateway.web.services import Services, services_of
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
@@ -29,12 +28,12 @@ def guarded(handler: Handler) -> Handler:
     """The handler, behind all checks."""
 
     async def endpoint(request: Request) -> Response:
-        settings = services_of(request).settings
-        _check_host(request, settings)
-        _check_origin(request, settings)
-        await _check_client(request, settings)
+        services = services_of(request)
+        _check_host(request, services)
+        _check_origin(request, services)
+        await _check_client(request, services)
         _check_owner(request)
-        if request.method == "POST" and services_of(request).stopping.is_set():
+        if request.method == "POST" and services.stopping.is_set():
             raise ShuttingDown("this process stops and takes nothing more; send the request again")
         return await handler(request)
 
@@ -53,9 +52,9 @@ def owner_of(request: Request) -> str:
     return owner
 
 
-def _check_host(request: Request, settings: Settings) -> None:
+def _check_host(request: Request, services: Services) -> None:
     """A page of another site could otherwise reach this service through a name that it lets point here."""
-    allowed = settings.hosts
+    allowed = services.hosts
     if "*" in allowed:
         return
     given = request.headers.get("host", "")
@@ -67,10 +66,10 @@ def _check_host(request: Request, settings: Settings) -> None:
         raise UnknownHost("this service has another host name; its operator lists those it has in TRUSTED_HOSTS")
 
 
-def _check_origin(request: Request, settings: Settings) -> None:
+def _check_origin(request: Request, services: Services) -> None:
     """Without keys any page in a browser on this machine could send requests; browsers say where they come from."""
     origin = request.headers.get("origin")
-    if request.method in _SAFE or services_of(request).keys or origin in settings.origins or "*" in settings.origins:
+    if request.method in _SAFE or services.keys or origin in services.origins or "*" in services.origins:
         return
     site = request.headers.get("sec-fetch-site")
     if site is None:
@@ -81,8 +80,8 @@ def _check_origin(request: Request, settings: Settings) -> None:
         raise CrossSite("a page of another site sent this; the operator lists those that may in CORS_ORIGINS")
 
 
-async def _check_client(request: Request, settings: Settings) -> None:
-    services, rate = services_of(request), settings.rate_limit
+async def _check_client(request: Request, services: Services) -> None:
+    rate = services.settings.rate_limit
     client = f"address:{client_of(request.client.host)}" if request.client else "address:unknown"
     if services.keys:
         key = services.keys.find(_presented(request))

@@ -1,8 +1,6 @@
-"""The one error shape, the one task shape, and what every handler needs."""
+"""The one error shape, and JSON answers."""
 
-import asyncio
 from http import HTTPStatus
-from typing import Protocol, cast
 
 import msgspec
 from starlette.exceptions import HTTPException
@@ -10,43 +8,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.errors import GatewayError, MethodNotAllowed, PathNotFound
-from gateway.outbound.https import Outbound
-from gateway.outbound.images import Fetcher
-from gateway.queue.results import Results
-from gateway.queue.submission import Submission
-from gateway.security.api_keys import Keyring
-from gateway.security.rate_limit import Limiter
 from gateway.server.headers import SECURITY_HEADERS
 from gateway.server.request_id import HEADER, request_id
-from gateway.settings import Settings
 from gateway.task import Problem, problem_of
-from gateway.telemetry.metrics import GatewayMetrics
-from gateway.triton.catalogue import Models
-from gateway.web.admission import Admission
-from gateway.web.readiness import Readiness
+from gateway.web.services import services_of
 
 _OF_STARLETTE = {each.status: each for each in (PathNotFound, MethodNotAllowed)}
-
-
-class Services(Protocol):
-    """What the lifespan puts into `app.state`."""
-
-    settings: Settings
-    submission: Submission
-    results: Results
-    readiness: Readiness
-    models: Models
-    fetcher: Fetcher
-    outbound: Outbound
-    metrics: GatewayMetrics
-    keys: Keyring
-    limiter: Limiter
-    stopping: asyncio.Event
-    admission: Admission
-
-
-def services_of(request: Request) -> Services:
-    return cast(Services, request.app.state)
 
 
 class JSON(Response):

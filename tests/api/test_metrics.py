@@ -31,7 +31,7 @@ PICTURE = encoded(64, 48)
 def value(client: TestClient) -> Callable[..., float | None]:
     """Reads a sample of the gateway's page."""
     assert isinstance(client.app, Starlette)
-    registry: CollectorRegistry = client.app.state.metrics.registry
+    registry: CollectorRegistry = client.app.state.services.metrics.registry
 
     def read(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)
@@ -157,7 +157,7 @@ def test_a_worker_counts_what_became_of_its_tasks(
 def test_labels_are_the_documented_ones(client: httpx2.Client, queue: TaskQueue) -> None:
     client.post("/predict", content=b"no image at all")
     assert isinstance(client, TestClient) and isinstance(client.app, Starlette)
-    registry: CollectorRegistry = client.app.state.metrics.registry
+    registry: CollectorRegistry = client.app.state.services.metrics.registry
     registry.register(QueueCollector(reader(queue.connection, 15)))
     text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
     documented = {

@@ -33,7 +33,7 @@ def test_every_answer_has_the_security_headers(client: httpx2.Client, method: st
 def test_a_defect_has_them_too(settings: Settings) -> None:
     app = create_app(settings)
     with TestClient(app, URL, raise_server_exceptions=False) as client:
-        app.state.models = None
+        app.state.services = None
         answer = client.get("/models")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
@@ -125,8 +125,7 @@ def test_a_page_of_a_configured_origin_can_send_images(shared: TestClient) -> No
 def begin_to_stop(client: TestClient, app: Starlette) -> None:
     """What SIGTERM does first; see gateway.server.shutdown and tests/integration/test_shutdown.py."""
     assert client.portal is not None
-    client.portal.call(app.state.stopping.set)
-    client.portal.call(app.state.results.release)
+    client.portal.call(app.state.services.stop)
 
 
 def test_a_stopping_gateway_takes_nothing_and_tells_what_stands(settings: Settings) -> None:

@@ -8,7 +8,8 @@ from starlette.responses import Response
 
 from gateway.queue.submission import Acceptance
 from gateway.task import BatchView, Status, TaskSummary
-from gateway.web.responses import JSON, services_of
+from gateway.web.responses import JSON
+from gateway.web.services import services_of
 
 
 async def batch(request: Request) -> Response:

@@ -29,7 +29,8 @@ from gateway.web.deepstack_answers import (
 )
 from gateway.web.endpoints.predict import accept, task_request
 from gateway.web.parameters import CameraChoices, Choices, parse
-from gateway.web.responses import JSON, services_of
+from gateway.web.responses import JSON
+from gateway.web.services import services_of
 from gateway.web.uploads import FIELD, read_upload
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.

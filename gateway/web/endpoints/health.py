@@ -7,7 +7,8 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.web.responses import JSON, services_of
+from gateway.web.responses import JSON
+from gateway.web.services import services_of
 
 
 class Alive(msgspec.Struct):

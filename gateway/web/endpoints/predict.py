@@ -21,7 +21,8 @@ from gateway.vision.header import probe
 from gateway.web.checks import owner_of
 from gateway.web.endpoints.batches import batch_view
 from gateway.web.parameters import LONGEST_WAIT_SECONDS, Choices, class_ids, joined, parse, with_defaults
-from gateway.web.responses import JSON, server_timing, services_of
+from gateway.web.responses import JSON, server_timing
+from gateway.web.services import services_of
 from gateway.web.uploads import Upload, UploadedImage, read_upload, too_large
 
 _LONGEST_KEY = 255

@@ -1,0 +1,114 @@
+"""What the handlers of the web process work with, made once for the life of the application."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+import redis.asyncio as aioredis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from starlette.requests import Request
+from tritonclient.grpc.aio import InferenceServerClient
+
+from gateway.outbound.https import Outbound
+from gateway.outbound.images import Fetcher
+from gateway.queue.results import Results
+from gateway.queue.submission import Submission
+from gateway.security.api_keys import Keyring
+from gateway.security.rate_limit import Limiter
+from gateway.settings import Settings
+from gateway.telemetry.metrics import GatewayMetrics
+from gateway.triton.catalogue import Models
+from gateway.triton.spec import CHANNEL_ARGUMENTS
+from gateway.web.admission import Admission
+from gateway.web.readiness import Readiness, watch
+
+# Requests share a few connections, however many wait.
+_POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 5, "socket_connect_timeout": 5}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """`stopping` is set once this process takes nothing new; `hosts` and `origins` are those of the settings."""
+
+    settings: Settings
+    hosts: frozenset[str]
+    origins: frozenset[str]
+    metrics: GatewayMetrics
+    keys: Keyring
+    stopping: asyncio.Event
+    outbound: Outbound
+    fetcher: Fetcher
+    admission: Admission
+    limiter: Limiter
+    submission: Submission
+    results: Results
+    models: Models
+    readiness: Readiness
+
+    def stop(self) -> None:
+        """Take nothing new, and answer those who wait for a result with its current state."""
+        self.stopping.set()
+        self.results.release()
+
+
+def services_of(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+@contextlib.asynccontextmanager
+async def connected(
+    settings: Settings,
+    metrics: GatewayMetrics,
+    keys: Keyring,
+    stopping: asyncio.Event,
+    outbound: Outbound | None = None,
+) -> AsyncIterator[Services]:
+    """The services, with what runs in the background for them; `outbound` is the way to other hosts."""
+    once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # a restart of Redis cuts connections
+    pool = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)
+    connection = aioredis.Redis.from_pool(pool)
+    subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
+    triton = InferenceServerClient(settings.triton_url, channel_args=CHANNEL_ARGUMENTS)
+    outbound = outbound or Outbound(settings.url_ports)
+    services = Services(
+        settings=settings,
+        hosts=settings.hosts,
+        origins=settings.origins,
+        metrics=metrics,
+        keys=keys,
+        stopping=stopping,
+        outbound=outbound,
+        fetcher=Fetcher(settings, outbound),
+        admission=Admission(settings.max_uploading_bytes),
+        limiter=Limiter(connection),
+        submission=Submission(connection, settings),
+        results=Results(connection, settings.task_retries),
+        models=Models(triton, settings.triton_key),
+        readiness=Readiness(connection, triton, settings),
+    )
+    background = [
+        asyncio.create_task(services.results.listen(subscribing)),
+        asyncio.create_task(watch(services.readiness, metrics)),
+    ]
+    try:
+        yield services
+    finally:
+        for task in background:
+            await end(task)
+        await subscribing.aclose()
+        await connection.aclose()
+        await triton.close()
+
+
+async def end(task: "asyncio.Task[None]") -> None:
+    """Cancel until it is heard: redis-py loses a cancellation that comes while it connects."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait([task], timeout=0.2)
+    if not task.cancelled():
+        task.result()
