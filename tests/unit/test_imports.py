@@ -90,6 +90,11 @@ def test_gateway_never_imports_the_tools_around_it(module: Path) -> None:
     assert not first & {"export", "local", "tests", "benchmarks", "reliability", "torch", "ultralytics"}
 
 
+def test_endpoints_are_no_library_for_each_other() -> None:
+    for module in (GATEWAY / "web" / "endpoints").glob("*.py"):
+        assert not any(name.startswith("gateway.web.endpoints") for name in imported(module)), module
+
+
 def test_a_package_is_more_than_its_modules_only_in_the_tree() -> None:
     """An __init__.py holds one sentence: nobody imports a name by two paths."""
     for path in GATEWAY.rglob("*/__init__.py"):

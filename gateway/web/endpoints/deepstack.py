@@ -27,7 +27,7 @@ from gateway.web.deepstack_answers import (
     VisionFailure,
     vision_answer,
 )
-from gateway.web.endpoints.predict import accept, task_request
+from gateway.web.intake import accept, task_request
 from gateway.web.parameters import CameraChoices, Choices, parse
 from gateway.web.responses import JSON
 from gateway.web.services import services_of

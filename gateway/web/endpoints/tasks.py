@@ -9,11 +9,11 @@ from starlette.responses import Response
 
 from gateway.errors import NotAcceptable
 from gateway.task import TaskView
-from gateway.web.endpoints.predict import wait_seconds
 from gateway.web.formats import document, picture_type
 from gateway.web.parameters import ResultChoices, joined, parse
 from gateway.web.responses import JSON, server_timing
 from gateway.web.services import services_of
+from gateway.web.wait import wait_seconds
 
 _PRIVATE = {"Cache-Control": "no-store"}
 _PING_SECONDS = 15

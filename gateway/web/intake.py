@@ -1,0 +1,100 @@
+"""Choices and images of a request → tasks in the queue."""
+
+import hashlib
+import time
+
+import msgspec
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+
+from gateway.errors import GatewayError, SwitchedOff
+from gateway.queue.records import BatchEntry, TaskRequest
+from gateway.queue.results import Watch
+from gateway.queue.submission import Acceptance, NewTask
+from gateway.security.api_keys import new_id
+from gateway.server.request_id import request_id
+from gateway.settings import Settings
+from gateway.task import problem_of
+from gateway.vision.header import probe
+from gateway.web.checks import owner_of
+from gateway.web.parameters import Choices, class_ids, with_defaults
+from gateway.web.services import services_of
+from gateway.web.uploads import Upload, UploadedImage, too_large
+
+
+async def task_request(request: Request, choices: Choices) -> TaskRequest:
+    """What is asked of a worker. Raises InvalidParameter, ModelMismatch, ServiceUnavailable."""
+    services = services_of(request)
+    if choices.callback_url:
+        if not services.settings.callbacks:
+            raise SwitchedOff("callback_url: callbacks are switched off on this server (CALLBACKS)")
+        await services.outbound.check(choices.callback_url)
+    model, confidence, iou, max_detections = with_defaults(choices, services.settings)
+    classes = None
+    if choices.model or choices.version or choices.classes:
+        spec = await services.models.spec(model, choices.version)
+        classes = class_ids(choices, spec)
+    return TaskRequest(
+        model=model,
+        version=choices.version,
+        accepted_at=time.time(),
+        confidence=confidence,
+        iou=iou,
+        max_detections=max_detections,
+        classes=classes,
+        agnostic_nms=choices.agnostic_nms,
+        annotate=choices.annotate,
+        callback_url=choices.callback_url,
+        request_id=request_id.get(),
+    )
+
+
+async def accept(
+    request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str, watch: Watch
+) -> Acceptance:
+    """Make tasks of the images of a request, with `watch` on a single one.
+
+    Raises as `probe` and `Submission.accept` do; nothing was accepted then.
+    """
+    services, owner = services_of(request), owner_of(request)
+    batch_id = new_id(owner) if len(upload.images) > 1 else ""
+    wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
+    entries, tasks, errors = [], [], []
+    for index, image in enumerate(upload.images):
+        try:
+            _check(image, services.settings)
+        except GatewayError as error:
+            errors.append(error)
+            entries.append(BatchEntry(index, image.filename, error=problem_of(error, wanted.request_id)))
+            continue
+        task = NewTask(new_id(owner), image.data, wanted)
+        tasks.append(task)
+        entries.append(BatchEntry(index, image.filename, task.task_id))
+    if not tasks:
+        raise errors[0]
+    if not batch_id:
+        watch.on(tasks[0].task_id)
+    fingerprint = await run_in_threadpool(_fingerprint, upload, wanted) if key else ""
+    acceptance = Acceptance(entries, batch_id, fingerprint)
+    at_front = choices.priority == "high"
+    accepted = await services.submission.accept(tasks, acceptance, at_front=at_front, idempotency_key=key)
+    if accepted is acceptance:  # not what an earlier request with this key had brought
+        services.metrics.accepted.inc(len(tasks))
+        for refused in errors:
+            services.metrics.rejected.labels(refused.code).inc()
+    return accepted
+
+
+def _check(image: UploadedImage, settings: Settings) -> None:
+    if image.too_large:
+        raise too_large(settings.max_image_bytes)
+    probe(image.data, max_pixels=settings.max_image_pixels, max_side=settings.max_image_side)
+
+
+def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
+    """Equal for two requests that ask for the same of the same images."""
+    same = msgspec.structs.replace(wanted, accepted_at=0.0, request_id="", batch_id="")
+    digest = hashlib.sha256(msgspec.json.encode(same))
+    for image in upload.images:
+        digest.update(hashlib.sha256(image.data).digest())
+    return digest.hexdigest()
