@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import socket
 import urllib.request
 
 from doctor.model import Host
 from export.address import Place
+from export.config import cores
 
 GPU_METRIC = re.compile(r'^nv_gpu_utilization\{gpu_uuid="([^"]+)"', re.MULTILINE)
 
@@ -36,8 +36,3 @@ def is_here(host: str) -> bool:
     except OSError:
         return False
     return True
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

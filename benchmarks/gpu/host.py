@@ -14,7 +14,7 @@ from statistics import fmean
 
 from benchmarks.gpu.report import Host
 from benchmarks.processes import load_average
-from doctor.host import cores
+from export.config import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 
