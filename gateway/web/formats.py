@@ -84,9 +84,9 @@ class Document(msgspec.Struct, frozen=True):
     filename: str
 
 
-def document(view: TaskView, form: Format, *, scores: bool = False) -> Document | None:
+def document(view: TaskView, form: Format) -> Document | None:
     """A task's result in one of the forms; None while there is none (PENDING, FAILURE) or when JSON is asked for:
-    such a task is shown as it is. `scores` adds the sixth column to YOLO lines.
+    such a task is shown as it is.
     """
     if not isinstance(view.result, DetectionResult):
         return None
@@ -94,7 +94,7 @@ def document(view: TaskView, form: Format, *, scores: bool = False) -> Document 
         content = msgspec.json.encode(coco({view.task_id: view.result}))
         return Document(content, "application/json", f"{view.task_id}.json")
     if form == "yolo":
-        return Document(yolo(view.result, scores=scores).encode(), "text/plain; charset=utf-8", f"{view.task_id}.txt")
+        return Document(yolo(view.result).encode(), "text/plain; charset=utf-8", f"{view.task_id}.txt")
     if form == "csv":
         text = comma_separated({view.task_id: view.result})
         return Document(text.encode(), "text/csv; charset=utf-8; header=present", f"{view.task_id}.csv")
@@ -129,10 +129,10 @@ def coco(results: Mapping[str, DetectionResult]) -> CocoDataset:
     return CocoDataset({"description": f"detections of {', '.join(models)}"}, images, annotations, categories)
 
 
-def yolo(result: DetectionResult, *, scores: bool = False) -> str:
-    """A label file: a line an object, best first; empty when there is none. With `scores`, a sixth column.
+def yolo(result: DetectionResult) -> str:
+    """A label file: one line per object, best first; empty when there is none.
 
-    Without scores the file can be trained on: YOLOv5's loader takes exactly five columns.
+    Without scores, so that it can be trained on: YOLOv5's loader takes exactly five columns.
     """
     width, height = result.image.width, result.image.height
     lines = []
@@ -143,7 +143,6 @@ def yolo(result: DetectionResult, *, scores: bool = False) -> str:
             (box.y1 + box.y2) / 2 / height,
             (box.x2 - box.x1) / width,
             (box.y2 - box.y1) / height,
-            *([found.score] if scores else []),
         ]
         lines.append(f"{found.class_id} " + " ".join(f"{column:.6f}" for column in columns) + "\n")
     return "".join(lines)

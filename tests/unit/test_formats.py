@@ -55,7 +55,6 @@ def test_coco_annotations_have_what_results_need() -> None:
 def test_yolo_lines_are_centres_and_sizes_by_the_images_size() -> None:
     box = Detection("x", 7, 0.5, Box(10, 20, 30, 60))
     assert yolo(result(box, width=100, height=200)) == "7 0.200000 0.200000 0.200000 0.200000\n"
-    assert yolo(result(box, width=100, height=200), scores=True) == "7 0.200000 0.200000 0.200000 0.200000 0.500000\n"
 
 
 def test_yolo_lines_of_a_whole_image_stay_within_one() -> None:
