@@ -12,8 +12,8 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from doctor.model import DEFAULT_SIDE, Batching, Counts, Load, Model, Tensor, Trial
+from gateway.triton.connection import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 from gateway.triton.loading import not_loaded
-from gateway.triton.spec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 
 TIMEOUT_S = 60.0
 CONNECT_S = 5.0

@@ -19,8 +19,8 @@ from export.address import AddressError, Place, find
 from export.config import Device
 from export.declared import parse
 from export.errors import ExportError
+from gateway.triton.connection import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 from gateway.triton.loading import reason_line, with_remedy
-from gateway.triton.spec import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]

@@ -24,10 +24,10 @@ from honcho.environ import parse_procfile
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from gateway.security.api_keys import check_exposure
+from gateway.security.exposure import check_exposure
 from gateway.settings import Settings, SettingsError, load
+from gateway.triton.connection import CHANNEL_ARGUMENTS, control_headers
 from gateway.triton.loading import not_loaded
-from gateway.triton.spec import CHANNEL_ARGUMENTS, control_headers
 from local import ports, triton
 from local.errors import LocalError
 from local.model import DEMO_NAME, prepare

@@ -36,7 +36,7 @@ from export.sources.open import open_source
 from export.sources.source import Source
 from export.triton import Candidate
 from gateway.triton.client import TritonClient
-from gateway.triton.spec import CHANNEL_ARGUMENTS
+from gateway.triton.connection import CHANNEL_ARGUMENTS
 
 IMAGE = "yolo-triton-gpu"
 SAMPLES = ROOT / "demo" / "shapes" / "images"

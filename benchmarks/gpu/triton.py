@@ -20,9 +20,10 @@ from tritonclient.utils import InferenceServerException
 
 from benchmarks.gpu.host import CannotCheck, Use, user
 from benchmarks.gpu.report import Load
+from gateway.triton.connection import CHANNEL_ARGUMENTS
 from gateway.triton.loading import not_loaded
 from gateway.triton.shared_memory import SharedMemory
-from gateway.triton.spec import CHANNEL_ARGUMENTS, OUTPUT, image_tensor
+from gateway.triton.spec import OUTPUT, image_tensor
 from local.ports import free_ports
 
 START_SECONDS = 1800.0

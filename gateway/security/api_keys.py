@@ -1,19 +1,17 @@
-"""API keys: who asks, and whose a task is. Keys are stored as their SHA-256 only."""
+"""API keys: who is asking. Keys are stored as their SHA-256 only."""
 
 import hashlib
 import hmac
 import re
 import secrets
-import uuid
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.settings import RATE, Settings, SettingsError, is_loopback
+from gateway.settings import RATE, Settings, SettingsError
 
 # Keys have 256 random bits: a plain digest is enough, there is nothing to guess.
 _PREFIX = "yolo_"
 _ENTRY = re.compile(rf"(?P<name>[A-Za-z0-9._-]{{1,64}}):(?P<digest>[0-9a-fA-F]{{64}})(?::(?P<rate>{RATE}))?")
-_TAG_LENGTH = 16
 
 
 class Key(NamedTuple):
@@ -56,36 +54,10 @@ def load_keys(settings: Settings) -> Keyring:
     return Keyring(keys)
 
 
-def check_exposure(settings: Settings) -> None:
-    """Raises SettingsError when the gateway would be open to others without having been told to."""
-    if not (is_loopback(settings.reachable_on) or settings.allow_open or load_keys(settings)):
-        name = "PUBLISHED_ON" if settings.published_on else "HOST"
-        raise SettingsError(
-            f"{name}={settings.reachable_on} lets others in, and there are no API keys: make one with "
-            "`python -m gateway keys new` and set API_KEYS_FILE, or set ALLOW_OPEN=true to serve whoever comes"
-        )
-
-
 def new_key(name: str) -> tuple[str, str]:
     """A new key, and the entry to store for it."""
     key = _PREFIX + secrets.token_urlsafe(32)
     return key, f"{name}:{hashlib.sha256(key.encode()).hexdigest()}"
-
-
-def new_id(owner: str) -> str:
-    """An id that cannot be guessed, for a task or a batch. It is bound to its owner, when it has one."""
-    identity = uuid.uuid4().hex
-    return identity + _tag(identity, owner) if owner else identity
-
-
-def is_owner(owner: str, identity: str) -> bool:
-    """Whether `new_id` made the id for this owner. Whoever writes another owner's tag has written another id."""
-    tag = identity[-_TAG_LENGTH:]
-    return hmac.compare_digest(_tag(identity[:-_TAG_LENGTH], owner).encode(), tag.encode())
-
-
-def _tag(identity: str, owner: str) -> str:
-    return hashlib.sha256(f"{owner}:{identity}".encode()).hexdigest()[:_TAG_LENGTH]
 
 
 def _parse(text: str, where: str) -> list[Key]:

@@ -8,14 +8,9 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
+from gateway.triton.connection import control_headers
 from gateway.triton.loading import not_loaded, reason_line
-from gateway.triton.spec import (
-    ModelSpec,
-    control_headers,
-    image_size,
-    label_question,
-    read_spec,
-)
+from gateway.triton.spec import ModelSpec, image_size, label_question, read_spec
 
 _ASK_SECONDS = 5.0
 _FRESH_SECONDS = 10.0

@@ -25,7 +25,8 @@ import numpy.typing as npt
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from gateway.triton.spec import INPUT, OUTAGE, memory_headers
+from gateway.triton.connection import OUTAGE, memory_headers
+from gateway.triton.spec import INPUT
 
 log = logging.getLogger(__name__)
 

@@ -10,28 +10,6 @@ from gateway.errors import ModelMismatch
 
 INPUT, OUTPUT = "images", "detections"
 
-# Messages of any size; never through a proxy of the environment, which would even be asked for 127.0.0.1.
-CHANNEL_ARGUMENTS = [
-    ("grpc.max_send_message_length", -1),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.enable_http_proxy", 0),
-]
-
-# What a call ends with, by `InferenceServerException.status`, when Triton is away.
-OUTAGE = frozenset({"StatusCode.UNAVAILABLE", "StatusCode.DEADLINE_EXCEEDED", "StatusCode.CANCELLED"})
-
-RESTRICTED = "protocol is restricted"  # in what Triton says to a request without the right key
-
-
-def control_headers(key: str | None) -> dict[str, str]:
-    """What a request to Triton's model control must carry where that is closed (`local.triton.restrictions`)."""
-    return {"triton-grpc-protocol-yolo-key": key} if key else {}
-
-
-def memory_headers(key: str | None) -> dict[str, str]:
-    """The same for Triton's shared memory."""
-    return {"triton-grpc-protocol-yolo-memory": key} if key else {}
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

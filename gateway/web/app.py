@@ -15,7 +15,8 @@ from gateway.allocator import give_back_large_blocks
 from gateway.errors import GatewayError
 from gateway.outbound.https import Outbound
 from gateway.queue.state import reader
-from gateway.security.api_keys import check_exposure, load_keys
+from gateway.security.api_keys import load_keys
+from gateway.security.exposure import check_exposure
 from gateway.server.access_log import Access
 from gateway.server.headers import AnswerHeaders, cross_origin
 from gateway.server.protocol import server

@@ -16,8 +16,8 @@ from gateway.errors import (
     UnknownHost,
 )
 from gateway.openapi.operation import Handler
-from gateway.security.api_keys import is_owner
 from gateway.security.rate_limit import client_of
+from gateway.security.task_ids import is_owner
 from gateway.server.headers import answer_headers
 from gateway.web.services import Services, services_of
 

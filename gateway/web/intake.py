@@ -11,7 +11,7 @@ from gateway.errors import GatewayError, SwitchedOff
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.results import Watch
 from gateway.queue.submission import Acceptance, NewTask
-from gateway.security.api_keys import new_id
+from gateway.security.task_ids import new_id
 from gateway.server.request_id import request_id
 from gateway.settings import Settings
 from gateway.task import problem_of

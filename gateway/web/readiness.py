@@ -11,8 +11,8 @@ from tritonclient.utils import InferenceServerException
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
+from gateway.triton.connection import control_headers
 from gateway.triton.loading import not_loaded
-from gateway.triton.spec import control_headers
 
 _ASK_SECONDS = 2.0
 _WATCH_SECONDS = 5.0

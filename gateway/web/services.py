@@ -22,7 +22,7 @@ from gateway.security.rate_limit import Limiter
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.catalogue import Models
-from gateway.triton.spec import CHANNEL_ARGUMENTS
+from gateway.triton.connection import CHANNEL_ARGUMENTS
 from gateway.web.admission import Admission
 from gateway.web.readiness import Readiness, watch
 

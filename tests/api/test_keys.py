@@ -12,7 +12,9 @@ import pytest
 import redis
 
 from gateway.openapi.operation import Operation
-from gateway.security.api_keys import Keyring, check_exposure, is_owner, load_keys, new_id, new_key
+from gateway.security.api_keys import Keyring, load_keys, new_key
+from gateway.security.exposure import check_exposure
+from gateway.security.task_ids import is_owner, new_id
 from gateway.settings import Settings, SettingsError, load
 from gateway.web import routes
 from tests.api.clients import client_of

@@ -19,7 +19,7 @@ from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from export.address import find
-from gateway.triton.spec import RESTRICTED, control_headers
+from gateway.triton.connection import RESTRICTED, control_headers
 from local.ports import free_ports
 from tests.support import tiny
 from tests.support.stack import ROOT

@@ -16,8 +16,8 @@ from tritonclient.grpc import InferenceServerClient
 
 from gateway.errors import ModelUnavailable
 from gateway.triton.client import TritonClient
+from gateway.triton.connection import memory_headers
 from gateway.triton.shared_memory import FOLDER, Region, SharedMemory, prefix
-from gateway.triton.spec import memory_headers
 from local.triton import Keys
 from tests.support.stack import ROOT, Triton, running_triton
 

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from doctor import triton as doctor
 from export.address import find
 from export.triton import running
-from gateway.triton.spec import RESTRICTED, control_headers
+from gateway.triton.connection import RESTRICTED, control_headers
 from local import triton as local_triton
 from local.__main__ import new_triton_key
 from tests.support.gateway import running_gateway
