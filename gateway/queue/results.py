@@ -6,7 +6,6 @@ import logging
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
-from typing import Self
 
 import msgspec
 import redis.asyncio as aioredis
@@ -16,15 +15,13 @@ from gateway.errors import NoPicture, TaskNotFound, WorkerLost
 from gateway.queue.common import LOST, failure, redis_errors
 from gateway.queue.submission import Acceptance
 from gateway.queue.throughput import rate_keys, tasks_per_second
+from gateway.queue.waiting import Waiting, Watch
 from gateway.redis_names import EVENTS_CHANNEL, QUEUE_KEY, batch_key, job_key, picture_key, result_key
 from gateway.task import State, Status, TaskView
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
-
-
-_Waiting = defaultdict[str, set["asyncio.Queue[bytes | None]"]]
 
 
 class _StatusOnly(msgspec.Struct):
@@ -37,7 +34,7 @@ class Results:
     def __init__(self, connection: "aioredis.Redis", task_retries: int) -> None:
         self._redis = connection
         self._task_retries = task_retries
-        self._waiting: _Waiting = defaultdict(set)
+        self._waiting: Waiting = defaultdict(set)
         self._released = False
 
     def release(self) -> None:
@@ -46,7 +43,7 @@ class Results:
         for task_id in list(self._waiting):
             self._wake(task_id, None)
 
-    def watch(self) -> "Watch":
+    def watch(self) -> Watch:
         """A watch on tasks that are yet to be accepted; to be entered."""
         return Watch(self._waiting)
 
@@ -194,43 +191,6 @@ class Results:
         if per_second:
             view.ready_in_seconds = round((position + 1) / per_second, 1)
         return msgspec.json.encode(view)
-
-
-class Watch:
-    """Hears of the changes of some tasks for as long as it is entered."""
-
-    def __init__(self, waiting: _Waiting) -> None:
-        self._waiting = waiting
-        self._changes: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._task_ids: set[str] = set()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        for task_id in self._task_ids:
-            self._waiting[task_id].discard(self._changes)
-            if not self._waiting[task_id]:
-                del self._waiting[task_id]
-
-    def __contains__(self, task_id: str) -> bool:
-        return task_id in self._task_ids
-
-    def on(self, task_id: str) -> Self:
-        """Listen for this task too."""
-        self._task_ids.add(task_id)
-        self._waiting[task_id].add(self._changes)
-        return self
-
-    async def change(self) -> bytes | None:
-        """Wait for the next change: of an end the TaskView as JSON, else empty; None when only a look can tell."""
-        return await self._changes.get()
-
-    async def end(self) -> bytes | None:
-        """Wait for the next end: the TaskView as JSON; None when only a look can tell."""
-        while (change := await self.change()) == b"":
-            pass
-        return change
 
 
 def _milliseconds(redis_time: bytes) -> str:

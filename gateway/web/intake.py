@@ -9,8 +9,8 @@ from starlette.requests import Request
 
 from gateway.errors import GatewayError, SwitchedOff
 from gateway.queue.records import BatchEntry, TaskRequest
-from gateway.queue.results import Watch
 from gateway.queue.submission import Acceptance, NewTask
+from gateway.queue.waiting import Watch
 from gateway.security.task_ids import new_id
 from gateway.server.request_id import request_id
 from gateway.settings import Settings

@@ -13,7 +13,7 @@ import gateway
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage, TaskNotFound, TaskRunning
 from gateway.openapi.operation import BINARY, MODEL, Answer, Operation, Parameter, as_json, fields_of
 from gateway.queue.records import TaskRequest
-from gateway.queue.results import Watch
+from gateway.queue.waiting import Watch
 from gateway.server.request_id import request_id
 from gateway.task import DetectionResult, Problem, TaskView
 from gateway.telemetry import logs

@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.errors import InvalidParameter
-from gateway.queue.results import Watch
 from gateway.queue.submission import Acceptance
+from gateway.queue.waiting import Watch
 from gateway.task import TaskView
 from gateway.telemetry import logs
 from gateway.web.batch_view import batch_view
