@@ -83,7 +83,7 @@ def test_wait_does_not_poll_redis(client: httpx2.Client, task_id: str, connectio
     client.get(f"/result/{task_id}?wait=0.2")
     before = commands()
     client.get(f"/result/{task_id}?wait=1.5")
-    assert commands() - before < 12
+    assert commands() - before < 20  # one look at the readiness, every 5 s, may fall into that time
 
 
 def test_wait_survives_a_lost_subscription(
