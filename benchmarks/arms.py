@@ -1,22 +1,25 @@
 """What is measured: this project's stack, its parts alone, and what a user would pick instead."""
 
-import http.client
 import os
 import select
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
+import psutil
 
 from benchmarks.load import Plan, Sample
-from benchmarks.processes import cpu_seconds, descendants, last_line, named, resident_megabytes, running, stop
 from benchmarks.senders import Rows, Target
+from local import processes
+from local.errors import LocalError
 from local.ports import free_ports
+from local.processes import last_line, running
+from local.stack import DEFAULT_WORKERS, Stack, ask, commands, log_files, on_free_ports
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 90
@@ -29,54 +32,53 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """The running stack: host:port of gateway and Triton, Redis' port, process ids by role."""
+    """The running stack: host:port of gateway and Triton, Redis' port, processes by role."""
 
     address: str
     triton_address: str
     redis_port: int
-    pids: dict[str, list[int]]
+    processes: dict[str, list[psutil.Process]]
 
     def cpu(self) -> dict[str, float]:
         """CPU seconds so far by role."""
-        return {role: cpu_seconds(pids) for role, pids in self.pids.items()}
+        return {role: sum(map(cpu_seconds, found)) for role, found in self.processes.items()}
 
     def memory(self) -> dict[str, float]:
         """Megabytes of the largest process by role."""
-        return {role: max(map(resident_megabytes, pids), default=0.0) for role, pids in self.pids.items()}
+        return {role: max(map(resident_megabytes, found), default=0.0) for role, found in self.processes.items()}
 
 
 @contextmanager
 def stack(model: str, repository: Path, folder: Path, settings: Mapping[str, str]) -> Iterator[Service]:
-    """What `make run` starts, on free ports."""
-    (port,) = free_ports(1)
-    log = folder / "stack.log"
-    environment = {
-        **settings,
-        "MODEL": model,
-        "MODEL_REPOSITORY": str(repository),
-        "RUN_DIR": str(folder / "run"),
-        "PORT": str(port),
-        "HOST": "127.0.0.1",
-        "REDIS_URL": "",
-    }
-    with running([sys.executable, "-m", "local"], environment, ROOT, log) as process:
-        wait_for_port(process, port, "/readyz", log)
-        commands = descendants(process.pid)
-        pids = {
-            "gateway": [pid for pid, command in commands.items() if command.endswith("-m gateway.web")],
-            "worker": named(commands, "gateway.worker"),
-            "redis": named(commands, "-server 127.0.0.1:"),  # the title it gives itself
-            "triton": named(commands, "tritonserver"),
-            "backend": named(commands, "triton_python_backend_stub"),
-        }
-        pids["triton"] = [pid for pid in pids["triton"] if pid not in pids["backend"]]
-        triton_port = option(commands[pids["triton"][0]], "--grpc-port=")
-        redis_port = option(commands[pids["redis"][0]], "127.0.0.1:")
-        yield Service(f"127.0.0.1:{port}", f"127.0.0.1:{triton_port}", redis_port, pids)
+    """What `make run` starts, on free ports. Raises NotStarted."""
+    run_dir = folder / "run"
+    environment = on_free_ports(model, repository, run_dir) | dict(settings)
+    started = Stack(
+        commands(run_dir, DEFAULT_WORKERS, "redis", "triton", "webhooks", "gateway"), environment, log_files(run_dir)
+    )
+    started.start()
+    try:
+        started.wait_until_ready()
+        found = {role: started.tree(role) for role in ("gateway", "worker", "redis")}
+        server, *below = started.tree("triton")
+        found["triton"] = [server]
+        found["backend"] = [each for each in below if each.name().startswith("triton_python_b")]
+        port, redis_port = (int(environment[name]) for name in ("PORT", "LOCAL_REDIS_PORT"))
+        yield Service(f"127.0.0.1:{port}", environment["TRITON_URL"], redis_port, found)
+    except LocalError as error:
+        raise NotStarted(str(error)) from error
+    finally:
+        started.stop()
 
 
-def option(command: str, name: str) -> int:
-    return int(command.partition(name)[2].split()[0])
+def cpu_seconds(process: psutil.Process) -> float:
+    """User and system time since its start, without that of its children."""
+    times = process.cpu_times()
+    return float(times.user + times.system)
+
+
+def resident_megabytes(process: psutil.Process) -> float:
+    return float(process.memory_info().rss) / 1e6
 
 
 class Loader:
@@ -104,7 +106,7 @@ class Loader:
         return msgspec.json.decode(self._line(plan.seconds + START_SECONDS), type=Sample)
 
     def close(self) -> None:
-        stop(self._process)
+        processes.stop(self._process)
 
     def _line(self, seconds: float) -> bytes:
         assert self._process.stdout is not None
@@ -170,8 +172,8 @@ class Peers:
         celery = [str(self.python), "-m", "celery", "-A", "app:celery", "worker", "-c", "2", "-l", "WARNING"]
         flask = [str(self.python), "-m", "flask", "--app", "app", "run", "--port", str(port)]
         with (
-            running([sys.executable, "-m", "local.valkey"], redis, ROOT, folder / "flask-redis.log"),
-            running(celery, environment, folder, folder / "celery.log"),
+            running([sys.executable, "-m", "local.valkey"], redis, folder / "flask-redis.log", ROOT),
+            running(celery, environment, folder / "celery.log", folder),
             self._served("flask", flask, environment, port, "/result/0", folder) as address,
         ):
             yield Target("celery", [], address, "/predict")
@@ -184,7 +186,7 @@ class Peers:
         log = folder / f"{name}.log"
         if port == _LIT_PORT and answers(port, path):
             raise NotStarted(f"port {port} is taken")
-        with running(command, {"MODEL_ONNX": str(self.onnx), **environment}, folder, log) as process:
+        with running(command, {"MODEL_ONNX": str(self.onnx), **environment}, log, folder) as process:
             wait_for_port(process, port, path, log)
             yield f"127.0.0.1:{port}"
 
@@ -199,12 +201,7 @@ def wait_for_port(process: "subprocess.Popen[bytes]", port: int, path: str, log:
 
 
 def answers(port: int, path: str) -> bool:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    with suppress(OSError, http.client.HTTPException):
-        connection.request("GET", path)
-        return connection.getresponse().status < 500
-    connection.close()
-    return False
+    return 0 < ask("127.0.0.1", port, path)[0] < 500
 
 
 def peers_folder() -> Path:

@@ -2,21 +2,20 @@
 
 import os
 import platform
-import signal
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
+import psutil
 import redis
 
 from benchmarks import pictures
 from benchmarks.arms import Loader, NotStarted, Peers, Service, loading
 from benchmarks.load import Plan, Sample
-from benchmarks.processes import load_average
 from benchmarks.results import ArmFigures, Latency, Report, latency_of
 from benchmarks.senders import Target
 from gateway.redis_names import QUEUE_KEY
@@ -67,7 +66,7 @@ class Suite:
             model=f"{self.spec.name} at {self.spec.imgsz}",
             images=len(self.images),
             began=time.strftime("%Y-%m-%d %H:%M:%S"),
-            load_before=load_average(),
+            load_before=os.getloadavg()[0],
         )
         self._start(report)
         self._turns(report)
@@ -77,7 +76,7 @@ class Suite:
         self._open_loop(report)
         self._outside_triton(report)
         self._queued(report)
-        report.load_after = load_average()
+        report.load_after = os.getloadavg()[0]
         return report
 
     def _start(self, report: Report) -> None:
@@ -176,19 +175,19 @@ class Suite:
 
     def _drain(self, depth: int, image: bytes, connection: "redis.Redis", client: httpx.Client) -> dict[str, float]:
         """Milliseconds of the last uploads into a queue of that depth, and of the first tasks taken from it."""
-        url, workers = f"http://{self.service.address}/predict", self.service.pids["worker"]
+        url, workers = f"http://{self.service.address}/predict", self.service.processes["worker"]
         upload_seconds = task_seconds = taken = 0.0
-        signal_all(workers, signal.SIGSTOP)
+        for_each(workers, psutil.Process.suspend)
         try:
             for _ in range(depth - _DRAINED):
                 client.post(url, content=image).raise_for_status()
             for _ in range(_DRAINS):
-                signal_all(workers, signal.SIGSTOP)
+                for_each(workers, psutil.Process.suspend)
                 begun = self.service.cpu()
                 for _ in range(_DRAINED):
                     client.post(url, content=image).raise_for_status()
                 accepted, queued = self.service.cpu(), connection.llen(QUEUE_KEY)
-                signal_all(workers, signal.SIGCONT)
+                for_each(workers, psutil.Process.resume)
                 while (waiting := connection.llen(QUEUE_KEY)) > max(queued - _DRAINED, 0):
                     time.sleep(0.02)
                 drained = self.service.cpu()
@@ -196,7 +195,7 @@ class Suite:
                 upload_seconds += sum(accepted[role] - begun[role] for role in ("gateway", "redis"))
                 task_seconds += sum(drained[role] - accepted[role] for role in ("worker", "redis", "gateway"))
         finally:
-            signal_all(workers, signal.SIGCONT)
+            for_each(workers, psutil.Process.resume)
         connection.delete(QUEUE_KEY)
         return {"upload": upload_seconds / _DRAINS / _DRAINED * 1e3, "task": task_seconds / taken * 1e3}
 
@@ -224,6 +223,6 @@ def means(sample: Sample) -> dict[str, float]:
     return {step: statistics.fmean(values) for step, values in steps.items()}
 
 
-def signal_all(pids: list[int], number: signal.Signals) -> None:
-    for pid in pids:
-        os.kill(pid, number)
+def for_each(processes: Iterable[psutil.Process], act: Callable[[psutil.Process], None]) -> None:
+    for process in processes:
+        act(process)

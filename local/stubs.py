@@ -4,7 +4,9 @@ import os
 import signal
 import sys
 import time
-from pathlib import Path
+from contextlib import suppress
+
+import psutil
 
 _LOOK_SECONDS = 2.0
 
@@ -39,11 +41,8 @@ def look_after_this_process() -> None:
 def zombies(parent: int) -> set[int]:
     """Children of a process that have ended and that it has not waited for."""
     found = set()
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            state, parent_of_it = path.read_text().rpartition(")")[2].split()[:2]
-        except OSError:
-            continue
-        if state == "Z" and int(parent_of_it) == parent:
-            found.add(int(path.parent.name))
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(parent).children():
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
     return found

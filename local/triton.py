@@ -73,6 +73,7 @@ def become(
     """As `start`, but this process turns into the server."""
     backends = compose_backends(log.parent / "backends")
     command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
+    clear(grpc_port)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)

