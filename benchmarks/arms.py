@@ -205,5 +205,5 @@ def answers(port: int, path: str) -> bool:
 
 
 def peers_folder() -> Path:
-    """The setting PEERS; by default the folder `shared/peers` beside the checkout."""
+    """The setting PEERS; by default the folder `shared/peers` next to the checkout."""
     return Path(os.environ.get("PEERS") or ROOT.parent / "shared" / "peers").resolve()

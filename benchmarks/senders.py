@@ -152,7 +152,7 @@ def sender(target: Target) -> Sender:
 
 
 def best(rows: Any) -> Rows:
-    """The candidates above 0.25, as told by the model."""
+    """The candidates above 0.25, as the model gives them."""
     kept: Rows = rows[rows[:, 4] > 0.25].astype(float).tolist()
     return kept
 

@@ -37,7 +37,7 @@ def main() -> int:
 
 
 def run(loader: arms.Loader, service: arms.Service, count: int) -> int:
-    answered, told = 0, 0
+    answered, reported = 0, 0
     early: dict[str, float] = {}
     memory = service.memory()
     while answered < count:
@@ -48,8 +48,8 @@ def run(loader: arms.Loader, service: arms.Service, count: int) -> int:
         memory = service.memory()
         if answered >= count / 4:
             early = early or memory
-        if answered * 20 >= told * count:
-            told = answered * 20 // count + 1
+        if answered * 20 >= reported * count:
+            reported = answered * 20 // count + 1
             print(answered, ", ".join(f"{role} {memory[role]:.1f} MB" for role in ROLES), flush=True)
     grown = [role for role in ROLES if memory[role] > early[role] * GROWTH]
     print(f"not flat: {', '.join(grown)}" if grown else "flat")

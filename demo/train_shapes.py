@@ -1,7 +1,7 @@
 """Trains shapes.pt: a small YOLOv5 that finds drawn circles, squares and triangles.
 
 The drawings are made on the fly from a seed, so nothing is downloaded: `python demo/train_shapes.py` writes
-shapes.pt beside this file in ultralytics' checkpoint format, and `--samples` redraws the sample images and labels in
+shapes.pt next to this file in ultralytics' checkpoint format, and `--samples` redraws the sample images and labels in
 demo/shapes. Training needs ultralytics, also where there is no torchvision for it.
 """
 

@@ -59,8 +59,8 @@ def doctor(triton: Triton, place: Place, repository: Path | None, name: str) -> 
     host, metrics = look_at(place)
     where = f"this machine, {plural(host.cores, 'core')}" if host.cores else "another machine"
     findings = [served(models), metrics_answer(place, metrics)]
-    told = [finding for finding in findings if finding.level != "ok"]
-    print(f"Triton {version} at {place.url} ({where})", *report.lines(told, width), sep="\n")
+    shown = [finding for finding in findings if finding.level != "ok"]
+    print(f"Triton {version} at {place.url} ({where})", *report.lines(shown, width), sep="\n")
     for listed in models:
         findings += examined(triton, listed, host, repository, width)
     print(f"\n{report.verdict(findings)}")

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-# info: could not be told; note: worth a look; wrong: not what people believe, or costly.
+# info: could not be determined; note: worth a look; wrong: not what people believe, or costly.
 Level = Literal["ok", "info", "note", "wrong"]
 EXPORT = "make export-model"
 

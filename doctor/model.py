@@ -65,7 +65,7 @@ class Model:
 
     @property
     def image(self) -> Tensor | None:
-        """The input that takes pictures: three dimensions beside the batch, of which one is the channels."""
+        """The input that takes pictures: three dimensions besides the batch, of which one is the channels."""
         return next((tensor for tensor in self.inputs if len(self.picture(tensor)) == 3), None)
 
     def picture(self, tensor: Tensor) -> tuple[int, ...]:

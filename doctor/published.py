@@ -1,4 +1,4 @@
-"""What lies in the model repository, whether or not Triton has loaded it."""
+"""What is in the model repository, whether or not Triton has loaded it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from export.errors import ExportError
 
 
 def models(repository: Path) -> list[str]:
-    """Names of the models of which a version lies there."""
+    """Names of the models of which a version is there."""
     return sorted({path.parts[-3] for path in repository.glob("*/*/model.*") if path.parent.name.isdecimal()})
 
 
@@ -33,8 +33,8 @@ def examine(repository: Path, name: str) -> list[Finding]:
         return [wrong(title, f"{name} cannot be read: {error}", "Nor can Triton read it.", again)]
     broken = breaches({"name": name, **config}, graph)
     if not broken:
-        told = "what NVIDIA's ONNX Runtime backend asks" if graph else "an engine: its own backend says at the load"
-        return [Finding(level="ok" if graph else "info", title=title, what=told)]
+        held = "what NVIDIA's ONNX Runtime backend asks" if graph else "an engine: its own backend says at the load"
+        return [Finding(level="ok" if graph else "info", title=title, what=held)]
     return [
         wrong(title, breach.words, "Triton refuses to load it.", again)
         if breach.refused

@@ -144,8 +144,8 @@ def unsaid_threads(model: Model, count: int) -> Finding:
 def labels(model: Model, trial: Trial, host: Host) -> Finding | None:
     file = next((output.label_file for output in model.outputs if output.label_file), "")
     if file and trial.labels != 0:
-        told = file if trial.labels is None else f"{trial.labels} in {file}"
-        return Finding(level="ok", title="labels", what=told)
+        shown = file if trial.labels is None else f"{trial.labels} in {file}"
+        return Finding(level="ok", title="labels", what=shown)
     if model.image is None:
         return None
     return Finding(

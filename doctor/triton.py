@@ -70,8 +70,8 @@ class Triton:
 
     def counts(self, model: str, version: str = "") -> Counts:
         """Of one version since it was loaded; of the one that served most when none is named."""
-        told = self._ask(self._client.get_inference_statistics, model, version, client_timeout=CONNECT_S)
-        return max((counted(each) for each in told.model_stats), key=lambda counts: counts.images, default=Counts())
+        answer = self._ask(self._client.get_inference_statistics, model, version, client_timeout=CONNECT_S)
+        return max((counted(each) for each in answer.model_stats), key=lambda counts: counts.images, default=Counts())
 
     def trial(self, model: Model) -> Trial:
         """Ask the model a few times alone, once for two images, and then many times at once for some seconds."""
@@ -128,8 +128,8 @@ class Triton:
                     )
                 except Refused:
                     return None
-                told = [entry.decode(errors="replace").split(":", 2) for entry in result.as_numpy(output.name).ravel()]
-                return len({row[1] for row in told if len(row) == 3})
+                rows = [entry.decode(errors="replace").split(":", 2) for entry in result.as_numpy(output.name).ravel()]
+                return len({row[1] for row in rows if len(row) == 3})
         return None
 
     def _load(self, model: Model, version: str) -> Load:

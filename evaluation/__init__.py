@@ -1,1 +1,1 @@
-"""`make evaluate`: mAP of a served model over a labelled data set, beside PyTorch's."""
+"""`make evaluate`: mAP of a served model over a labelled data set, alongside PyTorch's."""

@@ -1,6 +1,6 @@
 """A YOLO-format data set: images and, for each, a text file with a row `class cx cy w h` per object.
 
-Centre and size are relative to the image's. The text files lie beside the images, or under `labels/` where the images
+Centre and size are relative to the image's. The text files are next to the images, or under `labels/` where the images
 lie under `images/`. An empty one says that there is nothing in the image; an image without one is left out.
 """
 
@@ -58,7 +58,7 @@ def read(root: Path, class_count: int) -> Dataset:
     if not labelled:
         held = f"{len(found)} images but no label files" if found else "no images"
         raise DatasetError(
-            f"{root} holds {held}; a data set has a .txt beside each image, or the folders images/ and labels/"
+            f"{root} holds {held}; a data set has a .txt next to each image, or the folders images/ and labels/"
         )
     images = tuple(_labelled_image(path, label, class_count) for path, label in labelled)
     if not any(len(image.class_ids) for image in images):
@@ -67,7 +67,7 @@ def read(root: Path, class_count: int) -> Dataset:
 
 
 def label_file(root: Path, image: Path) -> Path | None:
-    """The text file of an image: beside it, or where `images` in its path under `root` reads `labels`."""
+    """The text file of an image: next to it, or where `images` in its path under `root` reads `labels`."""
     parts = list(image.relative_to(root.parent).parts)
     candidates = [image.with_suffix(".txt")]
     if "images" in parts:

@@ -1,4 +1,4 @@
-"""`python -m evaluation --data DIR`: mAP of a served model over a YOLO-format data set, beside PyTorch's.
+"""`python -m evaluation --data DIR`: mAP of a served model over a YOLO-format data set, alongside PyTorch's.
 
 The served half asks Triton, with the gateway's own decoding, letterbox and NMS around it; the PyTorch half puts the
 checkpoint in Triton's place. Both count what YOLOv5's own validation counts: confidence 0.001, NMS at IoU 0.6, at most
@@ -97,7 +97,7 @@ def served(client: TritonClient, spec: ModelSpec) -> Model:
 
 def pytorch(given: str, spec: ModelSpec) -> Model:
     """The checkpoint itself in float32, without the deployed graph. Raises ExportError when there is none that fits."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's waiting threads would spin beside Triton's
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's waiting threads would spin alongside Triton's
     # torch: seconds to import, and absent where only the served half is wanted
     from export.sources import checkpoint, reference
 

@@ -18,7 +18,7 @@ def main() -> int:
             print("\n".join(repository.describe(options.repository)) or f"{options.repository} holds no model")
         else:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine PyTorch's waiting threads spin
-            from export import publish  # torch takes seconds to import: a wrong option is told before
+            from export import publish  # torch takes seconds to import: a wrong option is reported before
 
             publish.export(options, _report)
     except ExportError as error:

@@ -66,10 +66,10 @@ def stored_key(run_dir: Path) -> str:
 def running_here(state: Path) -> Place | None:
     """The Triton of a stack that `make run` has started and that still listens."""
     try:
-        told = json.loads(state.read_text())["triton"]
-        host, _, port = told["grpc"].rpartition(":")
+        kept = json.loads(state.read_text())["triton"]
+        host, _, port = kept["grpc"].rpartition(":")
         socket.create_connection((host, int(port)), timeout=1).close()
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    repository = Path(told["repository"]) if "repository" in told else None
-    return Place(told["grpc"], told.get("metrics", f"http://{host}:{METRICS_PORT}/metrics"), repository=repository)
+    repository = Path(kept["repository"]) if "repository" in kept else None
+    return Place(kept["grpc"], kept.get("metrics", f"http://{host}:{METRICS_PORT}/metrics"), repository=repository)

@@ -93,7 +93,7 @@ def config_pbtxt(serving: Serving, graph: str = "") -> str:
 def _header(serving: Serving) -> str:
     engine = 'platform: "tensorrt_plan"' if serving.format == "tensorrt" else 'backend: "onnxruntime"'
     said, size = (
-        ("The graph takes one image exactly, so the batch stands in `dims`.", 0)
+        ("The graph takes one image exactly, so the batch is in `dims`.", 0)
         if serving.one_image
         else ("Largest batch that Triton forms of single images (BATCH=).", serving.max_batch)
     )

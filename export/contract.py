@@ -3,7 +3,7 @@
 Read in its releases r24.10 and r25.08 and held to a build of the first: `src/onnxruntime.cc` (ModelState, LoadModel,
 ValidateInputs, ValidateOutputs), `src/onnxruntime_utils.cc` (CompareDimsSupported) and, of the repository `backend`,
 `src/backend_common.cc`. The exporter publishes nothing that breaks a rule, `local/backends` refuses to load it in the
-backend's own words, and `make doctor` reports it. Standard library only: this file is also copied beside that backend.
+backend's own words, and `make doctor` reports it. Standard library only: this file is also copied next to that backend.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ TENSORRT_PARAMETERS = frozenset(
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of a graph; `datatype` as in model_config.proto, -1 stands for a free dimension."""
+    """An input or output of a graph; `datatype` as in model_config.proto, -1 is a free dimension."""
 
     name: str
     datatype: str
@@ -234,11 +234,11 @@ def _shape(config: Config, entry: Config, tensor: Tensor, exact: bool) -> Iterat
                 f"{_text(dims)}."
             )
         return
-    told = f"model '{config['name']}', tensor '{tensor.name}'"
+    where = f"model '{config['name']}', tensor '{tensor.name}'"
     whole = [-1, *dims] if batched(config) else dims
     if batched(config) and tensor.shape[0] != -1:
         yield Breach(
-            f"{told}: for the model to support batching the shape should have at least 1 dimension and the first "
+            f"{where}: for the model to support batching the shape should have at least 1 dimension and the first "
             f"dimension must be -1; but shape expected by the model is {_text(tensor.shape)}"
         )
     elif len(whole) != len(tensor.shape) or any(
@@ -251,7 +251,7 @@ def _shape(config: Config, entry: Config, tensor: Tensor, exact: bool) -> Iterat
             else f"shape {_text(whole)}"
         )
         yield Breach(
-            f"{told}: the model expects {len(tensor.shape)} dimensions (shape {_text(tensor.shape)}) but the model "
+            f"{where}: the model expects {len(tensor.shape)} dimensions (shape {_text(tensor.shape)}) but the model "
             f"configuration specifies {len(whole)} dimensions ({because})"
         )
 
@@ -261,7 +261,7 @@ def _on_gpu(config: Config) -> bool:
 
 
 def batched(config: Config) -> bool:
-    """Whether a batch dimension, which `dims` does not name, stands before them."""
+    """Whether a batch dimension, which `dims` does not name, comes before them."""
     return int(config.get("max_batch_size", 0)) > 0
 
 

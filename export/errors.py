@@ -1,4 +1,4 @@
-"""What stops an export, told to the person who asked for it."""
+"""Why an export stops, for the person who asked for it."""
 
 
 class ExportError(Exception):

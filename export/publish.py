@@ -27,7 +27,7 @@ def export(options: Options, report: Report) -> int:
     Raises ExportError, with the repository as it was.
     """
     repository.check_name(options.name)
-    triton.address()  # a wrong TRITON_URL is told before the work, not after it
+    triton.address()  # a wrong TRITON_URL is reported before the work, not after it
     path = checkpoint.find(options.model, options.weights, report)
     report(f"loading {path}")
     return publish(open_source(path), options, report)

@@ -1,6 +1,6 @@
 """The model repository on disk: versions are staged, published by rename, listed and pruned.
 
-Versions are the numbered folders of a model. A staged one lies in a hidden folder beside them, on the same file system,
+Versions are the numbered folders of a model. A staged one is in a hidden folder next to them, on the same file system,
 where Triton does not look.
 """
 

@@ -1,6 +1,6 @@
 """Does an exported model answer as its source does? PyTorch, ONNX Runtime and Triton on the same images.
 
-Compared are the boxes that each side keeps after NMS with the other side's candidates. So an overlap that lies exactly
+Compared are the boxes that each side keeps after NMS with the other side's candidates. So an overlap that is exactly
 on the threshold of NMS is no difference, and every box that a user would see has been looked at from both sides.
 """
 
@@ -108,9 +108,9 @@ def compare(pairs: Sequence[tuple[Rows, Rows]], tolerance: Tolerance, confidence
     """Compare pairs of candidates, float32 (N, 6), of the same images."""
     ious, differences, unmatched = [1.0], [0.0], 0
     for expected, got in pairs:
-        least = got[-1, 4] * 1.02 if len(got) == CANDIDATES else 0.0  # weaker ones are cut off, not lost
+        weakest = got[-1, 4] * 1.02 if len(got) == CANDIDATES else 0.0  # weaker ones are cut off, not lost
         for boxes, candidates in ((_seen(expected, confidence), got), (_seen(got, confidence), expected)):
-            for box in boxes[boxes[:, 4] > least]:
+            for box in boxes[boxes[:, 4] > weakest]:
                 iou, difference = _partner(box, candidates, tolerance)
                 allowed = tolerance.score * min(1.0, float(box[4]) / CONFIDENCE)
                 if iou < tolerance.iou or difference > allowed:
@@ -127,7 +127,7 @@ def _seen(rows: Rows, confidence: float) -> Rows:
 
 
 def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, float]:
-    """IoU and score difference of the candidate that stands for `box`; (0, 1) when none has its class."""
+    """IoU and score difference of the candidate that matches `box`; (0, 1) when none has its class."""
     same = candidates[(candidates[:, 5] == box[5]) & (candidates[:, 4] > 0)]
     if not len(same):
         return 0.0, 1.0

@@ -167,7 +167,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Host names that requests may ask for; `*` stands for all."""
+        """Host names that requests may ask for; `*` means all."""
         if self.trusted_hosts:
             return frozenset(name.strip().lower() for name in self.trusted_hosts.split(","))
         return LOOPBACK_HOSTS | {self.reachable_on} if is_loopback(self.reachable_on) else frozenset({"*"})
@@ -194,7 +194,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         settings = checked(given, Settings)
     except NotAllowed as error:
         value = "..." if error.name in _NEVER_SHOWN else given[error.name]
-        raise SettingsError(f"{error.name.upper()}={value}: give {error.allowed}") from error
+        raise SettingsError(f"{error.name.upper()}={value}: give {error.expected}") from error
     if settings.callbacks and settings.webhook_secret is None:
         raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")
     return settings

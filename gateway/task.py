@@ -38,7 +38,7 @@ class Box(msgspec.Struct):
 
 
 class Detection(msgspec.Struct):
-    """One object. `score` lies between 0 and 1."""
+    """One object. `score` is between 0 and 1."""
 
     label: str
     class_id: int

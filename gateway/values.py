@@ -10,11 +10,11 @@ _Struct = TypeVar("_Struct", bound=msgspec.Struct)
 
 
 class NotAllowed(ValueError):
-    """The value of `name` has no meaning; `allowed` is what to give, such as `a whole number from 1 to 65535`."""
+    """The value of `name` has no meaning; `expected` is what to give, such as `a whole number from 1 to 65535`."""
 
-    def __init__(self, name: str, allowed: str) -> None:
-        super().__init__(f"{name}: give {allowed}")
-        self.name, self.allowed = name, allowed
+    def __init__(self, name: str, expected: str) -> None:
+        super().__init__(f"{name}: give {expected}")
+        self.name, self.expected = name, expected
 
 
 def checked(given: Mapping[str, object], kind: type[_Struct], *, strict: bool = False) -> _Struct:

@@ -34,7 +34,9 @@ class Report(NamedTuple):
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="audit", description=__doc__)
     parser.add_argument("--pip-audit", required=True, metavar="COMMAND")
-    parser.add_argument("--pin", action="append", default=[], metavar="NAME==VERSION", help="beside those of the files")
+    parser.add_argument(
+        "--pin", action="append", default=[], metavar="NAME==VERSION", help="besides those of the files"
+    )
     parser.add_argument("files", nargs="+", type=Path)
     options = parser.parse_args(arguments)
     packages = rounds({pin for file in options.files for pin in pins(file.read_text())} | set(options.pin))
@@ -91,7 +93,7 @@ def read(answer: str, complaint: str) -> Report:
         reason = skipped[0]["skip_reason"] if skipped else "no packages"
         raise NotDone(f"{len(skipped)} of {len(dependencies)} packages not looked up, such as: {reason}")
     findings = [
-        f"{each['name']} {each['version']}: {flaw['id']}, mended in {', '.join(flaw['fix_versions']) or 'none yet'}"
+        f"{each['name']} {each['version']}: {flaw['id']}, fixed in {', '.join(flaw['fix_versions']) or 'none yet'}"
         for each in dependencies
         for flaw in each["vulns"]
     ]

@@ -10,7 +10,7 @@ from local.triton import ROOT, models
 
 DEMO = ROOT / "demo" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320
-SOURCE = "weights.sha256"  # beside the model file of a version
+SOURCE = "weights.sha256"  # next to the model file of a version
 NO_WEIGHTS = 3  # exit status of `python -m export`
 
 

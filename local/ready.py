@@ -46,7 +46,7 @@ def wait_until_ready(
 
 
 def not_served(server: Mapping[str, str], key: str | None) -> dict[str, str]:
-    """The models that Triton was told to load at its start and does not serve, with the reason and what to do."""
+    """The models that Triton should have loaded at its start and does not serve, with the reason and what to do."""
     with InferenceServerClient(server["grpc"], channel_args=CHANNEL_ARGUMENTS) as client:
         try:
             index = client.get_model_repository_index(headers=control_headers(key), client_timeout=5).models

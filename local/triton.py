@@ -21,7 +21,7 @@ from local.errors import LocalError
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv-triton"
 BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
-CONTRACT = ROOT / "export" / "contract.py"  # what the real backend asks, for the model.py beside it
+CONTRACT = ROOT / "export" / "contract.py"  # what the real backend asks, for the model.py next to it
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
@@ -117,7 +117,7 @@ def server_command(
 
 
 def restrictions(keys: Keys) -> list[str]:
-    """Shut what nobody here uses: each of these could read or write files or memory. A random key stands for nobody.
+    """Shut what nobody here uses: each of these could read or write files or memory. A random key means nobody.
 
     HTTP is for health checks only; over gRPC the exporter loads and unloads models, and workers share memory.
     """
@@ -210,7 +210,7 @@ def compose_backends(target: Path) -> Path:
 
 
 def copy(source: Path, path: Path) -> None:
-    """Copies, not links: Triton refuses a backend library that lies outside its directory."""
+    """Copies, not links: Triton refuses a backend library outside its directory."""
     if path.is_file() and same(source.stat(), path.stat()):
         return
     path.parent.mkdir(parents=True, exist_ok=True)

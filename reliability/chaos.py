@@ -141,8 +141,8 @@ def books_are_closed(service: Service) -> Promise:
             "started": int(connection.zcard("rq:wip:predict")),
             "images": sum(1 for _ in connection.scan_iter(image_key("*"), count=1000)),
         }
-    told = ", ".join(f"{name} {number}" for name, number in left.items())
-    return Promise("left in Redis at the end", "nothing", told, not any(left.values()))
+    found = ", ".join(f"{name} {number}" for name, number in left.items())
+    return Promise("left in Redis at the end", "nothing", found, not any(left.values()))
 
 
 async def triton_is_away(service: Service, images: Sequence[bytes], plan: Plan) -> list[Promise]:
@@ -158,16 +158,18 @@ async def triton_is_away(service: Service, images: Sequence[bytes], plan: Plan) 
         back = await asyncio.to_thread(service.wait_until_ready)
         begun = time.monotonic()
         await read_all(http, outcome, plan.patience_seconds)
-    told, done = await said, outcome.count("SUCCESS")
+    noticed, done = await said, outcome.count("SUCCESS")
     most = max((len(each) for task_id, each in runs(service).items() if task_id in set(outcome.accepted)), default=0)
     after = f"{done} of {number}; the last {time.monotonic() - begun:.1f} s after it was ready ({back:.1f} s)"
     return [
         Promise(
-            "/readyz names Triton", f"within {_READY_SAYS_SECONDS} s", f"{told:.1f} s" if told is not None else "never",
-            told is not None and told <= _READY_SAYS_SECONDS,
+            "/readyz names Triton",
+            f"within {_READY_SAYS_SECONDS} s",
+            f"{noticed:.1f} s" if noticed is not None else "never",
+            noticed is not None and noticed <= _READY_SAYS_SECONDS,
         ),
         Promise(f"succeed after {plan.outage_seconds:g} s without Triton", "all", after, done == number),
-        Promise("tries that the outage cost", "0", f"{most - 1}", most == 1),
+        Promise("retries that the outage cost", "0", f"{most - 1}", most == 1),
     ]  # fmt: skip
 
 
@@ -186,8 +188,8 @@ async def triton_restarts(service: Service, images: Sequence[bytes], plan: Plan)
             await read_all(http, outcome, plan.patience_seconds)
         gone = [ending.name for ending in service.endings[known:]]
         done = outcome.count("SUCCESS")
-        told = f"{done} of {number} succeed; ended: {', '.join(gone)}"
-        promises.append(Promise(what, "all tasks succeed", told, done == number and gone == ["triton"]))
+        outcome_text = f"{done} of {number} succeed; ended: {', '.join(gone)}"
+        promises.append(Promise(what, "all tasks succeed", outcome_text, done == number and gone == ["triton"]))
     return promises
 
 
@@ -210,7 +212,7 @@ async def redis_restarts(service: Service, images: Sequence[bytes], plan: Plan) 
         begun = time.monotonic()
         refused = [await http.post("/predict", content=images[0]), await http.get(f"/result/{outcome.accepted[0]}")]
         refused_in = time.monotonic() - begun
-        told = await asyncio.to_thread(until, lambda: "redis" in (service.missing() or {}), 30)
+        noticed = await asyncio.to_thread(until, lambda: "redis" in (service.missing() or {}), 30)
         service.release("redis")
         service.release("triton")
         back = await asyncio.to_thread(service.wait_until_ready)
@@ -225,8 +227,8 @@ async def redis_restarts(service: Service, images: Sequence[bytes], plan: Plan) 
         Promise(
             "/readyz names Redis",
             f"within {_READY_SAYS_SECONDS} s",
-            f"{told or 99:.1f} s",
-            told is not None and told <= 5,
+            f"{noticed or 99:.1f} s",
+            noticed is not None and noticed <= 5,
         ),
         Promise("accepted tasks after its restart", f"{number} succeed", f"{done}", done == number),
         Promise("workers come back", "by themselves", f"ready after {back:.1f} s, same processes: {same}", same),

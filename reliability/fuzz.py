@@ -60,7 +60,7 @@ async def no_file_harms(service: Service, images: Sequence[bytes], shared: Path,
     complaints = list(complaints_of(service))
     between = f"{found.good_sent} sent, {len(found.wrong)} wrong"
     logged = f"{len(complaints)} {complaints[:1] or ''}"
-    told = ", ".join(f"{kind} {size / 1e6:+.0f} MB" for kind, size in grown.items())
+    growth = ", ".join(f"{kind} {size / 1e6:+.0f} MB" for kind, size in grown.items())
     seen = ", ".join(f"{status} {number}" for status, number in sorted(found.statuses.items()))
     ends = ", ".join(f"{code} {number}" for code, number in found.ends.items())
     return [
@@ -70,7 +70,7 @@ async def no_file_harms(service: Service, images: Sequence[bytes], shared: Path,
         Promise("good images in between", "answered right", between, not found.wrong),
         Promise("processes that died", "none", ", ".join(dead) or "none", not dead),
         Promise("tracebacks and errors in the logs", "none", logged, not complaints),
-        Promise("memory", "grows by less than 100 MB", told, sum(grown.values()) < _GROWTH_BYTES),
+        Promise("memory", "grows by less than 100 MB", growth, sum(grown.values()) < _GROWTH_BYTES),
     ]  # fmt: skip
 
 
@@ -123,7 +123,7 @@ async def detections(http: httpx.AsyncClient, image: bytes) -> object:
 
 
 def complaints_of(service: Service) -> Iterator[str]:
-    """What stands in the logs and should not: tracebacks, errors."""
+    """What is in the logs and should not be: tracebacks, errors."""
     for path, record in service.records("gateway", "worker"):
         if (
             "exception" in record

@@ -52,13 +52,13 @@ def corpus(files: Sequence[tuple[str, bytes]]) -> Iterator[Body]:
 
 
 def mutations(files: Sequence[bytes], number: int, seed: int = 5) -> Iterator[Body]:
-    """Bodies with `number` spoilt files; the same for the same seed."""
+    """Bodies with `number` corrupted files; the same for the same seed."""
     chance = random.Random(seed)
     for _ in range(number):
-        yield envelope(spoilt(chance.choice(files), files, chance), chance)
+        yield envelope(corrupted(chance.choice(files), files, chance), chance)
 
 
-def spoilt(data: bytes, files: Sequence[bytes], chance: random.Random) -> bytes:
+def corrupted(data: bytes, files: Sequence[bytes], chance: random.Random) -> bytes:
     """The file cut, with bits flipped or bytes overwritten, or with a piece of itself or of another in its midst."""
     content = bytearray(data)
     kind = chance.choice(("cut", "bits", "head", "bytes", "piece", "splice", "length", "tail", "none"))
@@ -86,7 +86,7 @@ def spoilt(data: bytes, files: Sequence[bytes], chance: random.Random) -> bytes:
 
 
 def envelope(data: bytes, chance: random.Random) -> Body:
-    """The file as a raw body, in a form or in JSON, under a wrong type or name; now and then the envelope is spoilt."""
+    """The file as a raw body, in a form or in JSON, under a wrong type or name; sometimes the envelope is corrupted."""
     kind = chance.choices(("form", "raw", "json", "broken form", "broken json"), weights=(8, 6, 3, 2, 1))[0]
     if kind == "raw":
         return Body(chance.choice(_TYPES), data)

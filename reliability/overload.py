@@ -1,4 +1,4 @@
-"""Ten times more than can be done: what is taken ends, the rest is told when to come back, nothing overflows."""
+"""Ten times more than can be done: what is taken ends, the rest learns when to come back, nothing overflows."""
 
 import asyncio
 import itertools
@@ -78,11 +78,11 @@ def answers(seen: Seen, rate: float) -> list[Promise]:
     statuses = ", ".join(
         f"{status} {number} (at most {seen.seconds[status]:.1f} s)" for status, number in seen.statuses.items()
     )
-    told = f"{min(seen.retry_after, default=0)} to {max(seen.retry_after, default=0)} s at {rate:.1f} tasks/s"
+    measured = f"{min(seen.retry_after, default=0)} to {max(seen.retry_after, default=0)} s at {rate:.1f} tasks/s"
     kept = len(seen.retry_after) == seen.statuses[503] and all(_LEAST <= each <= _MOST for each in seen.retry_after)
     return [
         Promise("answers", "202, 503", statuses, set(seen.statuses) == {202, 503}),
-        Promise("Retry-After on each refusal", f"{_LEAST} to {_MOST} s", told, kept),
+        Promise("Retry-After on each refusal", f"{_LEAST} to {_MOST} s", measured, kept),
     ]  # fmt: skip
 
 

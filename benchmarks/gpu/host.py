@@ -32,7 +32,7 @@ def check() -> None:
 
 def look(image: str) -> Host:
     """The machine, and what `image` holds. Raises CannotCheck when its container does not get at the GPU."""
-    told = query("name,driver_version")
+    rows = query("name,driver_version")
     versions = run(
         *("docker", "run", "--rm", "--gpus", "all", "--network", "none", image),
         *("sh", "-c", "echo Triton=$TRITON_SERVER_VERSION TensorRT=$TRT_VERSION"),
@@ -40,8 +40,8 @@ def look(image: str) -> Host:
     found = dict(re.findall(r"(Triton|TensorRT)=(\S+)", versions))
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
     return Host(
-        gpus=[name for name, _ in told],
-        driver=told[0][1],
+        gpus=[name for name, _ in rows],
+        driver=rows[0][1],
         triton=found.get("Triton", "unknown"),
         tensorrt=found.get("TensorRT", "unknown"),
         cores=cores(),

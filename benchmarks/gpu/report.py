@@ -1,4 +1,4 @@
-"""What was found, the goals beside it, and both as a page."""
+"""What was found, next to the goals, as a page."""
 
 from __future__ import annotations
 

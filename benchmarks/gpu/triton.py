@@ -115,9 +115,9 @@ def measure(server: Server, model: str, size: int, seconds: float, processes: in
 def batches(url: str, model: str) -> Counter[int]:
     """Executions by batch size, of all versions."""
     with InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS) as client:
-        told = client.get_inference_statistics(model)
+        statistics = client.get_inference_statistics(model)
     counts: Counter[int] = Counter()
-    for version in told.model_stats:
+    for version in statistics.model_stats:
         for each in version.batch_stats:
             counts[each.batch_size] += each.compute_infer.count
     return counts

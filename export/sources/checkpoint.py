@@ -169,14 +169,14 @@ def label_names(names: object, count: int, path: Path, otherwise: str) -> tuple[
     found = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
     labels = [" ".join(str(name).split()) for name in found] if isinstance(found, list | tuple) else []
     if not labels or len(labels) != count or not all(labels):
-        told = sum(bool(label) for label in labels)
-        has = f"names for {told} of {count} classes" if count else "no class names"
+        named = sum(bool(label) for label in labels)
+        has = f"names for {named} of {count} classes" if count else "no class names"
         raise ExportError(f"{path} has {has}: {otherwise}")
     return tuple(labels)
 
 
 def allow_list() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Every name that a checkpoint may use beyond torch's own list, with what stands for it here."""
+    """Every name that a checkpoint may use beyond torch's own list, with its replacement here."""
     ours: dict[type, list[str]] = {
         layers.Conv: ["Conv", "DWConv"],
         **{

@@ -83,7 +83,7 @@ def _signature(model: onnx.ModelProto, path: Path) -> Signature:
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
-    """0 stands for a free dimension."""
+    """0 is a free dimension."""
     return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
 
 

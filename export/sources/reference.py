@@ -46,7 +46,7 @@ def _anchored(logits: Floats, stride: float, anchors: Floats) -> Floats:
 
 
 def _anchor_free(logits: Floats, stride: float, bins: int) -> Floats:
-    """Each side lies the expected value of its distribution away from the cell's centre."""
+    """Each side is the expected value of its distribution away from the cell's centre."""
     height, width = logits.shape[1:]
     weights = np.exp(logits[: 4 * bins].reshape(4, bins, height, width))
     sides = np.einsum("sbhw,b->shw", weights / weights.sum(1, keepdims=True), np.arange(bins, dtype=np.float32))

@@ -177,9 +177,9 @@ def _property(parameter: Parameter, components: _Components) -> Schema:
 
 
 def _or_null(schema: Schema) -> Schema:
-    told = {name: schema[name] for name in ("description", "default") if name in schema}
-    value = {name: schema[name] for name in schema if name not in told}
-    return told | {"anyOf": [*value.get("anyOf", [value]), {"type": "null"}]}
+    notes = {name: schema[name] for name in ("description", "default") if name in schema}
+    value = {name: schema[name] for name in schema if name not in notes}
+    return notes | {"anyOf": [*value.get("anyOf", [value]), {"type": "null"}]}
 
 
 def _content(media: str, fields: tuple[Parameter, ...] | None, components: _Components) -> dict[str, Any]:

@@ -38,7 +38,7 @@ _REFUSED_V4 = [
     IPv4Network("240.0.0.0/4"),  # reserved, and broadcast
 ]
 
-# All that is public in IPv6 lies in 2000::/3. Loopback, ::/96, unique local, link-local, site-local, multicast,
+# All that is public in IPv6 is in 2000::/3. Loopback, ::/96, unique local, link-local, site-local, multicast,
 # 64:ff9b:1::/48 (NAT64 of local networks, RFC 8215) and 5f00::/16 (segment routing) do not.
 _PUBLIC_V6 = IPv6Network("2000::/3")
 _REFUSED_V6 = [
@@ -47,7 +47,7 @@ _REFUSED_V6 = [
     IPv6Network("2002::/16"),  # 6to4
     IPv6Network("3fff::/20"),  # documentation
 ]
-# In these an IPv4 address stands in the last 32 bits, and it is that address which is reached.
+# These carry an IPv4 address in their last 32 bits, and that is the address that is reached.
 _EMBEDDING_V6 = [
     IPv6Network("::ffff:0:0/96"),  # mapped
     IPv6Network("64:ff9b::/96"),  # NAT64

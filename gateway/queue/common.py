@@ -1,5 +1,5 @@
-"""The queue's names in Redis, and what both its sides do: `submission` is the gateway's, `claims` the worker's.
-RQ keeps the books; every change of a task's state is one script in Redis (`scripts`).
+"""The queue's names in Redis, and what both its sides do: `submission` is the gateway's, `task_queue` the worker's.
+RQ keeps the records; every change of a task's state is one script in Redis (`scripts`).
 """
 
 import time

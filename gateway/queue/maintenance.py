@@ -1,12 +1,12 @@
-"""What workers do for each other now and then: start the tasks again whose worker died, keep the books straight."""
+"""What workers do for each other now and then: restart tasks whose worker died, keep the records right."""
 
 import logging
 import time
 
 from gateway.errors import InternalError
 from gateway.queue import scripts
-from gateway.queue.claims import TaskQueue
 from gateway.queue.common import LOST, failure
+from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, OPEN_KEY, job_key
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,8 @@ class Maintenance:
             pipe.execute()
 
     def close_vanished(self) -> None:
-        """End the open tasks whose job is gone or has failed unseen: their clients are told, and they do not count for
-        ever. RQ's own tools do such things: `rq empty`, or `rq info`, which cleans up without telling us.
+        """End the open tasks whose job is gone or has failed unseen: their clients get an outcome, and they do not
+        count for ever. RQ's own tools do such things: `rq empty`, or `rq info`, which cleans up without telling us.
 
         Each call looks at some hundreds and goes on where the last one stopped, so that a long queue costs no more.
         """

@@ -37,7 +37,7 @@ local function release(id)
 end
 """
 
-# KEYS: book, sum, idempotency, result of the first task.
+# KEYS: ledger, sum, idempotency, result of the first task.
 # ARGV: most tasks, most bytes, share of Redis' memory, number of tasks, (id, bytes) of each, commands.
 ACCEPT = (
     _RUN
@@ -72,10 +72,10 @@ return {'accepted'}
 """
 )
 
-# What stands for the id in the commands that are to be run for a task which the script itself picks.
+# A placeholder for the id in the commands that are to be run for a task which the script itself picks.
 THE_TASK = "THE_TASK"
 
-# KEYS: book, queue, intermediate queue.
+# KEYS: ledger, queue, intermediate queue.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
 # most bytes of an image that is to come along; THE_TASK; commands.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
@@ -100,7 +100,7 @@ end
 """
 )
 
-# KEYS: book, sum. ARGV: id, last word of the commands that are run in any case, these, commands for an open task.
+# KEYS: ledger, sum. ARGV: id, last word of the commands that are run in any case, these, commands for an open task.
 END = (
     _RUN
     + _RELEASE
@@ -116,7 +116,7 @@ return 1
 # A worker that was believed dead has none any more, nor has one whose answer was lost and that does it again.
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
-# KEYS: book, sum, queue, result, picture, job. ARGV: id, commands.
+# KEYS: ledger, sum, queue, result, picture, job. ARGV: id, commands.
 CANCEL = (
     _RUN
     + _RELEASE
@@ -133,7 +133,7 @@ return 'canceled'
 """
 )
 
-# KEYS: book, index of pictures, their sum.
+# KEYS: ledger, index of pictures, their sum.
 # ARGV: id, prefix of picture keys, bytes, instant, seconds to keep, most bytes, (media type, picture) of each.
 # The oldest pictures make room; a task that is not open gets none.
 KEEP_PICTURES = """

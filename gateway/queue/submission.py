@@ -31,7 +31,7 @@ class NewTask(NamedTuple):
 
     @property
     def passes_scripts(self) -> bool:
-        """Whether the image is written beside the script that accepts the task."""
+        """Whether the image is written in parallel to the script that accepts the task."""
         return len(self.image) > scripts.SCRIPT_BYTES
 
 
@@ -82,10 +82,10 @@ class Submission:
                 pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
                 for task in large:  # into the place that the script made; what it refused has none
                     pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
-                (outcome, *told), *_ = await pipe.execute()
+                (outcome, *details), *_ = await pipe.execute()
             if outcome in (b"overloaded", b"full"):
-                raise await self._overloaded(outcome == b"full", *told)
-        return _same_request(msgspec.json.decode(told[0], type=Acceptance), acceptance) if told else acceptance
+                raise await self._overloaded(outcome == b"full", *details)
+        return _same_request(msgspec.json.decode(details[0], type=Acceptance), acceptance) if details else acceptance
 
     async def cancel(self, task_id: str) -> TaskView | None:
         """Cancel a task that has not begun and return its end; forget one that has ended and return None.
@@ -110,7 +110,7 @@ class Submission:
     def _enqueue(self, task: NewTask, pipe: "redis.client.Pipeline", at_front: bool) -> None:
         settings = self._settings
         self._rq.enqueue_call(
-            "gateway.predict",  # a name for the books: workers run no function that a job names
+            "gateway.predict",  # a name for the records: workers run no function that a job names
             kwargs=msgspec.to_builtins(task.request),
             job_id=task.task_id,
             failure_ttl=settings.result_ttl,

@@ -5,7 +5,7 @@ from gateway.settings import Settings, SettingsError, is_loopback
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises SettingsError when the gateway would be open to others without having been told to."""
+    """Raises SettingsError when the gateway would be open to others and no setting asks for that."""
     if not (is_loopback(settings.reachable_on) or settings.allow_open or load_keys(settings)):
         name = "PUBLISHED_ON" if settings.published_on else "HOST"
         raise SettingsError(

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import uvicorn
 
-_LAST_SECONDS = 1  # for what is told that it is cut
+_LAST_SECONDS = 1  # for connections that get a last answer
 
 
 class Stop(NamedTuple):

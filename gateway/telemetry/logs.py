@@ -37,7 +37,7 @@ def configure(level: str, log_format: str, process: str) -> None:
 
 
 class JSONLines(logging.Formatter):
-    """A record as one JSON object; what was given as `extra` stands beside the message."""
+    """A record as one JSON object; the fields of `extra` are next to the message."""
 
     def __init__(self, process: str) -> None:
         super().__init__()

@@ -103,7 +103,7 @@ class WorkerMetrics:
         )
         self.retries = Counter(
             "yolo_worker_retries",
-            "new tries: the task's worker died, a defect, or something about Triton",
+            "retries: the task's worker died, a defect, or something about Triton",
             ["reason"],
             registry=registry,
         )

@@ -30,7 +30,7 @@ from gateway.triton.spec import INPUT
 
 log = logging.getLogger(__name__)
 
-FOLDER = Path("/dev/shm")  # where POSIX shared memory lies on Linux
+FOLDER = Path("/dev/shm")  # where Linux keeps POSIX shared memory
 _SPARE_BYTES = 16 << 20  # left there for Triton's own
 _SECONDS = 5.0  # longest wait for one answer about a region
 _ANY = "yolo_images_"
@@ -78,7 +78,7 @@ class Region:
         return tensor
 
     def remove(self) -> None:
-        """Let it go; a Triton that has mapped it keeps it until it is told to forget it."""
+        """Let it go; a Triton that has mapped it keeps it until it is asked to forget it."""
         self._memory.close()
         self._path.unlink(missing_ok=True)
         os.close(self._file)

@@ -56,8 +56,8 @@ def image_size(name: str, config: Any) -> int:
 
 def read_spec(name: str, config: Any, answer: InferResult) -> ModelSpec:
     """The spec from a ModelConfig message and the answer to `label_question`. Raises ModelMismatch."""
-    told = [entry.decode().split(":", 2) for entry in answer.as_numpy(OUTPUT).ravel()]
-    labels = {int(row[1]): row[2] for row in told if len(row) == 3}
+    rows = [entry.decode().split(":", 2) for entry in answer.as_numpy(OUTPUT).ravel()]
+    labels = {int(row[1]): row[2] for row in rows if len(row) == 3}
     if sorted(labels) != list(range(len(labels))) or not labels:
         raise ModelMismatch(f"model {name} has no usable labels.txt; export it again")
     return ModelSpec(

@@ -38,9 +38,9 @@ class Statistics:
             answer = self._client.get_inference_statistics(*key, client_timeout=_STATISTICS_SECONDS)
         except InferenceServerException:
             return  # the inference itself went well: an older figure, or none, will do
-        told = answer.model_stats[0].inference_stats
-        computed_ns = told.compute_input.ns + told.compute_infer.ns + told.compute_output.ns
-        sums = told.success.count, told.queue.ns, computed_ns
+        statistics = answer.model_stats[0].inference_stats
+        computed_ns = statistics.compute_input.ns + statistics.compute_infer.ns + statistics.compute_output.ns
+        sums = statistics.success.count, statistics.queue.ns, computed_ns
         count, queue_ns, compute_ns = (new - old for new, old in zip(sums, self._sums.get(key, (0, 0, 0)), strict=True))
         self._sums[key] = sums
         if count > 0:

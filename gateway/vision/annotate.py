@@ -84,7 +84,7 @@ def encode(image: Picture) -> dict[str, bytes]:
 
 
 def _resized(image: Picture, longest_side: int) -> Picture:
-    """A copy whose longest side lies between LEAST_SIDE and `longest_side`."""
+    """A copy whose longest side is between LEAST_SIDE and `longest_side`."""
     height, width = image.shape[:2]
     side = max(height, width)
     target = min(max(side, LEAST_SIDE), longest_side)
@@ -101,7 +101,7 @@ def _resized(image: Picture, longest_side: int) -> Picture:
 
 
 def _draw_box(picture: Picture, box: Rectangle, colour: Colour, pen: _Pen) -> None:
-    """The line lies inside of the picture and has a dark edge, to show on any ground."""
+    """The line is inside the picture and has a dark edge, to show on any ground."""
     height, width = picture.shape[:2]
     inset = pen.line // 2
     left, top = max(box[0], inset), max(box[1], inset)
@@ -118,7 +118,7 @@ def _draw_tag(picture: Picture, tag: _Tag, pen: _Pen) -> None:
 
 
 def _tags(detections: list[Detection], boxes: list[Rectangle], pen: _Pen, width: int, height: int) -> list[_Tag]:
-    """Each label beside its box, where it hides least; none if better ones would hide a quarter of it."""
+    """Each label next to its box, where it hides least; none if better ones would hide a quarter of it."""
     boxes_xyxy = np.array(boxes, np.int64).reshape(-1, 4)
     box_areas = np.maximum((boxes_xyxy[:, 2:] - boxes_xyxy[:, :2]).prod(axis=1), 1)
     taken = np.zeros((0, 4), np.int64)
@@ -139,7 +139,7 @@ def _tags(detections: list[Detection], boxes: list[Rectangle], pen: _Pen, width:
 
 
 def _places(box: Rectangle, tag_wh: tuple[int, int], pen: _Pen, width: int, height: int) -> npt.NDArray[np.int64]:
-    """Where a label may go, (N, 4): above the box, below it, beside it, in its corners; all within the picture."""
+    """Where a label may go, (N, 4): above the box, below it, next to it, in its corners; all within the picture."""
     left, top, right, bottom = box
     tag_width, tag_height = tag_wh
     outer = pen.line // 2 + 1

@@ -41,7 +41,7 @@ def decode(data: bytes, reduced: int = 1) -> npt.NDArray[np.uint8]:
     """Decode an encoded image to RGB uint8, shape (height, width, 3), upright (EXIF orientation applied).
 
     Grey, palette, CMYK and 16-bit images become 8-bit RGB, alpha is dropped, of an animation the first frame counts.
-    With `reduced` 2, 4 or 8 the sides are that much shorter, rounded up, each pixel the mean of those it stands for.
+    With `reduced` 2, 4 or 8 the sides are that much shorter, rounded up, each pixel the mean of those it replaces.
     Raises InvalidImage when the pixels cannot be read.
     """
     encoded = np.frombuffer(_critical(data) if data.startswith(PNG) else data, np.uint8)

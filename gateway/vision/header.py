@@ -1,4 +1,4 @@
-"""What an upload is, told from its first bytes: type and size, nothing decoded.
+"""What an upload is by its first bytes: type and size, nothing decoded.
 
 Only the standard library: the web process imports this module, never a decoder.
 """

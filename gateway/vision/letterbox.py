@@ -16,7 +16,7 @@ GREY = 114
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where the source image lies in the letterboxed input. Sizes are (height, width) in pixels.
+    """Where the source image is in the letterboxed input. Sizes are (height, width) in pixels.
 
     `left` and `top` are half the whole padding, as YOLOv5's `scale_boxes` has it, not rounded to the pixel.
     """

@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(1 << 28))  # a second belt behind `images.probe`
-os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # what is wrong with an image is told to its client
+os.environ.setdefault("OPENCV_LOG_LEVEL", "OFF")  # the client learns what is wrong with an image
 
 import cv2 as cv2
 

@@ -20,7 +20,7 @@ class Admission:
 
     @contextmanager
     def taking(self) -> Iterator[Callable[[int], None]]:
-        """Around reading a body and accepting what is in it; what it gives is told the bytes of each chunk.
+        """Around reading a body and accepting what is in it; what it yields gets the number of bytes of each chunk.
 
         Raises Overloaded, before anything is read while the queue was full a moment ago.
         """

@@ -102,7 +102,7 @@ def _presented(request: Request) -> str:
 
 
 def _check_owner(request: Request) -> None:
-    """Where the id of a task or a batch is in the path: of another owner's nothing is told, not even that it exists."""
+    """Where the id of a task or a batch is in the path: another owner's is answered as if it did not exist."""
     if not services_of(request).keys:
         return
     for name, what in (("task_id", "task"), ("batch_id", "batch")):

@@ -113,7 +113,7 @@ def parse(kind: type[_Parameters], *parts: Given) -> _Parameters:
             values = checked(given, kind, strict=part.typed)
         except NotAllowed as error:
             shown = _shown(part.values[error.name], part.typed)
-            raise InvalidParameter(f"{error.name}={shown}: give {error.allowed}") from error
+            raise InvalidParameter(f"{error.name}={shown}: give {error.expected}") from error
         found |= {name: getattr(values, name) for name in given}
     return msgspec.convert(found, kind)
 

@@ -250,7 +250,7 @@ _STATIC = Mount("/static", StaticFiles(packages=[("gateway.openapi", "static")])
 
 
 def routes() -> list[BaseRoute]:
-    """One route for each path, so that a wrong method is told all the right ones; and the files of the pages."""
+    """One route for each path, so that a 405 lists every allowed method; and the files of the pages."""
     by_path: dict[str, dict[str, Handler]] = {}
     for operation in operations:
         handler = operation.handler if operation.public else guarded(operation.handler)

@@ -64,7 +64,7 @@ _JSONBody = msgspec.defstruct(
 async def read_upload(request: Request, settings: Settings, received: Callable[[int], None]) -> Upload:
     """The images of a request: multipart fields `image`, a JSON body with `image` as base64, or else the raw body.
 
-    `received` is told the bytes of each chunk, and may raise Overloaded.
+    `received` gets the number of bytes of each chunk, and may raise Overloaded.
     Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, UnsupportedImage, TooManyImages, InvalidParameter, and
     Starlette's ClientDisconnect.
     """

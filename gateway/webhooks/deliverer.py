@@ -92,16 +92,16 @@ class Deliverer:
         await asyncio.gather(*self._running)
 
     async def _start_due(self) -> bool:
-        """Start what is due, as far as there is room; whether there may be more at once."""
-        room = _AT_A_TIME - len(self._running)
-        if not room:
+        """Start what is due, as many as fit; whether there may be more at once."""
+        free = _AT_A_TIME - len(self._running)
+        if not free:
             return False
-        due = await self._queue.claim(room)
+        due = await self._queue.claim(free)
         for delivery in due:
             task = asyncio.create_task(self._deliver(delivery))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
-        return len(due) == room
+        return len(due) == free
 
     async def _wait(self, seconds: float) -> None:
         try:

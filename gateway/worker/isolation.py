@@ -1,4 +1,4 @@
-"""Which of a worker's tasks run beside each other."""
+"""Which of a worker's tasks run at the same time."""
 
 import threading
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ class Room:
         self._closed = False
 
     def wait_until_shared(self) -> None:
-        """Until no task has the room to itself, or waits for it."""
+        """Wait until no task runs alone, or waits to."""
         with self._change:
             self._change.wait_for(lambda: not self._closed)
 

@@ -1,6 +1,6 @@
 """The worker process: `python -m gateway.worker`. Takes tasks from one RQ queue, a few at a time.
 
-RQ keeps the books (registries, retries, worker records), so that whatever dies is found and its task run again; the
+RQ keeps the records (registries, retries, workers), so that whatever dies is found and its task run again; the
 loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs two:
 
 1. claim           the next task is taken and begun, its execution registered, job and image read: one script
@@ -34,9 +34,9 @@ from rq.worker_registration import clean_worker_registry, register
 
 from gateway.allocator import give_back_large_blocks
 from gateway.errors import GatewayError, InternalError, WorkerLost
-from gateway.queue.claims import Claim, TaskQueue
 from gateway.queue.common import failure, request_of
 from gateway.queue.maintenance import Maintenance
+from gateway.queue.task_queue import Claim, TaskQueue
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
 from gateway.telemetry import exporter, logs

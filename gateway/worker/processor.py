@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import GatewayError, ImageExpired, ModelUnavailable
-from gateway.queue.claims import Claim
 from gateway.queue.common import failure
 from gateway.queue.records import TaskRequest
+from gateway.queue.task_queue import Claim
 from gateway.settings import Settings
 from gateway.task import DetectionResult, TaskView, timestamp
 from gateway.telemetry.metrics import WorkerMetrics

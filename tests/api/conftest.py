@@ -6,7 +6,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.queue.claims import TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import WEBHOOKS_KEY
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import redis
 
-from gateway.queue.claims import TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.server.protocol import server
 from gateway.settings import Settings
 from gateway.web.app import create_app

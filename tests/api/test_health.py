@@ -1,7 +1,7 @@
 import httpx2
 import redis
 
-from gateway.queue.claims import TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline

@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.queue.claims import TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
 from tests.support.pictures import encoded
 

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, generate_latest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from gateway.queue.claims import TaskQueue
 from gateway.queue.state import reader
+from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
 from gateway.telemetry.metrics import QueueCollector, QueueState
 from gateway.worker.loop import TaskWorker

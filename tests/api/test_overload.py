@@ -11,8 +11,8 @@ import redis
 
 from gateway.errors import Overloaded
 from gateway.queue import scripts
-from gateway.queue.claims import TaskQueue
 from gateway.queue.maintenance import Maintenance
+from gateway.queue.task_queue import TaskQueue
 from gateway.queue.throughput import retry_after
 from gateway.redis_names import (
     OPEN_BYTES_KEY,

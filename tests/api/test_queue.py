@@ -12,9 +12,9 @@ import redis
 
 from gateway.errors import WorkerLost
 from gateway.queue import scripts
-from gateway.queue.claims import Claim, TaskQueue
 from gateway.queue.common import failure
 from gateway.queue.maintenance import Maintenance
+from gateway.queue.task_queue import Claim, TaskQueue
 from gateway.redis_names import image_key, job_key
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker

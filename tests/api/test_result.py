@@ -8,7 +8,7 @@ import pytest
 import redis
 from starlette.testclient import TestClient
 
-from gateway.queue.claims import TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import image_key, result_key
 from gateway.settings import Settings
 from gateway.task import TaskView

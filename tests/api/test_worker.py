@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pytest
 import redis
 
-from gateway.queue.claims import TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import job_key
 from gateway.settings import Settings
 from gateway.triton.client import Inference

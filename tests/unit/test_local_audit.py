@@ -48,8 +48,8 @@ def test_findings_are_listed(tmp_path: Path, lock: Path, capsys: pytest.CaptureF
     assert main(["--pip-audit", saying(tmp_path, [CLEAN, FLAWED]), str(lock)]) == 1
     said = capsys.readouterr()
     assert said.out.splitlines() == [
-        "pillow 1.0: PYSEC-1, mended in 1.1, 2.0",
-        "pillow 1.0: PYSEC-2, mended in none yet",
+        "pillow 1.0: PYSEC-1, fixed in 1.1, 2.0",
+        "pillow 1.0: PYSEC-2, fixed in none yet",
     ]
     assert said.err == "audit: 2 findings in 2 packages\n"
 

@@ -9,7 +9,7 @@ from gateway.web.services import services_of
 
 
 async def batch(request: Request) -> Response:
-    """The batch as it stands."""
+    """The batch as it is now."""
     results = services_of(request).results
     accepted = await results.batch(request.path_params["batch_id"])
     ends = await results.ends([entry.task_id for entry in accepted.entries if entry.task_id])

@@ -20,7 +20,7 @@ _PING_SECONDS = 15
 
 
 async def result(request: Request) -> Response:
-    """The task as it stands, or with `wait` once it has ended; its result in the asked-for `format`."""
+    """The task as it is now, or with `wait` once it has finished; its result in the asked-for `format`."""
     results = services_of(request).results
     task_id = request.path_params["task_id"]
     choices = parse(ResultChoices, joined(request.query_params.multi_items()))

@@ -1,7 +1,7 @@
 """Triton Python-based backend with the name of the real ONNX Runtime backend, so that one config.pbtxt serves both.
 
 It runs in the stub process of Triton's Python backend, in an environment with numpy < 2, on the CPU. What the real one
-refuses it refuses too: `contract` is `export/contract.py`, which lies beside this file when Triton runs.
+refuses it refuses too: `contract` is `export/contract.py`, which is next to this file when Triton runs.
 """
 
 from __future__ import annotations
@@ -66,8 +66,8 @@ def model_path(model: Path, version: str, config: dict[str, Any]) -> Path:
 
 def threads(config: dict[str, Any]) -> int:
     """Where the real backend would take a thread for every core, one: the stubs of all instances share the cores."""
-    told = str(config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value", ""))
-    return int(told) if told.isdecimal() and int(told) else 1
+    given = str(config.get("parameters", {}).get("intra_op_thread_count", {}).get("string_value", ""))
+    return int(given) if given.isdecimal() and int(given) else 1
 
 
 def check_contract(config: dict[str, Any], session: onnxruntime.InferenceSession) -> None:
