@@ -20,7 +20,7 @@ import redis
 
 from gateway.security.exposure import check_exposure
 from gateway.settings import Settings, SettingsError, load
-from local import ports, triton
+from local import ports, triton, wheel
 from local.console import Console
 from local.errors import LocalError
 from local.model import prepare
@@ -45,8 +45,8 @@ def main() -> int:
 def run(given: Mapping[str, str]) -> int:
     """Start everything, say when it is ready, stop everything. Raises LocalError when it cannot start or breaks."""
     settings = read_settings(given)
-    repository = Path(given.get("MODEL_REPOSITORY") or triton.ROOT / "model_repository").resolve()
-    run_dir = Path(given.get("RUN_DIR") or triton.ROOT / ".run").resolve()
+    repository = Path(given.get("MODEL_REPOSITORY") or wheel.ROOT / "model_repository").resolve()
+    run_dir = Path(given.get("RUN_DIR") or wheel.ROOT / ".run").resolve()
     ports.check_free(settings.host, settings.port)
     chosen = ports.choose(given, settings.port)
     if "--export" in sys.argv[1:]:

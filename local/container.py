@@ -7,11 +7,11 @@ import os
 import sys
 from pathlib import Path
 
-from local import stubs, triton
+from local import stubs, triton, wheel
 from local.errors import LocalError
 
 MODELS = Path("/models")
-BACKENDS = triton.ROOT / "backends"
+BACKENDS = wheel.ROOT / "backends"
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 
 
@@ -19,7 +19,7 @@ def main(arguments: list[str]) -> int:
     """Serves every model of /models that has a model file."""
     try:
         if arguments == ["compose"]:
-            triton.compose_backends(BACKENDS)
+            wheel.compose_backends(BACKENDS)
             return 0
         ports = HTTP_PORT, GRPC_PORT, METRICS_PORT
         command = triton.server_command(MODELS, *ports, BACKENDS, "0.0.0.0", triton.Keys.given())
@@ -28,7 +28,7 @@ def main(arguments: list[str]) -> int:
         return 1
     triton.clear(GRPC_PORT)  # of a server that was killed, where /dev/shm is a volume
     stubs.look_after_this_process()
-    os.execve(command[0], command, triton.environment())
+    os.execve(command[0], command, wheel.environment())
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from local.errors import LocalError
-from local.triton import ROOT, models
+from local.triton import models
+from local.wheel import ROOT
 
 DEMO = ROOT / "demo" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320

@@ -18,7 +18,7 @@ from typing import IO, NamedTuple
 
 import psutil
 
-from local import processes, triton
+from local import processes, triton, wheel
 from local.errors import LocalError
 from local.ports import USUAL, free_ports
 
@@ -63,7 +63,7 @@ class Stack:
         """Start these parts; all of them when none is named."""
         for name in names or self.names:
             with self._output(name) as output:
-                self._running[name] = processes.start(self._commands[name], self._environment, output, triton.ROOT)
+                self._running[name] = processes.start(self._commands[name], self._environment, output, wheel.ROOT)
 
     def pid(self, name: str) -> int | None:
         """Its process; None while it does not run."""

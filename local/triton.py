@@ -8,21 +8,14 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import NamedTuple
 
-from local import stubs
+from local import stubs, wheel
 from local.errors import LocalError
 
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".venv-triton"
-BACKEND = Path(__file__).resolve().parent / "backends" / "onnxruntime"
-CONTRACT = ROOT / "export" / "contract.py"  # what the real backend asks, for the model.py next to it
-PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
 CONTROL, MEMORY = "yolo-key", "yolo-memory"  # their gRPC headers are these behind triton-grpc-protocol-
@@ -58,12 +51,17 @@ def start(
 
     Raises LocalError when it cannot be started at all. A model that does not load does not end it (see `failure`).
     """
-    backends = compose_backends(log.parent / "backends")
+    backends = wheel.compose_backends(log.parent / "backends")
     command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
     command = [part for part in command if not part.startswith(without)]
     with log.open("wb") as output:
         return subprocess.Popen(
-            command, env=environment(), stdout=output, stderr=output, stdin=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=wheel.environment(),
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
 
 
@@ -71,14 +69,14 @@ def become(
     repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, keys: Keys = NO_KEYS
 ) -> None:
     """As `start`, but this process turns into the server."""
-    backends = compose_backends(log.parent / "backends")
+    backends = wheel.compose_backends(log.parent / "backends")
     command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
     clear(grpc_port)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
     os.dup2(output, 1)
     os.dup2(output, 2)
     stubs.look_after_this_process()
-    os.execve(command[0], command, environment())
+    os.execve(command[0], command, wheel.environment())
 
 
 def server_command(
@@ -95,7 +93,7 @@ def server_command(
     if not names:
         raise LocalError(f"no model in {repository}: there is no <name>/<version>/*.onnx; run `make export-model`")
     return [
-        str(package() / "tritonserver" / "bin" / "tritonserver"),
+        str(wheel.package() / "tritonserver" / "bin" / "tritonserver"),
         f"--model-repository={repository}",
         f"--backend-directory={backends}",
         f"--backend-config=python,shm-region-prefix-name={shared_memory(grpc_port)}",
@@ -157,79 +155,11 @@ def failure(log: Path, model: str = "") -> str:
     return next(iter(telling or errors[-1:] or lines[-1:]), "it said nothing")
 
 
-def environment() -> dict[str, str]:
-    """The stub embeds Python: it finds the environment through PATH and libpython through LD_LIBRARY_PATH."""
-    libraries = [
-        str(package().parent / "nvidia_pytriton.libs"),
-        str(libpython().parent),
-        os.environ.get("LD_LIBRARY_PATH"),
-    ]
-    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME")}
-    return {
-        **inherited,
-        "PATH": f"{VENV / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
-        "VIRTUAL_ENV": str(VENV),
-    }
-
-
-def package() -> Path:
-    found = VENV / "lib" / f"python{PYTHON}" / "site-packages" / "pytriton"
-    if not found.is_dir():
-        raise LocalError(f"Triton is not installed for Python {PYTHON} ({VENV}); run `make setup`")
-    return found
-
-
-def libpython() -> Path:
-    """The shared library of this Python. Static builds have none, and some distributions ship it separately."""
-    name = f"libpython{PYTHON}.so.1.0"
-    variables = sysconfig.get_config_vars()
-    lib_dir = Path(variables["LIBDIR"])
-    for folder in (lib_dir, lib_dir / variables.get("MULTIARCH", ""), Path(sys.base_prefix) / "lib"):
-        if (folder / name).exists():
-            return folder / name
-    raise LocalError(
-        f"Triton needs {name}, which this Python ({sys.base_prefix}) has not: install it (Debian, Ubuntu: "
-        f"`apt install libpython{PYTHON}`; pyenv: PYTHON_CONFIGURE_OPTS=--enable-shared), then `make clean run`"
-    )
-
-
-def compose_backends(target: Path) -> Path:
-    """A backend directory: Triton's Python backend with this Python's stub, and ours, named `onnxruntime`."""
-    server = package() / "tritonserver"
-    stub = server / "python_backend_stubs" / PYTHON / "triton_python_backend_stub"
-    if not stub.is_file():
-        raise LocalError(f"Triton's wheel has no Python backend for Python {PYTHON}; use 3.11, 3.12 or 3.13")
-    for source in ((server / "backends" / "python").iterdir(), [stub]):
-        for file in source:
-            if file.is_file():
-                copy(file, target / "python" / file.name)
-    for file in (BACKEND / "model.py", CONTRACT):
-        copy(file, target / BACKEND.name / file.name)
-    return target
-
-
-def copy(source: Path, path: Path) -> None:
-    """Copies, not links: Triton refuses a backend library outside its directory."""
-    if path.is_file() and same(source.stat(), path.stat()):
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Made aside and renamed: another stack may be starting from the same folder.
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    shutil.copy2(source, aside)
-    aside.chmod(0o755)
-    aside.replace(path)
-
-
-def same(a: os.stat_result, b: os.stat_result) -> bool:
-    return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
-
-
 def main() -> int:
     """Reads MODEL_REPOSITORY, RUN_DIR, `Keys.given` and TRITON_{HTTP,GRPC,METRICS}_PORT."""
     try:
         if "--check" in sys.argv[1:]:
-            libpython()
+            wheel.libpython()
             return 0
         http_port, grpc_port, metrics_port = (int(os.environ[f"TRITON_{name}_PORT"]) for name in PORTS)
         become(

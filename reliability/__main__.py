@@ -9,14 +9,14 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from local import triton
+from local import triton, wheel
 from local.errors import LocalError
 from reliability import chaos, fuzz, overload
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
 
-SHARED = Path(os.environ.get("YOLO_SHARED") or triton.ROOT.parent / "shared")
+SHARED = Path(os.environ.get("YOLO_SHARED") or wheel.ROOT.parent / "shared")
 
 
 def main() -> int:
@@ -24,7 +24,7 @@ def main() -> int:
     parser.add_argument("what", choices=["chaos", "fuzz", "overload"])
     parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
     parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
-    parser.add_argument("--repository", type=Path, default=triton.ROOT / "model_repository")
+    parser.add_argument("--repository", type=Path, default=wheel.ROOT / "model_repository")
     parser.add_argument("--keep", type=Path, help="folder for the logs; left there")
     options = parser.parse_args()
     if options.model not in triton.models(options.repository):

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from local.triton import ROOT
+from local.wheel import ROOT
 
 _RETRY_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 5.0

@@ -16,7 +16,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -41,6 +40,7 @@ from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
 from gateway.telemetry import exporter, logs
 from gateway.triton.client import TritonClient
+from gateway.worker.heartbeat import Heartbeat
 from gateway.worker.isolation import Room
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import GivenBack, Processor
@@ -83,8 +83,7 @@ class TaskWorker(SimpleWorker):
         self._metrics.slots.set(settings.worker_tasks)
         self._threads = settings.worker_tasks
         self._room = Room()
-        self._ended = threading.Event()
-        self._heart = threading.Thread(target=self._beat, name="heartbeat")
+        self._heart = Heartbeat(settings.worker_ttl, self._keep_fresh, self._maintain)
 
     def run(self, *, burst: bool = False) -> None:
         """Take tasks until stopped, or with `burst` until the queue is empty; running tasks end first."""
@@ -95,8 +94,7 @@ class TaskWorker(SimpleWorker):
                 for ended in [pool.submit(self._work, burst) for _ in range(self._threads)]:
                     ended.result()
         finally:
-            self._ended.set()
-            self._heart.join()
+            self._heart.stop()
             try:
                 self.register_death()  # type: ignore[no-untyped-call]
             except redis.RedisError as error:
@@ -205,27 +203,9 @@ class TaskWorker(SimpleWorker):
             self._metrics.failed(view.error.code)
             log.info("failed: %s", view.error.detail, extra={"code": view.error.code})
 
-    def _beat(self) -> None:
-        """Keep the records of this worker and its executions fresh; do the maintenance."""
-        fresh_at = time.monotonic()
-        try:
-            while not self._ended.wait(self._ttl_seconds / 4):
-                if self._metrics_port is not None:
-                    self._metrics_port.try_to_serve()
-                try:
-                    self._keep_fresh()
-                    late, fresh_at = time.monotonic() - fresh_at > self._ttl_seconds / 2, time.monotonic()
-                    if not late and self._maintenance_is_due():  # else the others may be late too, and not dead
-                        self.clean_registries()
-                except redis.RedisError as error:
-                    log.warning("heartbeat not written: %s", error)
-        finally:
-            if not self._ended.is_set():
-                log.critical("the heartbeat has stopped by a defect; this worker ends before it is taken for dead")
-                os._exit(1)
-
-    def _maintenance_is_due(self) -> bool:
-        return self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds)
+    def _maintain(self) -> None:
+        if self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds):
+            self.clean_registries()
 
     def clean_registries(self) -> None:
         """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""
@@ -237,6 +217,9 @@ class TaskWorker(SimpleWorker):
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _keep_fresh(self) -> None:
+        """One heartbeat: the records of this worker and its executions live on."""
+        if self._metrics_port is not None:
+            self._metrics_port.try_to_serve()
         running = list(self.executions.values())
         if self.processor.longest_try() > self._limit_seconds:
             log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)

@@ -12,7 +12,7 @@ import pytest
 
 from local.console import Console
 from local.stack import Ended, Stack
-from local.triton import ROOT
+from local.wheel import ROOT
 
 WAITS = "exec sleep 60"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from local import triton
+from local import triton, wheel
 from local.errors import LocalError
 
 
@@ -69,11 +69,11 @@ def test_failure_without_a_log(tmp_path: Path) -> None:
 def test_copy_renews_what_changed_and_nothing_else(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "folder" / "target"
     source.write_text("one")
-    triton.copy(source, target)
+    wheel.copy(source, target)
     first = target.stat().st_ino
-    triton.copy(source, target)
+    wheel.copy(source, target)
     assert target.stat().st_ino == first
     source.write_text("three")
-    triton.copy(source, target)
+    wheel.copy(source, target)
     assert target.read_text() == "three"
     assert sorted(path.name for path in target.parent.iterdir()) == ["target"]
