@@ -70,8 +70,12 @@ def runs(pid: int) -> bool:
 def test_output_that_nobody_reads_ends_all(tmp_path: Path) -> None:
     """`make run | tee log`: Ctrl-C ends tee too, and what the parts say last has no reader."""
     ended = tmp_path / "ended"
-    waits = f"trap 'echo $NAME >> {ended}; echo bye; exit 0' TERM; while :; do sleep 0.05; done"
-    commands = {"redis": f"NAME=redis; {waits}", "worker.1": f"NAME=worker; echo hello; {waits}"}
+    trap = f"trap 'echo $NAME >> {ended}; echo bye; exit 0' TERM"
+    waits = "while :; do sleep 0.05; done"
+    commands = {
+        "redis": f"NAME=redis; {trap}; {waits}",
+        "worker.1": f"NAME=worker; {trap}; sleep 0.3; echo hello; {waits}",
+    }
     command = f"from tests.unit.test_local_stack import Foreground; Foreground({commands!r})"
     with subprocess.Popen([sys.executable, "-c", command], cwd=ROOT, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
