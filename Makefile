@@ -118,7 +118,7 @@ $(shell for venv in .venv .venv-triton; do test -x $$venv/bin/python || rm -f $$
 
 .venv-triton/.ready: requirements/triton.txt
 	@$(call make-venv,.venv-triton)
-	@.venv-triton/bin/python -m local.triton --check
+	@.venv-triton/bin/python -m local.wheel
 	@echo "Installing Triton into .venv-triton (once) ..."
 	@.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r $< $(SAID)
 	@touch $@

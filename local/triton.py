@@ -1,7 +1,6 @@
 """Triton without Docker: the tritonserver of the wheel nvidia-pytriton, with this folder's `onnxruntime` backend.
 
-`python -m local.triton` becomes that server, with `--check` it only says whether this Python can run it; `start` runs
-it as a child for tests.
+`python -m local.triton` becomes that server; `start` runs it as a child for tests.
 """
 
 from __future__ import annotations
@@ -158,9 +157,6 @@ def failure(log: Path, model: str = "") -> str:
 def main() -> int:
     """Reads MODEL_REPOSITORY, RUN_DIR, `Keys.given` and TRITON_{HTTP,GRPC,METRICS}_PORT."""
     try:
-        if "--check" in sys.argv[1:]:
-            wheel.libpython()
-            return 0
         http_port, grpc_port, metrics_port = (int(os.environ[f"TRITON_{name}_PORT"]) for name in PORTS)
         become(
             Path(os.environ["MODEL_REPOSITORY"]),

@@ -1,4 +1,7 @@
-"""What the wheel nvidia-pytriton holds, made ready for this Python: the server, its environment, its backends."""
+"""What the wheel nvidia-pytriton holds, made ready for this Python: the server, its environment, its backends.
+
+`python -m local.wheel` says whether this Python can run it, before anything is installed.
+"""
 
 from __future__ import annotations
 
@@ -83,3 +86,10 @@ def copy(source: Path, path: Path) -> None:
 
 def same(a: os.stat_result, b: os.stat_result) -> bool:
     return (a.st_size, a.st_mtime_ns) == (b.st_size, b.st_mtime_ns)
+
+
+if __name__ == "__main__":
+    try:
+        libpython()
+    except LocalError as error:
+        sys.exit(str(error))
