@@ -63,6 +63,7 @@ class ImageSize(msgspec.Struct):
 class DetectionResult(msgspec.Struct):
     """The answer to one image; detections are best first, `timings_ms` maps a step to its milliseconds.
 
+    `warnings` says what may be wrong with the answer, such as a file that was cut.
     `triton_queue` and `triton_compute` are Triton's own means over about the last second, not of this image alone.
     """
 
@@ -70,6 +71,7 @@ class DetectionResult(msgspec.Struct):
     image: ImageSize
     detections: list[Detection]
     timings_ms: dict[str, float]
+    warnings: list[str] = []
 
 
 class TaskView(msgspec.Struct, kw_only=True):

@@ -8,14 +8,30 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from gateway.errors import ImageTooLarge, UnsupportedImage
+from gateway.vision import jpeg
 
 PNG = b"\x89PNG\r\n\x1a\n"  # how each such file begins
 ACCEPTED = "JPEG, PNG, WebP, BMP or GIF"
 
-# Start of frame: C0-CF without DHT (C4), JPG (C8) and DAC (CC). ITU T.81, table B.1.
-_JPEG_SOF = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_MOST_SEGMENTS = 5_000  # before the frame header, fill bytes too; cameras write tens
-_JPEG_STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+
+# What else clients send, by its first bytes. Of an ISO base media file the brand counts, ISO/IEC 14496-12, 4.3.
+_OTHERS = {
+    b"II*\0": "TIFF or camera raw",
+    b"MM\0*": "TIFF or camera raw",
+    b"II+\0": "TIFF",
+    b"MM\0+": "TIFF",
+    b"\xff\x0a": "JPEG XL",
+    b"\0\0\0\x0cJXL ": "JPEG XL",
+    b"\0\0\0\x0cjP  ": "JPEG 2000",
+    b"8BPS": "Photoshop",
+    b"\0\0\1\0": "Windows icon",
+    b"%PDF": "PDF",
+    b"<svg": "SVG",
+    b"<?xml": "SVG or other XML",
+    b"\x1a\x45\xdf\xa3": "Matroska or WebM video",
+}
+_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_HEIC_ADVICE = " (an iPhone takes JPEG with Settings > Camera > Formats > Most Compatible)"
 
 
 class ImageHeader(NamedTuple):
@@ -24,27 +40,6 @@ class ImageHeader(NamedTuple):
     format: str
     width: int
     height: int
-
-
-def _jpeg_size(data: bytes) -> tuple[int, int]:
-    position = 2
-    for _ in range(_MOST_SEGMENTS):
-        if data[position] != 0xFF:
-            raise ValueError("no marker where one belongs")
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill
-            position += 1
-            continue
-        position += 2
-        if marker in _JPEG_STANDALONE:
-            continue
-        if marker in _JPEG_SOF:
-            height, width = struct.unpack_from(">HH", data, position + 3)
-            return width, height
-        if marker in (0xD9, 0xDA):
-            raise ValueError("no frame header")
-        position += int.from_bytes(data[position : position + 2]) or len(data)
-    raise ValueError("no frame header in the first segments")
 
 
 def _png_size(data: bytes) -> tuple[int, int]:
@@ -83,7 +78,7 @@ def _webp_size(data: bytes) -> tuple[int, int]:
 
 def _sniff(data: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]] | None:
     if data.startswith(b"\xff\xd8\xff"):
-        return "jpeg", _jpeg_size
+        return "jpeg", jpeg.size
     if data.startswith(PNG):
         return "png", _png_size
     if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
@@ -95,6 +90,18 @@ def _sniff(data: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]] | None
     return None
 
 
+def _other(data: bytes) -> str:
+    """What an image of no accepted type is, as far as its first bytes tell, and what to do."""
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        name = "HEIC" if brand in _HEIC_BRANDS else "AVIF" if brand in (b"avif", b"avis") else "video"
+        return f"the body is a {name} file, which is not read here; send {ACCEPTED}{_HEIC_ADVICE * (name == 'HEIC')}"
+    for begin, name in _OTHERS.items():
+        if data.startswith(begin):
+            return f"the body is a {name} file, which is not read here; send {ACCEPTED}"
+    return f"the body is not a {ACCEPTED} image; send one of these formats"
+
+
 def probe(data: bytes, *, max_pixels: int, max_side: int) -> ImageHeader:
     """Read type and size from the header of an encoded image.
 
@@ -103,7 +110,7 @@ def probe(data: bytes, *, max_pixels: int, max_side: int) -> ImageHeader:
     """
     found = _sniff(data)
     if found is None:
-        raise UnsupportedImage(f"the body is not a {ACCEPTED} image; send one of these formats")
+        raise UnsupportedImage(_other(data))
     kind, read_size = found
     try:
         width, height = read_size(data)

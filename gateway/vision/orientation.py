@@ -1,62 +1,101 @@
-"""How an encoded picture is to be turned: the EXIF orientation of JPEG, PNG and WebP files."""
+"""How an encoded picture is to be turned: the orientation that JPEG, PNG and WebP files hold as EXIF or XMP.
 
-import struct
+Pillow reads the EXIF; the blocks are found here, since Pillow's readers of whole files have no bounds. The places are
+those of `Image.getexif` in Pillow.
+"""
+
+import re
+import zlib
 from collections.abc import Iterator
+from itertools import islice
 
-_ORIENTATION_TAG, _SHORT = 0x0112, 3
-_PREFIX = b"Exif\x00\x00"
+from PIL import Image
+
+from gateway.vision import jpeg
+
+_ORIENTATION_TAG = 0x0112
+_EXIF, _XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
+_IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
+_MOST_BLOCKS = 16
+_MOST_BYTES = 65_536  # of a block: what EXIF in a JPEG can have; Pillow copies what each of its tags points at
 
 
 def orientation(data: bytes) -> int:
-    """The EXIF orientation from 1 (upright) to 8; 1 where there is none, or none that makes sense."""
-    readers = {b"\xff\xd8": _jpeg_exif, b"\x89P": _png_exif, b"RI": _webp_exif}
+    """The orientation from 1 (upright) to 8, as in EXIF; 1 where there is none, or none that makes sense."""
+    readers = {b"\xff\xd8": _jpeg_blocks, b"\x89P": _png_blocks, b"RI": _webp_blocks}
     reader = readers.get(data[:2])
-    try:
-        for exif in reader(data) if reader else ():
-            return _of_tiff(exif.removeprefix(_PREFIX))
-    except (struct.error, IndexError):
-        pass
-    return 1
-
-
-def _of_tiff(tiff: bytes) -> int:
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
-    if order is None:
+    if reader is None:
         return 1
-    (directory,) = struct.unpack_from(order + "I", tiff, 4)
-    (entries,) = struct.unpack_from(order + "H", tiff, directory)
-    for index in range(entries):
-        tag, kind, count, value = struct.unpack_from(order + "HHIH", tiff, directory + 2 + 12 * index)
-        if tag == _ORIENTATION_TAG:
-            return value if kind == _SHORT and count == 1 and 1 <= value <= 8 else 1
-    return 1
+    blocks = [block[:_MOST_BYTES] for block in islice(reader(data), _MOST_BLOCKS)]
+    for block in blocks:
+        if block.startswith((_EXIF, b"II", b"MM")):
+            value = _of_exif(block)
+            if value is not None:
+                return value if value in range(1, 9) else 1
+    found = filter(None, map(_IN_XMP.search, blocks))
+    return next((turn for match in found if (turn := int(match[1])) in range(1, 9)), 1)
 
 
-def _jpeg_exif(data: bytes) -> Iterator[bytes]:
-    position = 2
-    while data[position] == 0xFF and data[position + 1] not in (0xD9, 0xDA):
-        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4])
-        if marker == 0xFF:
-            position += 1  # a fill byte
-            continue
-        if marker == 0xE1 and data.startswith(_PREFIX, position + 4):
-            yield data[position + 4 : position + 2 + length]
-        position += 2 + max(length, 2)
+def _of_exif(block: bytes) -> int | None:
+    exif = Image.Exif()
+    try:
+        exif.load(block)
+        value = exif.get(_ORIENTATION_TAG)
+        return None if value is None else int(value)
+    except Exception:  # whatever Pillow's reader meets in a broken block
+        return None
 
 
-def _png_exif(data: bytes) -> Iterator[bytes]:
+def _jpeg_blocks(data: bytes) -> Iterator[bytes]:
+    for marker, position in jpeg.segments(data):
+        if marker == jpeg.START_OF_SCAN:
+            return
+        if marker == 0xE1 and data.startswith((_EXIF, _XMP), position + 2):
+            yield data[position + 2 : position + int.from_bytes(data[position : position + 2])]
+
+
+def _png_blocks(data: bytes) -> Iterator[bytes]:
     position = 8
     while position + 8 <= len(data):
         length, kind = int.from_bytes(data[position : position + 4]), data[position + 4 : position + 8]
+        content = data[position + 8 : position + 8 + length]
         if kind == b"eXIf":
-            yield data[position + 8 : position + 8 + length]
+            yield content
+        elif kind == b"iTXt" and content.startswith(b"XML:com.adobe.xmp\0"):
+            yield _text(content)
+        elif kind in (b"tEXt", b"zTXt") and content.startswith(b"Raw profile type exif\0"):
+            yield _raw_profile(kind, content)
         position += 12 + length
 
 
-def _webp_exif(data: bytes) -> Iterator[bytes]:
+def _webp_blocks(data: bytes) -> Iterator[bytes]:
     position = 12
     while position + 8 <= len(data):
         length = int.from_bytes(data[position + 4 : position + 8], "little")
-        if data[position : position + 4] == b"EXIF":
+        if data[position : position + 4] in (b"EXIF", b"XMP "):
             yield data[position + 8 : position + 8 + length]
         position += 8 + length + length % 2
+
+
+def _text(chunk: bytes) -> bytes:
+    """The text of an iTXt chunk: keyword, whether and how it is compressed, language, keyword again. PNG 11.3.4.5."""
+    keyword_end = chunk.index(b"\0")
+    *_, text = chunk[keyword_end + 3 :].split(b"\0", 2)
+    return _inflated(text) if chunk[keyword_end + 1 : keyword_end + 2] == b"\1" else text
+
+
+def _raw_profile(kind: bytes, chunk: bytes) -> bytes:
+    """ImageMagick's EXIF: three lines of headings, then hexadecimal digits."""
+    text = chunk.partition(b"\0")[2]
+    lines = (_inflated(text[1:]) if kind == b"zTXt" else text[: 3 * _MOST_BYTES]).split(b"\n")
+    try:
+        return bytes.fromhex(b"".join(lines[3:]).decode("ascii"))
+    except ValueError:
+        return b""
+
+
+def _inflated(data: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(data, 3 * _MOST_BYTES)
+    except zlib.error:
+        return b""

@@ -13,7 +13,7 @@ from gateway.settings import Settings
 from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
 from gateway.triton.client import Inference
 from gateway.triton.spec import ModelSpec
-from gateway.vision.decode import decode, reduction, upright_hw
+from gateway.vision.decode import decode_with_warnings, reduction, upright_hw
 from gateway.vision.header import probe
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
@@ -57,7 +57,7 @@ class Pipeline:
         spec = self._inferer.spec(request.model, request.version)
         reduced = 1 if request.annotate else reduction(header, spec.imgsz)
         with timings.step("decode"):
-            image = decode(data, reduced)
+            image, warnings = decode_with_warnings(data, reduced)
         source_hw = upright_hw(header, image, reduced)
         with timings.step("letterbox"):
             letterboxed, placement = letterbox(
@@ -84,6 +84,7 @@ class Pipeline:
             image=ImageSize(width, height),
             detections=_detections(boxes_xyxy_source, rows[:, 4], rows[:, 5].astype(int), spec.labels),
             timings_ms=timings,
+            warnings=warnings,
         )
         return result, kept
 

@@ -1,6 +1,7 @@
 import io
 import struct
 import zlib
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from gateway.errors import InvalidImage
-from gateway.vision.decode import decode, reduction, upright_hw
+from gateway.vision.decode import CUT, decode, decode_with_warnings, reduction, upright_hw
 from gateway.vision.header import ImageHeader, probe
 from tests.support.pictures import encoded, gradient
 
@@ -179,8 +180,86 @@ def test_decode_drops_alpha_and_reads_grey_and_palettes() -> None:
     assert done and np.array_equal(decode(data.tobytes())[..., 2], gradient(8, 8)[..., 0])
 
 
-@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9])
-def test_decode_refuses_a_jpeg_that_is_cut(kept: float) -> None:
-    data = encoded(640, 480, ".jpg")
-    with pytest.raises(InvalidImage):
-        decode(data[: int(kept * len(data))])
+def jpeg(*, progressive: bool = False) -> bytes:
+    done, data = cv2.imencode(".jpg", gradient(640, 480)[..., ::-1], [cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)])
+    assert done
+    return data.tobytes()
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["sequential", "progressive"])
+@pytest.mark.parametrize("kept", [0.3, 0.6, 0.9, -2, -1], ids=str)
+def test_a_jpeg_that_is_cut_gives_what_imread_gives_and_a_warning(
+    tmp_path: Path, kept: float, progressive: bool
+) -> None:
+    data = jpeg(progressive=progressive)
+    cut = data[:kept] if isinstance(kept, int) else data[: int(kept * len(data))]
+    (tmp_path / "cut.jpg").write_bytes(cut)
+    expected = cv2.imread(str(tmp_path / "cut.jpg"), cv2.IMREAD_COLOR_RGB)
+    found = decode_with_warnings(cut)
+    assert expected is not None and np.array_equal(found.pixels, expected)
+    assert found.warnings == [CUT]
+    assert decode_with_warnings(data).warnings == []
+
+
+def test_a_jpeg_without_any_pixel_is_refused() -> None:
+    data = jpeg()
+    with pytest.raises(InvalidImage, match="cut or damaged"):
+        decode(data[: data.index(b"\xff\xda")])
+
+
+@pytest.mark.parametrize(("format", "lost"), [("PNG", 1), ("PNG", 12), ("GIF", 1), ("GIF", 2)], ids=str)
+def test_a_file_that_lacks_only_its_end_is_whole(format: str, lost: int) -> None:
+    file = io.BytesIO()
+    picture = Image.fromarray(gradient(64, 48)).quantize(64)
+    picture.save(file, format)
+    found = decode_with_warnings(file.getvalue()[:-lost])
+    assert np.array_equal(found.pixels, np.asarray(picture.convert("RGB")))
+    assert found.warnings == [CUT]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".gif"])
+def test_a_file_of_another_format_that_lacks_pixels_is_refused(suffix: str) -> None:
+    data = encoded(640, 480, suffix)
+    with pytest.raises(InvalidImage, match="cut or damaged"):
+        decode(data[: len(data) * 9 // 10])
+
+
+def segment(marker: int, content: bytes, lie: int = 0) -> bytes:
+    return bytes([0xFF, marker]) + (len(content) + 2 + lie).to_bytes(2) + content
+
+
+@pytest.mark.parametrize(
+    "stray",
+    [
+        segment(0xFE, b"a comment") + b"and more",
+        segment(0xFE, b"a comment", lie=-4),
+        b"\0",
+        bytes(600) + b"\xff\0\xff\xff",
+        b"\xff" * 50,
+        b"\xff\x01\xff\xd0",
+        segment(0xEC, b"\xff\xda\xff\xd9" * 200),
+    ],
+    ids=["text behind", "too short", "one byte", "many bytes", "fill", "without segment", "markers inside"],
+)
+@pytest.mark.parametrize(
+    "place", [b"\xff\xdb", b"\xff\xc0", b"\xff\xc4", b"\xff\xda"], ids=["DQT", "SOF", "DHT", "SOS"]
+)
+def test_what_is_between_the_segments_of_a_jpeg_is_passed_over(stray: bytes, place: bytes) -> None:
+    data = jpeg()
+    at = data.index(place)
+    odd = data[:at] + stray + data[at:]
+    assert probe(odd, max_pixels=640 * 480, max_side=640) == ("jpeg", 640, 480)
+    assert np.array_equal(decode(odd), decode(data))
+
+
+def test_a_film_behind_a_jpeg_is_no_scan_of_it() -> None:
+    film = np.random.default_rng(1).integers(0, 256, 9_000_000, np.uint8).tobytes() + b"\xff\xda" * 200
+    assert np.array_equal(decode(jpeg() + film), decode(jpeg()))
+
+
+def test_a_thumbnail_in_a_jpeg_does_not_hide_its_scans() -> None:
+    progressive = jpeg(progressive=True)
+    scan = progressive[progressive.rindex(b"\xff\xda") : -2]
+    hidden = progressive[:2] + segment(0xE1, b"\xff\xd8\xff\xd9") + progressive[2:-2] + scan * 200 + b"\xff\xd9"
+    with pytest.raises(InvalidImage, match="more than 100 scans"):
+        decode(hidden)

@@ -1,7 +1,14 @@
 """Boxes are in the upright picture: what a file says of its turning counts, wherever it says it."""
 
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from gateway.vision.decode import decode
 from gateway.vision.orientation import orientation
@@ -47,3 +54,79 @@ def test_segments_and_chunks_of_length_zero_end() -> None:
     assert orientation(b"\xff\xd8" + b"\xff\xe1\0\0" * 1000) == 1
     assert orientation(b"\x89PNG\r\n\x1a\n" + bytes(12) * 1000) == 1
     assert orientation(b"RIFF\0\0\0\0WEBP" + bytes(8) * 1000) == 1
+
+
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def tiff(kind: int, value: bytes, order: str = "<") -> bytes:
+    """EXIF with the orientation as a value of another kind than SHORT."""
+    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "IH", 8, 1)
+    return head + struct.pack(order + "HHI", 0x0112, kind, 1) + value.ljust(4, b"\0") + bytes(4)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_orientation_may_be_a_long(order: str, suffix: str) -> None:
+    content = tiff(4, struct.pack(order + "I", 6), order)
+    assert orientation(with_exif(encoded(37, 21, suffix), suffix, content)) == 6
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def profile() -> bytes:
+    """EXIF as ImageMagick writes it into a PNG."""
+    content = b"Exif\0\0" + exif(6)
+    return b"\nexif\n%8d\n" % len(content) + content.hex().encode() + b"\n"
+
+
+def after_header(chunk: bytes) -> bytes:
+    data = encoded(37, 21, ".png")
+    return data[:33] + chunk + data[33:]
+
+
+ODD_PLACES = {
+    "JPEG, XMP": lambda: with_segment(b"http://ns.adobe.com/xap/1.0/\0" + XMP),
+    "PNG, XMP": lambda: after_header(png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP)),
+    "PNG, XMP compressed": lambda: after_header(
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP))
+    ),
+    "PNG, raw profile": lambda: after_header(png_chunk(b"tEXt", b"Raw profile type exif\0" + profile())),
+    "PNG, raw profile compressed": lambda: after_header(
+        png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(profile()))
+    ),
+    "JPEG, second EXIF": lambda: with_segment(b"Exif\0\0" + tiff(3, b"\6"), b"Exif\0\0"),
+    "JPEG, stray bytes before": lambda: with_segment(b"Exif\0\0" + exif(6), stray=bytes(99)),
+}
+
+
+def with_segment(*contents: bytes, stray: bytes = b"") -> bytes:
+    data = encoded(37, 21, ".jpg")
+    segments = [b"\xff\xe1" + struct.pack(">H", len(content) + 2) + content for content in contents]
+    return data[:20] + stray + b"".join(segments) + data[20:]  # behind JFIF's
+
+
+@pytest.mark.parametrize("make", ODD_PLACES.values(), ids=ODD_PLACES)
+def test_orientation_is_found_where_pillow_finds_it(make: Callable[[], bytes]) -> None:
+    data = make()
+    with Image.open(io.BytesIO(data)) as image:
+        assert Image.Image.getexif(image).get(0x0112) == 6
+    assert orientation(data) == 6
+    assert decode(data).shape == (37, 21, 3)
+
+
+def test_a_png_of_many_bombs_is_read_in_no_time() -> None:
+    bomb = png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(10_000_000)))
+    began = time.perf_counter()
+    assert orientation(after_header(bomb * 500)) == 1
+    assert time.perf_counter() - began < 0.5
+
+
+def test_tags_that_point_at_megabytes_are_read_in_no_time() -> None:
+    entries = b"".join(struct.pack("<HHII", 0x9000 + index, 1, 9_000_000, 8) for index in range(20_000))
+    content = b"II*\0" + struct.pack("<IH", 8, 20_000) + entries + bytes(9_000_000)
+    began = time.perf_counter()
+    assert orientation(with_exif(encoded(37, 21, ".png"), ".png", content)) == 1
+    assert time.perf_counter() - began < 0.5
