@@ -1,0 +1,41 @@
+"""Inputs from public bug reports, through the running service. They are read from YOLO_SHARED/cases, or skipped."""
+
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests.integration.test_odd_images import wanted
+from tests.integration.test_service import answered, differences, labels
+from tests.support.shared import SHARED
+from tests.support.stack import Stack
+
+CASES = SHARED / "cases"
+pytestmark = pytest.mark.skipif(not CASES.is_dir(), reason="YOLO_SHARED/cases is not there")
+
+# A picture, the one with the same pixels, and how many warnings it gives.
+PICTURES = [
+    ("no_eoi.jpg", "base.jpg", 1),
+    ("com_length_lies.jpg", "base.jpg", 0),
+    ("junk_1_byte_before_dqt.jpg", "base.jpg", 0),
+    ("motion_photo_9mb.jpg", "base.jpg", 0),
+    ("orientation_6_as_long.jpg", "orientation_6_as_short.jpg", 0),
+]
+
+
+@pytest.fixture(scope="module")
+def http(stack: Stack) -> Iterator[httpx2.Client]:
+    with httpx2.Client(base_url=stack.base_url, timeout=90) as client:
+        yield client
+
+
+@pytest.mark.parametrize(("name", "same", "warnings"), PICTURES, ids=[name for name, *_ in PICTURES])
+def test_every_picture_gives_the_detections_of_the_same_pixels(
+    http: httpx2.Client, name: str, same: str, warnings: int
+) -> None:
+    expected = answered(http, (CASES / same).read_bytes())
+    result = answered(http, (CASES / name).read_bytes())
+    assert labels(expected).count("person") == 2
+    assert result["image"] == expected["image"] == {"width": 960, "height": 540}
+    assert differences(result["detections"], wanted(expected)) == []
+    assert len(result["warnings"]) == warnings
