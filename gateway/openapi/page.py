@@ -4,12 +4,14 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from gateway.errors import GatewayError, TaskFailed
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 Document = Mapping[str, Any]
 
@@ -57,7 +59,9 @@ def page(document: Document, errors: Iterable[type[GatewayError]], base_url: str
 
 
 @cache
-def _environment() -> Environment:
+def _environment() -> "Environment":
+    from jinja2 import Environment, PackageLoader  # 2 MB that only this page needs
+
     environment = Environment(loader=PackageLoader("gateway.openapi"), autoescape=True, trim_blocks=True)
     filters = {"type": _type, "inline": _inline, "text": _text, "path": _path, "curl": _curl, "json": _json}
     environment.filters.update(filters, first_line=_first_line)

@@ -1,19 +1,16 @@
 """Request body → encoded images and form fields, in memory and bounded."""
 
-import base64
+import codecs
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import UNSET, UnsetType
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
+from werkzeug.http import parse_options_header
 
 from gateway.errors import (
     BadJSON,
-    BadMultipart,
     ImageTooLarge,
     InvalidParameter,
     NoImage,
@@ -21,14 +18,15 @@ from gateway.errors import (
     UnsupportedImage,
 )
 from gateway.settings import Settings
+from gateway.web.multipart import Part, from_base64, parts_of
 from gateway.web.parameters import NOTHING, PARAMETERS, Given, joined
 
 FIELD = "image"
 _ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the images
 _LONGEST_FIELD_BYTES = 4096
-_MOST_OPTIONS = 32  # of a part's Content-Disposition: each takes the parser its time
+_MOST_FIELDS = 32  # of a form, besides the images
 _MOST_MEMBERS = 10_000  # of a JSON body, nested ones too
-_BLANKS = b" \t\r\n"
+_BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 _NAMES = PARAMETERS | {"url"}
 
 
@@ -61,8 +59,12 @@ _JSONBody = msgspec.defstruct(
 )
 
 
-async def read_upload(request: Request, settings: Settings, received: Callable[[int], None]) -> Upload:
+async def read_upload(
+    request: Request, settings: Settings, received: Callable[[int], None], any_file: bool = False
+) -> Upload:
     """The images of a request: multipart fields `image`, a JSON body with `image` as base64, or else the raw body.
+
+    With `any_file` the first file of a form counts, whatever its field's name, where no field is named so.
 
     `received` gets the number of bytes of each chunk, and may raise Overloaded.
     Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, UnsupportedImage, TooManyImages, InvalidParameter, and
@@ -72,9 +74,9 @@ async def read_upload(request: Request, settings: Settings, received: Callable[[
         raise UnsupportedImage("send the body as it is, without Content-Encoding")
     content_type, options = parse_options_header(request.headers.get("content-type"))
     chunks = _chunks(request, received)
-    if content_type == b"multipart/form-data":
-        upload = await _read_multipart(request, chunks, options.get(b"boundary", b""), settings)
-    elif content_type == b"application/json":
+    if content_type == "multipart/form-data":
+        upload = await _read_multipart(request, chunks, options.get("boundary", ""), settings, any_file)
+    elif content_type == "application/json":
         most_bytes = settings.max_image_bytes * 4 // 3 + _ENVELOPE_BYTES
         upload = _from_json(
             await _read_body(request, chunks, most_bytes, settings.max_image_bytes), settings.max_image_bytes
@@ -115,12 +117,15 @@ def _check_declared(request: Request, most_bytes: int, max_image_bytes: int) -> 
 
 
 def _from_json(body: bytes, max_image_bytes: int) -> Upload:
+    for mark, encoding in _BYTE_ORDER_MARKS.items():
+        if body.startswith(mark):
+            body = body.decode(encoding, errors="replace").encode()
     if body.count(b":") > _MOST_MEMBERS:
         raise BadJSON(f"the JSON has more than {_MOST_MEMBERS} members")
     try:
         given = msgspec.structs.asdict(msgspec.json.decode(body, type=_JSONBody))
         text, url = given.pop("image") or "", given.pop("url") or ""
-        image = base64.b64decode((text.rpartition(",")[2] or text).encode().translate(None, _BLANKS), validate=True)
+        image = from_base64(text.encode())
         fields = {name: _typed(name, bytes(value)) for name, value in given.items() if value is not UNSET}
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise BadJSON(f"send a JSON object with `{FIELD}` as base64: {error}") from error
@@ -135,106 +140,47 @@ def _typed(name: str, value: bytes) -> object:
     return msgspec.json.decode(value)
 
 
-@dataclass
-class _Part:
-    name: str = ""
-    filename: str = ""
-    header_name: bytearray = field(default_factory=bytearray)
-    header_value: bytearray = field(default_factory=bytearray)
-    data: bytearray = field(default_factory=bytearray)
-    too_large: bool = False
-
-
-class _Form:
-    """Collects the parts of a multipart body, image or field; drops what is beyond the limits as it comes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self.parts: list[_Part] = []
-        self.complete = False
-        self._settings = settings
-
-    def upload(self) -> Upload:
-        images = [
-            UploadedImage(part.filename, bytes(part.data), part.too_large) for part in self.parts if part.name == FIELD
-        ]
-        texts = [part for part in self.parts if part.name not in (FIELD, "url") and not part.filename]
-        for part in self.parts:
-            if part.too_large and part.name in _NAMES:
-                raise InvalidParameter(f"{part.name}: give at most {_LONGEST_FIELD_BYTES} bytes")
-        fields = joined((part.name, bytes(part.data).decode(errors="replace")) for part in texts)
-        urls = [bytes(part.data).decode(errors="replace") for part in self.parts if part.name == "url"]
-        return Upload(images, fields, urls[0] if urls else "")
-
-    def on_part_begin(self) -> None:
-        if len(self.parts) >= self._settings.max_images + 32:
-            raise TooManyImages(f"the form has too many parts; at most {self._settings.max_images} images are accepted")
-        self.parts.append(_Part())
-
-    def on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].header_name += data[start:end]
-
-    def on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self.parts[-1].header_value += data[start:end]
-
-    def on_header_end(self) -> None:
-        part = self.parts[-1]
-        if part.header_name.lower() == b"content-disposition":
-            if part.header_value.count(b";") > _MOST_OPTIONS:
-                raise BadMultipart(f"the Content-Disposition of a part has more than {_MOST_OPTIONS} semicolons")
-            _, options = parse_options_header(bytes(part.header_value))
-            part.name = options.get(b"name", b"").decode(errors="replace")
-            part.filename = options.get(b"filename", b"").decode(errors="replace")
-        part.header_name, part.header_value = bytearray(), bytearray()
-
-    def on_part_data(self, data: bytes, start: int, end: int) -> None:
-        part = self.parts[-1]
-        limit = self._settings.max_image_bytes if part.name == FIELD else _LONGEST_FIELD_BYTES
-        if len(part.data) + end - start > limit:
-            part.too_large = True
-            part.data.clear()
-        elif not part.too_large:
-            part.data += memoryview(data)[start:end]
-
-    def on_end(self) -> None:
-        self.complete = True
-
-
 async def _read_multipart(
-    request: Request, chunks: AsyncIterator[bytes], boundary: bytes, settings: Settings
+    request: Request, chunks: AsyncIterator[bytes], boundary: str, settings: Settings, any_file: bool
 ) -> Upload:
-    if not boundary:
-        raise BadMultipart("the Content-Type header names no boundary; let the HTTP client set that header")
     most_bytes = max(settings.max_request_bytes, settings.max_image_bytes) + _ENVELOPE_BYTES
     _check_declared(request, most_bytes, settings.max_image_bytes)
-    form, received = _Form(settings), 0
-    try:
-        parser = MultipartParser(boundary, _callbacks(form))
-        async for chunk in chunks:
-            received += len(chunk)
-            if received > most_bytes:
-                raise ImageTooLarge(f"the request is larger than {most_bytes} bytes, the most that is accepted")
-            parser.write(chunk)
-        parser.finalize()
-    except FormParserError as error:
-        raise BadMultipart(f"the multipart body is malformed: {error}") from error
-    if not form.complete:
-        raise BadMultipart("the multipart body ends before its closing boundary; send it whole")
-    upload = form.upload()
-    if len(upload.images) > settings.max_images:
-        raise TooManyImages(f"the request has {len(upload.images)} images, at most {settings.max_images} are accepted")
-    return upload
+
+    def limit_of(part: Part) -> int:
+        is_image = part.name == FIELD or (any_file and part.is_file)
+        return settings.max_image_bytes if is_image else _LONGEST_FIELD_BYTES
+
+    most_parts = settings.max_images + _MOST_FIELDS
+    parts = await parts_of(_bounded(chunks, most_bytes), boundary, most_parts, limit_of)
+    images = [part for part in parts if part.name == FIELD]
+    if any_file and not images:
+        images = [part for part in parts if part.is_file][:1]
+    texts = [part for part in parts if part.name != FIELD and not part.is_file]
+    for part in texts:
+        if part.too_large and part.name in _NAMES:
+            raise InvalidParameter(f"{part.name}: give at most {_LONGEST_FIELD_BYTES} bytes")
+    if len(images) > settings.max_images:
+        raise TooManyImages(f"the request has {len(images)} images, at most {settings.max_images} are accepted")
+    given = [(part.name, part.content().decode(errors="replace")) for part in texts]
+    urls = [text for name, text in given if name == "url"]
+    return Upload(
+        [_uploaded(part, settings) for part in images],
+        joined((name, text) for name, text in given if name != "url"),
+        urls[0] if urls else "",
+    )
 
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+def _uploaded(part: Part, settings: Settings) -> UploadedImage:
+    data = b"" if part.too_large else part.content()
+    if len(data) > settings.max_image_bytes:
+        return UploadedImage(part.filename, too_large=True)
+    return UploadedImage(part.filename, data, part.too_large)
 
 
-def _callbacks(form: _Form) -> "MultipartCallbacks":
-    return {
-        "on_part_begin": form.on_part_begin,
-        "on_header_field": form.on_header_field,
-        "on_header_value": form.on_header_value,
-        "on_header_end": form.on_header_end,
-        "on_part_data": form.on_part_data,
-        "on_end": form.on_end,
-    }
+async def _bounded(chunks: AsyncIterator[bytes], most_bytes: int) -> AsyncIterator[bytes]:
+    received = 0
+    async for chunk in chunks:
+        received += len(chunk)
+        if received > most_bytes:
+            raise ImageTooLarge(f"the request is larger than {most_bytes} bytes, the most that is accepted")
+        yield chunk

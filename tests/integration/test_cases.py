@@ -39,3 +39,24 @@ def test_every_picture_gives_the_detections_of_the_same_pixels(
     assert result["image"] == expected["image"] == {"width": 960, "height": 540}
     assert differences(result["detections"], wanted(expected)) == []
     assert len(result["warnings"]) == warnings
+
+
+@pytest.mark.parametrize("name", ["multipart_lf_only.body", "multipart_preamble.body", "multipart_cte_base64.body"])
+def test_every_form_is_taken(http: httpx2.Client, name: str) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=xBOUNDARYx"}
+    answer = http.post("/predict?wait=30", content=(CASES / name).read_bytes(), headers=headers)
+    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS"), answer.text
+
+
+@pytest.mark.parametrize("name", ["json_bom.json", "json_no_padding.json"])
+def test_every_json_is_taken(http: httpx2.Client, name: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    answer = http.post("/predict?wait=30", content=(CASES / name).read_bytes(), headers=headers)
+    assert (answer.status_code, answer.json()["status"]) == (200, "SUCCESS"), answer.text
+
+
+def test_a_camera_may_name_its_field_as_it_likes(http: httpx2.Client) -> None:
+    headers = {"Content-Type": "multipart/form-data; boundary=xBOUNDARYx"}
+    body = (CASES / "multipart_field_file.body").read_bytes()
+    answer = http.post("/v1/vision/detection", content=body, headers=headers)
+    assert answer.status_code == 200 and answer.json()["success"], answer.text

@@ -92,9 +92,9 @@ async def _detect(request: Request) -> Response:
     services = services_of(request)
     with services.results.watch() as watch:
         with services.admission.taking() as received:
-            upload = await read_upload(request, services.settings, received)
+            upload = await read_upload(request, services.settings, received, any_file=True)
             if not upload.images:
-                raise NoImage(f"send the image as the multipart field `{FIELD}`")
+                raise NoImage("send the image as a file of a multipart form")
             services.metrics.uploaded.observe(len(upload.images[0].data))
             if len(upload.images) > 1:
                 raise InvalidParameter(f"{FIELD}: give one image, not {len(upload.images)}")

@@ -1,0 +1,101 @@
+"""A multipart body → its parts, by Werkzeug's parser, which takes what Flask takes; bounded as it comes.
+
+That is lines ended by LF, a preamble, blanks behind a boundary, folded headers. Content-Transfer-Encoding is undone
+here.
+"""
+
+import binascii
+import quopri
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
+
+from gateway.errors import BadMultipart
+
+_SLICE_BYTES = 64 * 1024  # fed at once
+_LONGEST_HEADERS_BYTES = 8192  # of a part
+_MOST_OPTIONS = 32  # of a part's headers: each takes the parser its time
+_ENCODED = {"base64": 1.4, "quoted-printable": 3.0}  # by how much the largest are larger, with their line ends
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+_BLANKS = b" \t\r\n"
+
+
+@dataclass
+class Part:
+    """A part of a form, with the bytes that were sent in it; `too_large` when they were more than its limit."""
+
+    name: str = ""
+    filename: str = ""
+    is_file: bool = False
+    encoding: str = ""
+    data: bytearray = field(default_factory=bytearray)
+    too_large: bool = False
+
+    def content(self) -> bytes:
+        """The bytes without their Content-Transfer-Encoding. Raises BadMultipart."""
+        if self.encoding == "base64":
+            try:
+                return from_base64(bytes(self.data))
+            except ValueError as error:
+                raise BadMultipart(f"the part `{self.name}` is no base64: {error}") from error
+        return quopri.decodestring(bytes(self.data)) if self.encoding == "quoted-printable" else bytes(self.data)
+
+
+async def parts_of(
+    chunks: AsyncIterator[bytes], boundary: str, most_parts: int, limit_of: Callable[[Part], int]
+) -> list[Part]:
+    """All parts of a body; of a part no more than `limit_of` it is kept. Raises BadMultipart."""
+    if not boundary:
+        raise BadMultipart("the Content-Type header names no boundary; let the HTTP client set that header")
+    decoder, parts = _Decoder(boundary.encode(), 2 * _SLICE_BYTES, max_parts=most_parts), list[Part]()
+    try:
+        async for chunk in chunks:
+            for start in range(0, len(chunk), _SLICE_BYTES):
+                decoder.receive_data(chunk[start : start + _SLICE_BYTES])
+                _read(decoder, parts, limit_of)
+        decoder.receive_data(None)
+        _read(decoder, parts, limit_of)
+    except RequestEntityTooLarge as error:
+        raise BadMultipart(
+            f"the form has more than {most_parts} parts, or what is before a part is longer than {_SLICE_BYTES} bytes"
+        ) from error
+    except ValueError as error:
+        reason = "it ends before its closing boundary; send it whole" if decoder.complete else str(error)
+        raise BadMultipart(f"the multipart body is malformed: {reason}") from error
+    return parts
+
+
+def from_base64(text: bytes) -> bytes:
+    """Bytes from base64, with or without padding, URL-safe or not, in lines, as a data: URL. Raises ValueError."""
+    text = (text.rpartition(b",")[2] or text).translate(_URL_SAFE, _BLANKS).rstrip(b"=")
+    return binascii.a2b_base64(text + b"=" * (-len(text) % 4), strict_mode=True)
+
+
+class _Decoder(MultipartDecoder):
+    """Bounds the headers of a part, and reads names in another encoding than UTF-8 as far as it can."""
+
+    def _parse_headers(self, data: bytes | bytearray):  # type: ignore[no-untyped-def]
+        if len(data) > _LONGEST_HEADERS_BYTES or data.count(b";") > _MOST_OPTIONS:
+            raise ValueError(
+                f"the headers of a part are longer than {_LONGEST_HEADERS_BYTES} bytes or have more than "
+                f"{_MOST_OPTIONS} semicolons"
+            )
+        return super()._parse_headers(data.decode(errors="replace").encode())
+
+
+def _read(decoder: MultipartDecoder, parts: list[Part], limit_of: Callable[[Part], int]) -> None:
+    while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
+        if isinstance(event, Field | File):
+            encoding = event.headers.get("content-transfer-encoding", "").strip().lower()
+            filename = event.filename if isinstance(event, File) else ""
+            parts.append(Part(event.name or "", filename, isinstance(event, File), encoding))
+        elif isinstance(event, Data):
+            part = parts[-1]
+            most = limit_of(part) * _ENCODED.get(part.encoding, 1)
+            if len(part.data) + len(event.data) > most:
+                part.too_large = True
+                part.data.clear()
+            elif not part.too_large:
+                part.data += event.data
