@@ -89,6 +89,14 @@ class UpdateAvailable(msgspec.Struct, rename="camel", kw_only=True):
     update_available: Literal[False] = False
 
 
+class ServerVersion(msgspec.Struct):
+    """The version of this service."""
+
+    message: str
+    version: Version
+    success: Literal[True] = True
+
+
 class Ping(msgspec.Struct):
     """The process runs."""
 

@@ -32,7 +32,7 @@ from gateway.triton.catalogue import ModelList, ModelView
 from gateway.web import examples
 from gateway.web.checks import guarded, refusals
 from gateway.web.endpoints import batches, deepstack, health, predict, tasks
-from gateway.web.endpoints.health import Alive, Ready
+from gateway.web.endpoints.health import Alive, Home, Ready
 from gateway.web.formats import CocoDataset
 from gateway.web.parameters import Choices, ResultChoices
 from gateway.web.responses import JSON
@@ -209,6 +209,14 @@ operations = [
         errors=(errors.ModelNotFound, errors.InvalidParameter, errors.ModelMismatch, errors.ServiceUnavailable),
     ),
     *deepstack.operations,
+    Operation(
+        method="GET",
+        path="/",
+        handler=health.home,
+        tag="Service",
+        public=True,
+        answers=(Answer(200, "It answers.", as_json(Home)),),
+    ),
     Operation(
         method="GET",
         path="/livez",

@@ -1,7 +1,9 @@
 """The endpoints of DeepStack and CodeProject.AI, as their clients use them."""
 
+import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx2
 import msgspec
@@ -134,8 +136,51 @@ def test_triton_away_is_told_for_models_by_name(idle: httpx2.Client) -> None:
     assert failure(idle.post("/v1/vision/custom/list"))[0] == 503
 
 
-def test_the_status_pages_are_there(client: httpx2.Client) -> None:
-    assert client.get("/v1/status/ping").json() == {"success": True}
-    update = client.get("/v1/status/updateavailable").json()
+def test_the_first_file_counts(camera: httpx2.Client) -> None:
+    files = [("snapshot", ("a.jpg", PICTURE, "image/jpeg")), ("other", ("b.txt", b"text", "text/plain"))]
+    assert camera.post(DETECTION, files=files).json()["count"] == 2
+    named = [("other", ("b.txt", b"text", "text/plain")), ("image", ("a.jpg", PICTURE, "image/jpeg"))]
+    assert camera.post(DETECTION, files=named).json()["count"] == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "field", "count"), [("0.95", None, 0), ("0.2", None, 3), ("0.95", "0.2", 0)], ids=str
+)
+def test_min_confidence_in_the_query(camera: httpx2.Client, query: str, field: str | None, count: int) -> None:
+    data = {"min_confidence": field} if field else {}
+    answer = camera.post(DETECTION, params={"min_confidence": query}, data=data, files={"image": PICTURE})
+    assert answer.json()["count"] == count
+    wrong = camera.post(DETECTION, params={"min_confidence": "2"}, files={"image": PICTURE})
+    assert failure(wrong)[0] == 400 and "min_confidence=2" in failure(wrong)[1]
+
+
+@pytest.mark.parametrize("before", ["/v1/status", "/v1/server/status"])
+def test_status(client: httpx2.Client, before: str) -> None:
+    assert client.get(f"{before}/ping").json() == {"success": True}
+    version = client.get(f"{before}/version").json()
+    assert version["success"] is True and version["message"] and version["version"]["major"] == 0
+    update = client.get(f"{before}/updateavailable").json()
     assert (update["success"], update["updateAvailable"]) == (True, False)
     assert update["current"]["major"] == 0 and "preRelease" in update["latest"]
+
+
+def test_home_answers(client: httpx2.Client) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.json()["docs"]) == (200, "/docs")
+
+
+@pytest.mark.parametrize(
+    "path", ["face", "face/recognize", "face/register", "face/match", "face/list", "face/delete", "scene", "enhance"]
+)
+def test_what_is_not_done_here(idle: httpx2.Client, path: str) -> None:
+    status, error = failure(idle.post(f"/v1/vision/{path}", data={"api_key": ""}, files={"image": PICTURE}))
+    assert status == 403 and error.endswith("endpoint not activated")
+    assert idle.post(f"/v1/vision/{path}").status_code == 403
+
+
+def test_the_table_of_the_handbook_names_tests() -> None:
+    folder = Path(__file__).parents[1]
+    tests = "".join((folder / name).read_text() for name in ("api/test_deepstack.py", "integration/test_cameras.py"))
+    handbook = (folder.parent / "docs" / "api.md").read_text()
+    named = set(re.findall(r"`(test_\w+)` \|$", handbook, re.MULTILINE))
+    assert len(named) > 5 and {name for name in named if f"def {name}(" not in tests} == set()

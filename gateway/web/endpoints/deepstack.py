@@ -21,6 +21,7 @@ from gateway.web import examples
 from gateway.web.deepstack_answers import (
     ModelNames,
     Ping,
+    ServerVersion,
     UpdateAvailable,
     Version,
     VisionAnswer,
@@ -28,10 +29,10 @@ from gateway.web.deepstack_answers import (
     vision_answer,
 )
 from gateway.web.intake import accept, task_request
-from gateway.web.parameters import CameraChoices, Choices, parse
+from gateway.web.parameters import CameraChoices, Choices, joined, parse
 from gateway.web.responses import JSON
 from gateway.web.services import services_of
-from gateway.web.uploads import FIELD, read_upload
+from gateway.web.uploads import read_upload
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
 _STATUSES = {409: 503, 410: 503, 415: 400, 422: 400}
@@ -40,17 +41,22 @@ _RETRY_SECONDS = 5
 
 async def vision_detection(request: Request) -> Response:
     """What is in an image, by the default model."""
-    return await _told(_detect, request)
+    return await _answered(_detect, request)
 
 
 async def vision_custom(request: Request) -> Response:
     """What is in an image, by the model of that name."""
-    return await _told(_detect, request)
+    return await _answered(_detect, request)
 
 
 async def vision_custom_list(request: Request) -> Response:
     """The names of the models."""
-    return await _told(_list, request)
+    return await _answered(_list, request)
+
+
+async def vision_custom_names(request: Request) -> Response:
+    """The names of the models."""
+    return await _answered(_list, request)
 
 
 async def status_ping(request: Request) -> Response:
@@ -58,14 +64,50 @@ async def status_ping(request: Request) -> Response:
     return JSON(Ping())
 
 
+async def status_version(request: Request) -> Response:
+    """The version of this service."""
+    return JSON(ServerVersion(gateway.__version__, _version()))
+
+
 async def status_update(request: Request) -> Response:
     """The version of this service; Blue Iris asks for it before it sends images."""
-    major, minor, patch = (int(part) for part in gateway.__version__.split("."))
-    version = Version(major=major, minor=minor, patch=patch)
+    version = _version()
     return JSON(UpdateAvailable(message=gateway.__version__, version=version, current=version, latest=version))
 
 
-async def _told(handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
+async def server_status_ping(request: Request) -> Response:
+    """As `/v1/status/ping`, where newer versions of CodeProject.AI have it."""
+    return await status_ping(request)
+
+
+async def server_status_version(request: Request) -> Response:
+    """As `/v1/status/version`."""
+    return await status_version(request)
+
+
+async def server_status_update(request: Request) -> Response:
+    """As `/v1/status/updateavailable`."""
+    return await status_update(request)
+
+
+def _version() -> Version:
+    major, minor, patch = (int(part) for part in gateway.__version__.split("."))
+    return Version(major=major, minor=minor, patch=patch)
+
+
+def _not_done(what: str, path: str) -> Operation:
+    """A part of DeepStack that is not here. Clients know it by the end of the error, and switch it off."""
+
+    async def refuse(request: Request) -> Response:
+        return _failure(403, f"this service only detects objects: {what} endpoint not activated")
+
+    refuse.__name__ = "vision_" + path.replace("/", "_")
+    refuse.__doc__ = f"Not done here ({what}): says so in DeepStack's words."
+    answers = _vision_failures(403)
+    return Operation(method="POST", path=f"/v1/vision/{path}", handler=refuse, tag=_CAMERAS, answers=answers)
+
+
+async def _answered(handler: Callable[[Request], Awaitable[Response]], request: Request) -> Response:
     """The answer of a handler, its errors in the words of these servers."""
     try:
         return await handler(request)
@@ -97,8 +139,9 @@ async def _detect(request: Request) -> Response:
                 raise NoImage("send the image as a file of a multipart form")
             services.metrics.uploaded.observe(len(upload.images[0].data))
             if len(upload.images) > 1:
-                raise InvalidParameter(f"{FIELD}: give one image, not {len(upload.images)}")
-            conf = parse(CameraChoices, upload.fields).min_confidence
+                raise InvalidParameter(f"image: give one image, not {len(upload.images)}")
+            query = joined(request.query_params.multi_items())
+            conf = parse(CameraChoices, upload.fields, query).min_confidence
             wanted = await _wanted(request, Choices(model=model, conf=conf))
             accepted = await accept(request, upload, wanted, Choices(), "", watch)
             del upload  # the answer may take long, the image need not
@@ -117,10 +160,16 @@ async def _detect(request: Request) -> Response:
 
 
 async def _wanted(request: Request, choices: Choices) -> TaskRequest:
+    """The model may be written in capitals or not, as on Windows, where these servers run."""
     try:
         return await task_request(request, choices)
     except InvalidParameter as error:  # only the model can be wrong here, and it is a part of the path
-        raise ModelNotFound(error.detail) from error
+        services = services_of(request)
+        listing = await services.models.listing(services.settings.model)
+        same = [model.name for model in listing.models if model.name.lower() == choices.model.lower()]
+        if len(same) != 1:
+            raise ModelNotFound(error.detail) from error
+        return await task_request(request, msgspec.structs.replace(choices, model=same[0]))
 
 
 async def _waited_for(request: Request, task_id: str, watch: Watch) -> tuple[bool, bytes]:
@@ -163,11 +212,18 @@ _FOUND = Answer(200, "What was found.", as_json(VisionAnswer), examples={"found"
 _LISTED = Answer(200, "The models.", as_json(ModelNames), examples={"models": examples.VISION_MODELS})
 _VISION_FAILURES = {
     400: "No image, a broken one, several, or a wrong parameter.",
+    403: "Not done here.",
     404: "No such model.",
     413: "The image is too large.",
     500: "The model does not fit, the worker was lost, or a defect of this service.",
     503: "Redis or Triton does not answer, or no answer came in time.",
 }
+
+
+_FACES = ("recognize", "register", "match", "list", "delete")
+_RUNS = Answer(200, "It runs.", as_json(Ping))
+_VERSION = Answer(200, "The version.", as_json(ServerVersion))
+_NO_UPDATE = Answer(200, "The version of this service; never an update.", as_json(UpdateAvailable))
 
 
 def _vision_failures(*statuses: int) -> tuple[Answer, ...]:
@@ -184,52 +240,49 @@ def _vision_failures(*statuses: int) -> tuple[Answer, ...]:
     )
 
 
+_LISTINGS = (_LISTED, *_vision_failures(500, 503))
+
 operations = [
     Operation(
         method="POST",
         path="/v1/vision/detection",
         handler=vision_detection,
         tag=_CAMERAS,
+        parameters=fields_of(CameraChoices),
         body=_VISION_BODY,
         answers=(
             _FOUND,
             *_vision_failures(400, 413, 500, 503),
         ),
     ),
-    Operation(
-        method="POST",
-        path="/v1/vision/custom/list",
-        handler=vision_custom_list,
-        tag=_CAMERAS,
-        answers=(
-            _LISTED,
-            *_vision_failures(500, 503),
-        ),
+    *(
+        Operation(method=method, path="/v1/vision/custom/list", handler=handler, tag=_CAMERAS, answers=_LISTINGS)
+        for method, handler in (("POST", vision_custom_list), ("GET", vision_custom_names))
     ),
     Operation(
         method="POST",
         path="/v1/vision/custom/{name}",
         handler=vision_custom,
         tag=_CAMERAS,
-        parameters=(MODEL,),
+        parameters=(MODEL, *fields_of(CameraChoices)),
         body=_VISION_BODY,
         answers=(
             _FOUND,
             *_vision_failures(400, 404, 413, 500, 503),
         ),
     ),
-    Operation(
-        method="GET",
-        path="/v1/status/ping",
-        handler=status_ping,
-        tag=_CAMERAS,
-        answers=(Answer(200, "It runs.", as_json(Ping)),),
+    *(
+        Operation(method="GET", path=f"/v1/{path}", handler=handler, tag=_CAMERAS, answers=(answer,))
+        for path, handler, answer in (
+            ("status/ping", status_ping, _RUNS),
+            ("status/version", status_version, _VERSION),
+            ("status/updateavailable", status_update, _NO_UPDATE),
+            ("server/status/ping", server_status_ping, _RUNS),
+            ("server/status/version", server_status_version, _VERSION),
+            ("server/status/updateavailable", server_status_update, _NO_UPDATE),
+        )
     ),
-    Operation(
-        method="GET",
-        path="/v1/status/updateavailable",
-        handler=status_update,
-        tag=_CAMERAS,
-        answers=(Answer(200, "The version of this service; never an update.", as_json(UpdateAvailable)),),
-    ),
+    *(_not_done("face", path) for path in ("face", *(f"face/{each}" for each in _FACES))),
+    _not_done("scene", "scene"),
+    _not_done("enhance", "enhance"),
 ]
