@@ -3,7 +3,7 @@
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import msgspec
 import uvicorn
@@ -19,6 +19,8 @@ from gateway.settings import Settings
 from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
+# After an answer that came before its request was whole; nginx waits as long. The most that any request may have.
+_LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
 
 
 def server(app: Starlette, settings: Settings) -> uvicorn.Server:
@@ -52,18 +54,80 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
     return web
 
 
+class _Transport:
+    """The transport of a connection that is not closed while its client still sends (`ProblemProtocol.linger`)."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: "ProblemProtocol") -> None:
+        self._transport, self._protocol = transport, protocol
+        self.write = transport.write
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        return self._protocol.lingering or self._transport.is_closing()
+
+    def close(self) -> None:
+        if self._protocol.answers_early() and not self.is_closing():
+            self._protocol.linger(self._transport)
+        else:
+            self._transport.close()
+
+
 class ProblemProtocol(HttpToolsProtocol):
     """One connection. The parser itself would read headers without end."""
 
+    lingering = False
+
+    _receiving = False  # a request that has not come whole
+    _refused = False
     _reading_head = False
     _head_bytes = 0
     _running: RequestResponseCycle | None = None
+    _lingering_until: asyncio.TimerHandle | None = None
+    _dropped_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
+
+    def answers_early(self) -> bool:
+        """Whether there is an answer to a request that has not come whole."""
+        return self._receiving and (self._refused or (self.cycle is not None and self.cycle.response_started))
+
+    def linger(self, transport: asyncio.Transport) -> None:
+        """Say that the answer ends here, and drop what the client still sends, within bounds.
+
+        Closed at once, the connection is reset by the next bytes, and the answer lost with it: nginx makes a 502 of it
+        and takes the gateway for down. RFC 9112, 9.6.
+        """
+        self.lingering, self._dropped_bytes = True, 0
+        self.flow.resume_reading()
+        if transport.can_write_eof():
+            transport.write_eof()
+        self.loop.call_later(_LINGER_SECONDS, transport.close)
+        self._linger_on()
+
+    def _linger_on(self) -> None:
+        if self._lingering_until is not None:
+            self._lingering_until.cancel()
+        self._lingering_until = self.loop.call_later(_LINGER_IDLE_SECONDS, self.transport.close)
+
+    def _drop(self, data: bytes) -> None:
+        self._dropped_bytes += len(data)
+        if self._dropped_bytes > _MOST_DROPPED_BYTES:
+            self.transport.close()
+        else:
+            self._linger_on()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._tell_application()
+        if self._lingering_until is not None:
+            self._lingering_until.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self.lingering:
+            return self._drop(data)
         begun = self._reading_head
         super().data_received(data)
         if begun and self._reading_head and not self.transport.is_closing():
@@ -72,7 +136,7 @@ class ProblemProtocol(HttpToolsProtocol):
                 self.refuse(_too_large())
 
     def on_message_begin(self) -> None:
-        self._reading_head, self._head_bytes = True, 0
+        self._reading_head, self._head_bytes, self._receiving = True, 0, True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -87,9 +151,13 @@ class ProblemProtocol(HttpToolsProtocol):
         self._reading_head = False
         super().on_headers_complete()
 
+    def on_message_complete(self) -> None:
+        self._receiving = False
+        super().on_message_complete()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, _closing_early(cycle, app) if cycle.waiting_for_100_continue else app)
 
     def send_400_response(self, msg: str) -> None:
         if self._head_bytes > MOST_HEAD_BYTES:
@@ -104,6 +172,8 @@ class ProblemProtocol(HttpToolsProtocol):
 
     def refuse(self, error: GatewayError) -> None:
         """Answer with the problem, if the answer has not begun, and close."""
+        if self.lingering:
+            return self.transport.close()
         if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
             identity = uuid.uuid4().hex
             body = msgspec.json.encode(problem_of(error, identity))
@@ -117,6 +187,7 @@ class ProblemProtocol(HttpToolsProtocol):
             ]
             lines = [name + b": " + value + b"\r\n" for name, value in headers]
             self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
+            self._refused = True
         self._tell_application()
         self.transport.close()
 
@@ -148,6 +219,8 @@ class TimedProtocol(ProblemProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+        if self.lingering:
+            return
         idle = self.cycle is None or self.cycle.response_complete
         if idle and self._reading is None and not self.transport.is_closing():
             self._read_within(self.header_seconds, self._no_headers)  # empty lines count for the next request
@@ -197,6 +270,20 @@ class TimedProtocol(ProblemProtocol):
             self.transport.close()
         else:
             self.refuse(RequestTimeout(f"the body did not come within {self.body_seconds:g} s"))
+
+
+def _closing_early(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
+    """A client that waits for 100 and is answered otherwise need not send its body: what follows cannot be told."""
+
+    async def closing(scope: Any, receive: Any, send: Any) -> None:
+        async def sending(message: Any) -> None:
+            if message["type"] == "http.response.start" and cycle.waiting_for_100_continue:
+                message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    return closing
 
 
 def _timed(settings: Settings) -> type[TimedProtocol]:

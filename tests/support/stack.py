@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,10 +87,13 @@ def running_triton(
 
 
 @contextmanager
-def running_stack(server: Triton, folder: Path, model: str, workers: int = 2) -> Iterator[Stack]:
+def running_stack(
+    server: Triton, folder: Path, model: str, workers: int = 2, settings: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
     """Redis, workers and the gateway in front of a Triton; `folder` takes their logs."""
     environment = on_free_ports(model, ROOT, folder) | {"TRITON_URL": server.url}
     environment |= {"TRITON_KEY": server.keys.control, "TRITON_MEMORY_KEY": server.keys.memory}
+    environment |= settings or {}
     stack = local.stack.Stack(commands(folder, workers, "redis", "gateway"), environment, log_files(folder))
     stack.start()
     try:
@@ -103,6 +106,13 @@ def running_stack(server: Triton, folder: Path, model: str, workers: int = 2) ->
 def running(module: str, settings: dict[str, str], log: Path) -> AbstractContextManager["subprocess.Popen[bytes]"]:
     """`python -m module`, stopped when the block is left."""
     return processes.running([sys.executable, "-m", module], settings, log, ROOT)
+
+
+def running_program(
+    command: list[str], settings: dict[str, str], log: Path
+) -> AbstractContextManager["subprocess.Popen[bytes]"]:
+    """Any program, stopped when the block is left."""
+    return processes.running(command, settings, log, ROOT)
 
 
 def wait_until(true: Callable[[], bool], process: "subprocess.Popen[bytes]", log: Path) -> None:
