@@ -3,9 +3,11 @@
 import ipaddress
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
+import redis
 from msgspec import Meta
 
 from gateway.values import NotAllowed, checked, fields
@@ -18,6 +20,8 @@ _SECRETS_IN_WORDS = "whsec_ and at least 24 bytes in base64, several such with o
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
 _RATE_IN_WORDS = "requests and the time they are for, such as 600/minute (second, minute, hour or day)"
 _Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
+# Each may be in a file instead, which NAME_FILE names. API_KEYS_FILE is a setting of its own.
+IN_FILES = ("REDIS_URL", "TRITON_KEY", "TRITON_MEMORY_KEY", "WEBHOOK_SECRET")
 _NEVER_SHOWN = frozenset({"webhook_secret", "api_keys", "triton_key", "triton_memory_key"})
 
 
@@ -44,7 +48,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
         "redis://127.0.0.1:6379/0"
     )
-    triton_url: Annotated[str, Meta(description="Triton's gRPC endpoint, host:port")] = "127.0.0.1:8001"
+    triton_url: Annotated[
+        str,
+        Meta(
+            pattern=r"^(?!\w+://)\S+$",
+            description="Triton's gRPC endpoint, host:port",
+            extra={"give": "host:port of its gRPC endpoint, without http://"},
+        ),
+    ] = "127.0.0.1:8001"
     model: Annotated[str, Meta(min_length=1, description="model that answers when a request names none")] = "yolov5n"
     confidence: Annotated[float, Meta(ge=0, le=1, description="minimum detection score")] = 0.25
     iou: Annotated[
@@ -187,17 +198,49 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(environment: Mapping[str, str] | None = None) -> Settings:
-    """Read the settings from `environment` (the process's own when None). Empty values count as not given."""
-    source = os.environ if environment is None else environment
+    """Read the settings from `environment` (the process's own when None). Empty values count as not given.
+
+    A secret may be in a file that NAME_FILE names. Raises SettingsError.
+    """
+    source = with_files(os.environ if environment is None else environment)
     given = {name: source[name.upper()] for name in Settings.__struct_fields__ if source.get(name.upper())}
     try:
         settings = checked(given, Settings)
     except NotAllowed as error:
         value = "..." if error.name in _NEVER_SHOWN else given[error.name]
         raise SettingsError(f"{error.name.upper()}={value}: give {error.expected}") from error
+    _check_redis(settings.redis_url)
     if settings.callbacks and settings.webhook_secret is None:
         raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")
     return settings
+
+
+def with_files(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment with what is in the files that NAME_FILE names, as Docker gives secrets. Raises SettingsError."""
+    found = dict(environment)
+    for name in IN_FILES:
+        path = environment.get(f"{name}_FILE")
+        if path and environment.get(name):
+            raise SettingsError(f"{name} and {name}_FILE are both set: give one of them")
+        if path:
+            try:
+                found[name] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as error:
+                raise SettingsError(f"{name}_FILE={path}: {error}") from error
+            del found[f"{name}_FILE"]
+            if not found[name]:
+                raise SettingsError(f"{name}_FILE={path}: the file is empty")
+    return found
+
+
+def _check_redis(url: str) -> None:
+    """Raises SettingsError for a URL that the client cannot use, without its password."""
+    try:
+        redis.ConnectionPool.from_url(url).make_connection()
+    except (ValueError, TypeError) as error:  # TypeError: an unknown option of the query
+        shown = f"...@{url.rpartition('@')[2]}" if "@" in url else url
+        reason = str(error).replace(url, shown).rpartition("__init__() got an ")[2]
+        raise SettingsError(f"REDIS_URL={shown}: give redis://host:6379/0, rediss:// or unix:// ({reason})") from error
 
 
 def rows() -> list[tuple[str, Any, str]]:

@@ -19,7 +19,7 @@ import msgspec
 import redis
 
 from gateway.security.exposure import check_exposure
-from gateway.settings import Settings, SettingsError, load
+from gateway.settings import Settings, SettingsError, load, with_files
 from local import ports, triton, wheel
 from local.console import Console
 from local.errors import LocalError
@@ -44,7 +44,7 @@ def main() -> int:
 
 def run(given: Mapping[str, str]) -> int:
     """Start everything, say when it is ready, stop everything. Raises LocalError when it cannot start or breaks."""
-    settings = read_settings(given)
+    settings, given = read_settings(given)
     repository = Path(given.get("MODEL_REPOSITORY") or wheel.ROOT / "model_repository").resolve()
     run_dir = Path(given.get("RUN_DIR") or wheel.ROOT / ".run").resolve()
     ports.check_free(settings.host, settings.port)
@@ -147,11 +147,13 @@ def cause(ended: Ended, words: str, run_dir: Path) -> str:
     return f"{ended.name} {ending}, so all was stopped: {words or 'it said nothing'}"
 
 
-def read_settings(given: Mapping[str, str]) -> Settings:
+def read_settings(given: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]]:
+    """The settings, and the environment with the secrets that are in files."""
     try:
+        given = with_files(given)
         settings = load(given)
         check_exposure(settings)
-        return settings
+        return settings, given
     except SettingsError as error:
         raise LocalError(str(error)) from error
 

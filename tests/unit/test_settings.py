@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.settings import Settings, SettingsError, load, rows
+from gateway.settings import IN_FILES, Settings, SettingsError, load, rows
 from gateway.values import fields
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -55,3 +55,53 @@ def test_every_setting_is_documented() -> None:
     text = PAGE.read_text()
     for name, default, description in rows():
         assert f"| `{name}` | `{default}` | {description} |" in text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis:6379", "REDIS_URL=redis:6379: give redis://host:6379/0"),
+        ("127.0.0.1:6379", "REDIS_URL=127.0.0.1:6379: give redis://"),
+        ("http://redis:6379", "REDIS_URL=http://redis:6379: give redis://"),
+        ("redis://redis:port/0", "REDIS_URL=redis://redis:port/0: give redis://"),
+        ("redis://redis/0?colour=red", "unexpected keyword argument 'colour'"),
+        ("redis://user:hush@redis/0?colour=red", r"REDIS_URL=\.\.\.@redis/0\?colour=red: give"),
+    ],
+    ids=["no scheme", "address", "scheme", "port", "option", "password"],
+)
+def test_a_redis_url_that_cannot_be_used_is_one_line(url: str, shown: str) -> None:
+    with pytest.raises(SettingsError, match=shown) as told:
+        load({"REDIS_URL": url})
+    assert "\n" not in str(told.value) and "hush" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:x@redis:6379/1", "rediss://redis:6380", "unix:///run/redis.sock?db=2", "redis://[::1]:6379/0"]
+)
+def test_redis_urls_that_can_be_used(url: str) -> None:
+    assert load({"REDIS_URL": url}).redis_url == url
+
+
+def test_triton_speaks_grpc_not_http() -> None:
+    with pytest.raises(SettingsError, match="TRITON_URL=http://triton:8001: give host:port"):
+        load({"TRITON_URL": "http://triton:8001"})
+
+
+@pytest.mark.parametrize("name", IN_FILES)
+def test_a_secret_may_be_in_a_file(name: str, tmp_path: Path) -> None:
+    secret = {"REDIS_URL": "redis://:hush@redis/0", "WEBHOOK_SECRET": "whsec_" + "A" * 32}.get(name, "k" * 32)
+    path = tmp_path / "secret"
+    path.write_text(f"{secret}\n")
+    assert getattr(load({f"{name}_FILE": str(path)}), name.lower()) == secret
+    with pytest.raises(SettingsError, match=f"{name} and {name}_FILE are both set"):
+        load({f"{name}_FILE": str(path), name: secret})
+    path.write_text("\n")
+    with pytest.raises(SettingsError, match="the file is empty"):
+        load({f"{name}_FILE": str(path)})
+    with pytest.raises(SettingsError, match="No such file"):
+        load({f"{name}_FILE": str(tmp_path / "none")})
+
+
+def test_the_page_names_the_files() -> None:
+    text = PAGE.read_text()
+    assert all(f"`{name}_FILE`" in text for name in IN_FILES)
