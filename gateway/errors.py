@@ -301,3 +301,9 @@ class InternalError(TaskFailed):
     """A defect of this service; the worker's log has the traceback."""
 
     status, code, title = 500, "internal_error", "Internal error"
+
+
+def error_classes(base: type[GatewayError] = GatewayError) -> list[type[GatewayError]]:
+    """All classes of errors below `base` that a client can meet, sorted by status and code."""
+    below = {found for child in base.__subclasses__() for found in [child, *error_classes(child)]}
+    return sorted((each for each in below if "code" in vars(each)), key=lambda each: (each.status, each.code))

@@ -18,6 +18,7 @@ from gateway.errors import (
     PathNotFound,
     RequestTimeout,
     TaskFailed,
+    error_classes,
 )
 from gateway.openapi.operation import Answer, Operation, Parameter
 from gateway.server.request_id import HEADER
@@ -88,12 +89,6 @@ def document(operations: Sequence[Operation], refusals: Refusals) -> dict[str, A
         "webhooks": {"taskEnded": {"post": _webhook(components)}},
         "components": {"schemas": dict(sorted(components.schemas.items())), "securitySchemes": _SECURITY_SCHEMES},
     }
-
-
-def error_classes(base: type[GatewayError] = GatewayError) -> list[type[GatewayError]]:
-    """All classes of errors below `base` that a client can meet, sorted by status and code."""
-    below = {found for child in base.__subclasses__() for found in [child, *error_classes(child)]}
-    return sorted((each for each in below if "code" in vars(each)), key=lambda each: (each.status, each.code))
 
 
 class _Components:

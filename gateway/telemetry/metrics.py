@@ -14,6 +14,8 @@ from prometheus_client import (
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gateway.errors import TaskFailed, error_classes
+
 disable_created_metrics()  # type: ignore[no-untyped-call]  # no second series for each counter
 
 STEPS = ("decode", "letterbox", "triton", "nms")
@@ -61,6 +63,10 @@ class GatewayMetrics:
             ["part"],
             registry=registry,
         )
+        # A series that does not exist before its first event has no rate for it.
+        for error in error_classes():
+            if not issubclass(error, TaskFailed):
+                self.rejected.labels(error.code)
 
     def set_ready(self, missing: Iterable[str]) -> None:
         """Take over what readiness found missing."""
@@ -128,6 +134,8 @@ class WorkerMetrics:
             self.tasks.labels(status)
         for reason in RETRY_REASONS:
             self.retries.labels(reason)
+        for error in error_classes(TaskFailed):
+            self.failures.labels(error.code)
 
     def succeeded(self, timings_ms: Mapping[str, float], detections: int) -> None:
         """A task has its result."""

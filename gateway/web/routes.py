@@ -45,7 +45,7 @@ async def description(request: Request) -> Response:
 
 async def reference(request: Request) -> Response:
     """The same as a page to read and to try the API on."""
-    shown = page.page(_document(), document.error_classes(), str(request.base_url).rstrip("/"))
+    shown = page.page(_document(), errors.error_classes(), str(request.base_url).rstrip("/"))
     return HTMLResponse(shown, headers={"Content-Security-Policy": page.POLICY})
 
 

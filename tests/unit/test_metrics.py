@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.samples import Sample
 
+from gateway.errors import error_classes
 from gateway.settings import Settings
 from gateway.telemetry import exporter
 from gateway.telemetry.metrics import STEPS, GatewayMetrics, QueueCollector, QueueState, WorkerMetrics
@@ -168,3 +170,14 @@ def _registry(read: Callable[[], QueueState | None]) -> CollectorRegistry:
     registry = CollectorRegistry()
     registry.register(QueueCollector(read))
     return registry
+
+
+def test_every_refusal_and_failure_has_a_series_before_the_first() -> None:
+    refused = {sample.labels["reason"] for sample in samples(GatewayMetrics().registry, "yolo_gateway_rejected_total")}
+    failed = {sample.labels["code"] for sample in samples(WorkerMetrics().registry, "yolo_worker_failures_total")}
+    assert {"no_image", "overloaded", "unsupported_image"} <= refused and "invalid_image" in failed
+    assert refused | failed == {error.code for error in error_classes()} and not refused & failed
+
+
+def samples(registry: CollectorRegistry, name: str) -> list[Sample]:
+    return [sample for metric in registry.collect() for sample in metric.samples if sample.name == name]
