@@ -51,8 +51,8 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
 
 async def accept(
     request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str, watch: Watch
-) -> Acceptance:
-    """Make tasks of the images of a request, with `watch` on a single one.
+) -> tuple[Acceptance, bool]:
+    """Make tasks of the images of a request, with `watch` on a single one; whether an earlier request had made them.
 
     Raises as `probe` and `Submission.accept` do; nothing was accepted then.
     """
@@ -78,11 +78,12 @@ async def accept(
     acceptance = Acceptance(entries, batch_id, fingerprint)
     at_front = choices.priority == "high"
     accepted = await services.submission.accept(tasks, acceptance, at_front=at_front, idempotency_key=key)
-    if accepted is acceptance:  # not what an earlier request with this key had brought
+    replayed = accepted is not acceptance  # an earlier request with this key had brought it
+    if not replayed:
         services.metrics.accepted.inc(len(tasks))
         for refused in errors:
             services.metrics.rejected.labels(refused.code).inc()
-    return accepted
+    return accepted, replayed
 
 
 def _check(image: UploadedImage, settings: Settings) -> None:

@@ -12,6 +12,8 @@ import redis
 
 from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
+from tests.api.serving import working
+from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
@@ -26,6 +28,15 @@ def test_the_same_key_and_body_give_the_same_task(client: httpx2.Client, work: C
     ended = client.post("/predict", content=PICTURE, headers=KEY)
     assert (ended.status_code, ended.json()["task_id"]) == (200, first.json()["task_id"])
     assert ended.json()["status"] == "SUCCESS"
+
+
+def test_the_first_answer_to_a_key_is_202_however_fast_the_worker_is(
+    client: httpx2.Client, settings: Settings, triton: FakeTriton
+) -> None:
+    with working(settings, triton):
+        for number in range(30):
+            key = {"Idempotency-Key": f"order-{number}"}
+            assert client.post("/predict", content=PICTURE, headers=key).status_code == 202
 
 
 def test_the_key_of_a_forgotten_task_is_free_again(client: httpx2.Client, work: Callable[[], None]) -> None:

@@ -143,7 +143,7 @@ async def _detect(request: Request) -> Response:
             query = joined(request.query_params.multi_items())
             conf = parse(CameraChoices, upload.fields, query).min_confidence
             wanted = await _wanted(request, Choices(model=model, conf=conf))
-            accepted = await accept(request, upload, wanted, Choices(), "", watch)
+            accepted, _ = await accept(request, upload, wanted, Choices(), "", watch)
             del upload  # the answer may take long, the image need not
         task_id = accepted.entries[0].task_id
         logs.task_id.set(task_id)

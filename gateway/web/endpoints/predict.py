@@ -38,13 +38,13 @@ async def predict(request: Request) -> Response:
             request.state.waits = bool(wait)
             key = _idempotency_key(request)
             wanted = await task_request(request, choices)
-            accepted = await accept(request, upload, wanted, choices, key, watch)
+            accepted, replayed = await accept(request, upload, wanted, choices, key, watch)
             del upload  # a client may wait for long, its image need not
         headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
         if accepted.batch_id:
-            return await _batch_answer(request, accepted, wait, headers)
+            return await _batch_answer(request, accepted, wait, replayed, headers)
         logs.task_id.set(accepted.entries[0].task_id)
-        if wait or key:  # the key may be that of a task which has ended
+        if wait or replayed:
             return await _waited_answer(request, accepted.entries[0].task_id, wait, headers, watch)
         return _pending_answer(accepted.entries[0].task_id, headers)
 
@@ -70,12 +70,14 @@ def _pending_answer(task_id: str, headers: dict[str, str]) -> Response:
     return JSON(pending, 202, {**headers, "Location": f"/result/{task_id}"})
 
 
-async def _batch_answer(request: Request, accepted: Acceptance, wait: float, headers: dict[str, str]) -> Response:
+async def _batch_answer(
+    request: Request, accepted: Acceptance, wait: float, replayed: bool, headers: dict[str, str]
+) -> Response:
     results = services_of(request).results
     if wait:
         await results.wait_all([entry.task_id for entry in accepted.entries if entry.task_id], wait)
     view = batch_view(accepted, await results.ends([entry.task_id for entry in accepted.entries if entry.task_id]))
     place = f"/batches/{accepted.batch_id}"
-    if view.pending:
+    if view.pending or not (wait or replayed):
         return JSON(view, 202, {**headers, "Location": place})
     return JSON(view, 200, {**headers, "Content-Location": place})
