@@ -1,19 +1,20 @@
 """The life of a task: idempotency, cancelling, forgetting, following."""
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from typing import Any
 
 import httpx2
 import pytest
 import redis
 
+from gateway.queue.submission import Acceptance, Submission
 from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
-from tests.api.serving import working
-from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
@@ -31,12 +32,19 @@ def test_the_same_key_and_body_give_the_same_task(client: httpx2.Client, work: C
 
 
 def test_the_first_answer_to_a_key_is_202_however_fast_the_worker_is(
-    client: httpx2.Client, settings: Settings, triton: FakeTriton
+    client: httpx2.Client, work: Callable[[], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with working(settings, triton):
-        for number in range(30):
-            key = {"Idempotency-Key": f"order-{number}"}
-            assert client.post("/predict", content=PICTURE, headers=key).status_code == 202
+    original = Submission.accept
+
+    async def accept_and_work(*arguments: Any, **options: Any) -> Acceptance:
+        accepted = await original(*arguments, **options)
+        await asyncio.to_thread(work)
+        return accepted
+
+    monkeypatch.setattr(Submission, "accept", accept_and_work)
+    first = client.post("/predict", content=PICTURE, headers=KEY)
+    assert (first.status_code, first.json()["status"]) == (202, "PENDING")
+    assert client.post("/predict", content=PICTURE, headers=KEY).status_code == 200
 
 
 def test_the_key_of_a_forgotten_task_is_free_again(client: httpx2.Client, work: Callable[[], None]) -> None:
