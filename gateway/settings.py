@@ -156,8 +156,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     header_timeout: Annotated[float, Meta(gt=0, description="maximum wait for a request's headers, seconds")] = 10.0
     body_timeout: Annotated[
         float,
-        Meta(gt=0, description="maximum wait for a request's body, or for the client to take the answer, seconds"),
+        Meta(gt=0, description="how long a body may hardly come, or the client not take the answer, seconds"),
     ] = 30.0
+    min_upload_rate: Annotated[
+        int, Meta(ge=1, description="minimum rate of a body over each BODY_TIMEOUT, bytes per second")
+    ] = 10_000
     drain_seconds: Annotated[
         float,
         Meta(ge=0, description="how long a stopping gateway keeps answering so that load balancers notice, seconds"),

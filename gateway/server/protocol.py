@@ -204,7 +204,9 @@ class TimedProtocol(ProblemProtocol):
 
     header_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
+    least_body_bytes: ClassVar[float]  # in that time
 
+    _body_bytes = 0  # since the timer began
     _reading: asyncio.TimerHandle | None = None
     _writing: asyncio.TimerHandle | None = None
 
@@ -232,7 +234,11 @@ class TimedProtocol(ProblemProtocol):
 
     def on_headers_complete(self) -> None:
         super().on_headers_complete()
-        self._read_within(self.body_seconds, self._no_body)
+        self._read_within(self.body_seconds, self._slow_body)
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -250,6 +256,7 @@ class TimedProtocol(ProblemProtocol):
 
     def _read_within(self, seconds: float, otherwise: Callable[[], None]) -> None:
         self._stop_reading_timer()
+        self._body_bytes = 0
         self._reading = self.loop.call_later(seconds, otherwise)
 
     def _stop_reading_timer(self) -> None:
@@ -263,13 +270,21 @@ class TimedProtocol(ProblemProtocol):
         else:
             self.transport.close()  # nothing was asked, nothing is answered
 
-    def _no_body(self) -> None:
+    def _slow_body(self) -> None:
+        """A slow client may take its time while its upload flows; one that hardly sends holds memory for nothing."""
         if self.pipeline:  # it is not read before the request ahead of it has its answer
-            self._read_within(self.body_seconds, self._no_body)
+            self._read_within(self.body_seconds, self._slow_body)
         elif self.cycle.response_complete:
             self.transport.close()
+        elif self._body_bytes >= self.least_body_bytes or self.flow.read_paused:
+            self._read_within(self.body_seconds, self._slow_body)
         else:
-            self.refuse(RequestTimeout(f"the body did not come within {self.body_seconds:g} s"))
+            self.refuse(
+                RequestTimeout(
+                    f"of the body {self._body_bytes} bytes came within {self.body_seconds:g} s, "
+                    f"at least {self.least_body_bytes:g} are wanted"
+                )
+            )
 
 
 def _closing_early(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
@@ -290,6 +305,7 @@ def _timed(settings: Settings) -> type[TimedProtocol]:
     class Protocol(TimedProtocol):
         header_seconds = settings.header_timeout
         body_seconds = settings.body_timeout
+        least_body_bytes = settings.body_timeout * settings.min_upload_rate
 
     return Protocol
 

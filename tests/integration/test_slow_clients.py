@@ -17,6 +17,7 @@ from tests.support.pictures import encoded
 
 HEADER_SECONDS, BODY_SECONDS = 1.0, 2.0
 LATEST_SECONDS = 5.0  # later than any bound, by what a loaded machine may add
+CLOSE = b"\r\nConnection: close\r\n\r\n"
 KEEP_ALIVE = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -75,6 +76,20 @@ def test_what_does_not_come_in_time_is_told(
     assert answer.headers["connection"] == "close"
     assert all(answer.headers[name.lower()] == value for name, value in SECURITY_HEADERS.items())
     assert seconds - 0.3 < took < LATEST_SECONDS
+
+
+def test_a_slow_upload_that_flows_may_take_its_time(gateway: Gateway) -> None:
+    """As curl --limit-rate sends it: 40 kB/s, for more than twice BODY_TIMEOUT."""
+    picture = encoded(64, 48) + bytes(200_000)
+    with gateway.connect() as connection:
+        begun = time.monotonic()
+        connection.sendall(HEAD.replace(b"100000", str(len(picture)).encode()).replace(b"\r\n\r\n", CLOSE))
+        for start in range(0, len(picture), 4_000):
+            connection.sendall(picture[start : start + 4_000])
+            time.sleep(0.1)
+        answer = read_to_end(connection)
+    assert time.monotonic() - begun > 2 * BODY_SECONDS
+    assert answer is not None and answer.status == 202
 
 
 @pytest.mark.parametrize(
