@@ -24,7 +24,7 @@ def print_new_key(name: str) -> int:
     """The key is kept nowhere, so this is the one time that it is seen."""
     key, line = new_key(name)
     print(f"key, for the client, not shown again:  {key}")
-    print(f"line, for the file of API_KEYS_FILE:   {line}")
+    print(f"entry, for API_KEYS or API_KEYS_FILE:   {line}")
     return 0
 
 

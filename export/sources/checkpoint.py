@@ -66,7 +66,8 @@ def find(model: str, given: str | None, report: Callable[[str], None]) -> Path:
                 return folder / name
     if model not in RELEASED:
         raise ExportError(
-            f"no weights of {model!r}: put {model}.pt into weights/, give WEIGHTS=path.pt, or take {RELEASED}"
+            f"no weights of {model!r}: put {model}.pt into weights/, give WEIGHTS=path.pt "
+            f"(in Compose --weights path.pt), or take {RELEASED}"
         )
     return download(f"{model}u.pt", Path("weights"), report)
 
@@ -91,7 +92,8 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         reason = getattr(error, "reason", error)
         raise NoWeightsError(
             f"no weights: {name} could not be downloaded ({reason}). Three ways to get them: connect to the network "
-            f"and run this again; put {name.replace('u.pt', '.pt')} or {name} into weights/; or give WEIGHTS=path.pt"
+            f"and run this again; put {name.replace('u.pt', '.pt')} or {name} into weights/; "
+            "or give WEIGHTS=path.pt (in Compose --weights path.pt)"
         ) from error
 
 
