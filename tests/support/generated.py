@@ -27,26 +27,29 @@ SWITCHED_OFF = ("url", "callback_url")
 
 
 @schemathesis.hook
-def map_case(context: schemathesis.HookContext, case: "schemathesis.Case[Any]") -> "schemathesis.Case[Any]":
-    """Let most requests that are right by the document be right by what is served, and the wrong ones wrong."""
-    if case.meta:
-        positive = case.meta.generation.mode.is_positive
-        for values in (case.query, case.body):
-            if isinstance(values, dict) and positive:
-                make_known(values)
-            elif isinstance(values, dict) and not (values is case.body and case.media_type == "application/json"):
-                give_something(values)
-    return case
+def filter_case(context: schemathesis.HookContext, case: "schemathesis.Case[Any]") -> bool:
+    """Leave out wrong requests that a query or a form cannot say.
 
-
-def give_something(values: dict[str, Any]) -> None:
-    """What is empty in a query or a form counts as not given; the document cannot say that.
-
-    An object would be sent as parameters of its members' names, such as the right one.
+    What is empty counts as not given; an object would be sent as parameters of its members' names, such as the right one.
     """
-    for name, value in values.items():
-        if isinstance(value, dict) or value in ([], [""]) or (value == "" and name not in TEXTS):
-            values[name] = "?"
+    if not case.meta or case.meta.generation.mode.is_positive:
+        return True
+    parts = [case.query] if case.media_type == "application/json" else [case.query, case.body]
+    return not any(_empty(*item) for part in parts if isinstance(part, dict) for item in part.items())
+
+
+def _empty(name: str, value: object) -> bool:
+    return isinstance(value, dict) or value in ([], [""]) or (value == "" and name not in TEXTS)
+
+
+@schemathesis.hook
+def map_case(context: schemathesis.HookContext, case: "schemathesis.Case[Any]") -> "schemathesis.Case[Any]":
+    """Let most requests that are right by the document be right by what is served."""
+    if case.meta and case.meta.generation.mode.is_positive:
+        for values in (case.query, case.body):
+            if isinstance(values, dict):
+                make_known(values)
+    return case
 
 
 def make_known(values: dict[str, Any]) -> None:
