@@ -30,7 +30,7 @@ SWITCHED_OFF = ("url", "callback_url")
 def filter_case(context: schemathesis.HookContext, case: "schemathesis.Case[Any]") -> bool:
     """Leave out wrong requests that a query or a form cannot say.
 
-    What is empty counts as not given; an object would be sent as parameters of its members' names, such as the right one.
+    What is empty counts as not given. An object would be sent as parameters of its members, such as the right one.
     """
     if not case.meta or case.meta.generation.mode.is_positive:
         return True
