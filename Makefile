@@ -49,7 +49,7 @@ check: .venv/.develop ## ruff and mypy
 	$(PY) -m mypy
 
 contract: develop ## several thousand requests made from /openapi.json against the running service
-	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),400) $(PY) -m pytest -s tests/integration/test_schemathesis.py
+	@SCHEMATHESIS_EXAMPLES=$(or $(EXAMPLES),400) $(PY) -m pytest -s -m long tests/integration/test_schemathesis.py
 
 # Other servers to compare with: a folder of their sources, not part of this project.
 PEERS ?= ../shared/peers

@@ -2,17 +2,21 @@
 
 import asyncio
 import contextlib
+import logging
 
 import redis.asyncio as aioredis
 from redis import RedisError
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from gateway.queue.redis_server import evicting, too_old
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.connection import control_headers
 from gateway.triton.loading import not_loaded
+
+log = logging.getLogger("gateway")
 
 _ASK_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
@@ -27,6 +31,7 @@ class Readiness:
         self._model = settings.model
         self._worker_ttl = settings.worker_ttl
         self._control = control_headers(settings.triton_key)
+        self._warned: str | None = None
 
     async def missing(self) -> dict[str, str]:
         """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
@@ -36,6 +41,7 @@ class Readiness:
     async def _ask_redis(self) -> dict[str, str]:
         try:
             async with asyncio.timeout(_ASK_SECONDS):
+                info = await self._redis.info()
                 workers = await self._redis.smembers(WORKERS_KEY)
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
@@ -43,9 +49,18 @@ class Readiness:
                     beats = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"does not answer: {str(error) or 'time is up'}"}
+        if problem := too_old(info):
+            return {"redis": problem}
+        self._warn(evicting(info))
         if any(is_fresh(beat, self._worker_ttl) for beat in beats):
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
+
+    def _warn(self, warning: str | None) -> None:
+        """Once for each, not at every look."""
+        if warning and warning != self._warned:
+            log.warning("Redis %s", warning)
+        self._warned = warning
 
     async def _ask_triton(self) -> dict[str, str]:
         try:

@@ -35,6 +35,7 @@ from gateway.allocator import give_back_large_blocks
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.queue.common import failure, request_of
 from gateway.queue.maintenance import Maintenance
+from gateway.queue.redis_server import evicting, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
@@ -236,15 +237,21 @@ class TaskWorker(SimpleWorker):
 
 
 def connect(settings: Settings) -> "redis.Redis":
-    """Wait for Redis, for as long as it takes."""
+    """Wait for Redis, for as long as it takes. Raises SettingsError for one that cannot serve."""
     connection = redis.Redis.from_url(settings.redis_url, socket_timeout=10)
+    address = settings.redis_url.rpartition("@")[2]
     while True:
         try:
-            connection.ping()
-            return connection
+            info = connection.info()
+            break
         except redis.RedisError as error:
-            log.warning("waiting for Redis at %s: %s", settings.redis_url.rpartition("@")[2], error)
+            log.warning("waiting for Redis at %s: %s", address, error)
             time.sleep(_RECONNECT_SECONDS)
+    if problem := too_old(info):
+        raise SettingsError(f"REDIS_URL={address} {problem}")
+    if warning := evicting(info):
+        log.warning("Redis at %s %s", address, warning)
+    return connection
 
 
 def main() -> int:
@@ -257,9 +264,14 @@ def main() -> int:
     give_back_large_blocks(4)  # most photographs stay below, as files and as the pixels that are decoded of them
     metrics_port = exporter.WorkerPort(settings)
     metrics_port.try_to_serve()
+    try:
+        connection = connect(settings)
+    except SettingsError as error:
+        print(f"worker: {error}", file=sys.stderr)
+        return 2
     inferer = TritonClient(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
     processor = Processor(Pipeline(inferer, settings), settings, metrics_port.metrics)
-    worker = TaskWorker(TaskQueue(connect(settings), settings), processor, settings, metrics_port)
+    worker = TaskWorker(TaskQueue(connection, settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, worker.stop)
     try:

@@ -55,10 +55,7 @@ def test_nobody_is_taken_for_dead_by_a_worker_that_was_late_itself(
             super()._keep_fresh()
             self.told.append("beat")
 
-        def _maintenance_is_due(self) -> bool:
-            return True
-
-        def clean_registries(self) -> None:
+        def _maintain(self) -> None:
             self.told.append("maintenance")
 
     quick = msgspec.structs.replace(settings, worker_ttl=2)
