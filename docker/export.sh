@@ -20,6 +20,10 @@ mkdir -p /tmp/work && cd /tmp/work  # a download lands here
 [ -d /checkout/weights ] && ln -sfn /checkout/weights weights
 if [ "${1:-}" = ensure ]; then
   shift
+  if [ "${TRITON_URL:-triton:8001}" != triton:8001 ]; then
+    echo "export: TRITON_URL names another Triton, which has its own models; nothing to do"
+    exit 0
+  fi
   kind=$(echo "$DEVICE" | tr '[:lower:]' '[:upper:]')
   if ls /models/"$MODEL"/[0-9]*/model.* >/dev/null 2>&1 && grep -q "KIND_$kind" /models/"$MODEL"/config.pbtxt; then
     echo "export: /models has $MODEL for $DEVICE; nothing to do"

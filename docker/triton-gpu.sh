@@ -1,6 +1,12 @@
 #!/bin/sh
 # Becomes tritonserver with every model of /models that has a model file. HTTP is for the healthcheck only.
 set -eu
+if [ "${TRITON_URL:-triton:8001}" != triton:8001 ]; then
+  echo "triton: TRITON_URL names another Triton; this one stays off"
+  exec sleep infinity
+fi
+[ -z "${TRITON_KEY_FILE:-}" ] || TRITON_KEY=$(cat "$TRITON_KEY_FILE")
+[ -z "${TRITON_MEMORY_KEY_FILE:-}" ] || TRITON_MEMORY_KEY=$(cat "$TRITON_MEMORY_KEY_FILE")
 models=${MODELS:-/models} volume=${ENGINE_VOLUME:-/var/cache/tensorrt} place=${ENGINES:-/tmp/tensorrt-cache}
 
 gpus=$(nvidia-smi --query-gpu=name --format=csv,noheader 2>/dev/null | sort -u) || gpus=

@@ -8,12 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gateway.secret_files import SecretError, secret
+
 ROOT = Path(__file__).resolve().parents[1]
 GRPC_PORT, METRICS_PORT = 8001, 8002
 
 
 class AddressError(Exception):
-    """An address that cannot be one; the message says what to give."""
+    """An address or its key cannot be had; the message says what to give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +38,15 @@ class Place:
 def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
     """What was given, else TRITON_URL and METRICS_URL, else what `make run` started here, else Triton's usual ports.
 
-    The key is TRITON_KEY, or that of `make run`; the model repository MODEL_REPOSITORY, or that of `make run`.
+    The key is TRITON_KEY, or in the file TRITON_KEY_FILE; the repository is MODEL_REPOSITORY; or both are of `make run`.
 
-    Raises AddressError for an endpoint that is not host:port.
+    Raises AddressError for an endpoint that is not host:port, and a file of the key that cannot be read.
     """
     metrics_url = metrics_url or environment.get("METRICS_URL", "")
-    key = environment.get("TRITON_KEY", "")
+    try:
+        key = secret("TRITON_KEY", environment)
+    except SecretError as error:
+        raise AddressError(str(error)) from error
     repository = Path(environment["MODEL_REPOSITORY"]) if environment.get("MODEL_REPOSITORY") else None
     run_dir = Path(environment.get("RUN_DIR") or ROOT / ".run")
     given = url or environment.get("TRITON_URL", "")

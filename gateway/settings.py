@@ -3,13 +3,13 @@
 import ipaddress
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import redis
 from msgspec import Meta
 
+from gateway.secret_files import SecretError, secret
 from gateway.values import NotAllowed, checked, fields
 
 _PORTS = r"^[0-9]{1,5}(,[0-9]{1,5})*$"
@@ -220,20 +220,11 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 def with_files(environment: Mapping[str, str]) -> Mapping[str, str]:
     """The environment with what is in the files that NAME_FILE names, as Docker gives secrets. Raises SettingsError."""
-    found = dict(environment)
-    for name in IN_FILES:
-        path = environment.get(f"{name}_FILE")
-        if path and environment.get(name):
-            raise SettingsError(f"{name} and {name}_FILE are both set: give one of them")
-        if path:
-            try:
-                found[name] = Path(path).read_text().strip()
-            except (OSError, UnicodeDecodeError) as error:
-                raise SettingsError(f"{name}_FILE={path}: {error}") from error
-            del found[f"{name}_FILE"]
-            if not found[name]:
-                raise SettingsError(f"{name}_FILE={path}: the file is empty")
-    return found
+    try:
+        read = {name: secret(name, environment) for name in IN_FILES if environment.get(f"{name}_FILE")}
+    except SecretError as error:
+        raise SettingsError(str(error)) from error
+    return {name: value for name, value in environment.items() if name.removesuffix("_FILE") not in read} | read
 
 
 def _check_redis(url: str) -> None:

@@ -4,6 +4,7 @@ gRPC and metrics listen on every address of the container, HTTP only where the h
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -12,15 +13,19 @@ from local.errors import LocalError
 
 MODELS = Path("/models")
 BACKENDS = wheel.ROOT / "backends"
+OWN_URL = "triton:8001"  # of this container in docker-compose.yml
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 
 
 def main(arguments: list[str]) -> int:
-    """Serves every model of /models that has a model file."""
+    """Serves every model of /models that has a model file, unless TRITON_URL names another Triton."""
     try:
         if arguments == ["compose"]:
             wheel.compose_backends(BACKENDS)
             return 0
+        if os.environ.get("TRITON_URL") not in (None, "", OWN_URL):
+            print("triton: TRITON_URL names another Triton; this one stays off", flush=True)
+            signal.pause()
         ports = HTTP_PORT, GRPC_PORT, METRICS_PORT
         command = triton.server_command(MODELS, *ports, BACKENDS, "0.0.0.0", triton.Keys.given())
     except LocalError as error:

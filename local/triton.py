@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.secret_files import SecretError, secret
 from local import stubs, wheel
 from local.errors import LocalError
 
@@ -28,8 +29,11 @@ class Keys(NamedTuple):
 
     @classmethod
     def given(cls) -> Keys:
-        """TRITON_KEY and TRITON_MEMORY_KEY of the environment."""
-        return cls(os.environ.get("TRITON_KEY", ""), os.environ.get("TRITON_MEMORY_KEY", ""))
+        """TRITON_KEY and TRITON_MEMORY_KEY of the environment, or of files. Raises LocalError."""
+        try:
+            return cls(secret("TRITON_KEY", os.environ), secret("TRITON_MEMORY_KEY", os.environ))
+        except SecretError as error:
+            raise LocalError(str(error)) from error
 
 
 NO_KEYS = Keys()

@@ -1,7 +1,10 @@
 """The composed stack as far as it can be looked at without an engine."""
 
+import os
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from export.config import Serving
 from export.graph import engine
-from gateway.settings import load, rows
+from gateway.settings import IN_FILES, load, rows
 
 ROOT = Path(__file__).parents[2]
 FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.shm.yml", "docker-compose.test.yml")
@@ -52,7 +55,7 @@ def test_what_is_published_listens_on_loopback_unless_told(services: dict[str, A
 
 
 def test_redis_and_triton_reach_no_other_network(services: dict[str, Any]) -> None:
-    assert composed("docker-compose.yml")["networks"]["back"] == {"internal": True}
+    assert composed("docker-compose.yml")["networks"]["back"] == {"internal": "${BACK_INTERNAL:-true}"}
     for name in ("redis", "triton", "worker"):
         assert services[name]["networks"] == ["back"]
 
@@ -90,6 +93,73 @@ def test_the_defaults_of_the_composition_are_settings(services: dict[str, Any]) 
     environment = services["gateway"]["environment"]
     defaults = {name: re.sub(r"\$\{\w+:-(.*)\}", r"\1", value) for name, value in environment.items()}
     assert load(defaults).redis_url == "redis://redis:6379/0"
+
+
+def test_another_redis_or_triton_is_used_by_all_and_told_to_those_of_this_file(services: dict[str, Any]) -> None:
+    for name, own in (("REDIS_URL", "redis"), ("TRITON_URL", "triton")):
+        users = {each for each, service in services.items() if name in service.get("environment", {})}
+        assert users >= {"worker", "webhooks", "gateway", own}
+        values = {services[each]["environment"][name] for each in users - {own}}
+        assert len(values) == 1 and values.pop().startswith(f"${{{name}:-")
+        assert services[own]["environment"][name] == f"${{{name}:-}}"
+
+
+def start_redis(folder: Path, *arguments: str, url: str = "") -> "subprocess.CompletedProcess[str]":
+    """Runs docker/redis.sh where each program that it may become says its name and arguments."""
+    for name in ("docker-entrypoint.sh", "redis-cli", "sleep"):
+        (folder / name).write_text('#!/bin/sh\necho "$(basename "$0") $*"\n')
+        (folder / name).chmod(0o755)
+    environment = {"PATH": f"{folder}:{os.environ['PATH']}", "REDIS_URL": url}
+    command = ["sh", str(ROOT / "docker" / "redis.sh"), *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=10, check=False)
+
+
+@pytest.mark.parametrize("url", ["", "redis://redis:6379/0", "redis://:secret@redis:6379/1"])
+def test_the_redis_of_this_stack_starts(url: str, tmp_path: Path) -> None:
+    assert start_redis(tmp_path, "--maxmemory", "1gb", url=url).stdout == "docker-entrypoint.sh --maxmemory 1gb\n"
+    assert start_redis(tmp_path, "check", url=url).stdout == "redis-cli ping\n"
+
+
+def test_it_stays_off_where_another_is_named(tmp_path: Path) -> None:
+    url = "rediss://:secret@redis.example.org:6380/0"
+    done = start_redis(tmp_path, "--maxmemory", "1gb", url=url)
+    assert done.stdout.splitlines() == ["redis: REDIS_URL names another Redis; this one stays off", "sleep infinity"]
+    healthy = start_redis(tmp_path, "check", url=url)
+    assert (healthy.returncode, healthy.stdout) == (0, "")
+
+
+@pytest.mark.parametrize("url", ["redis://localhost:6379/0", "redis://:secret@127.0.0.1:6379"])
+def test_a_redis_on_loopback_is_refused(url: str, tmp_path: Path) -> None:
+    done = start_redis(tmp_path, "--maxmemory", "1gb", url=url)
+    assert done.returncode == 1
+    assert done.stderr.startswith("redis: REDIS_URL names this machine, which is each container by itself")
+    assert "secret" not in done.stderr
+    assert start_redis(tmp_path, "check", url=url).returncode == 1
+
+
+def test_the_triton_of_this_stack_stays_off_where_another_is_named() -> None:
+    environment = os.environ | {"TRITON_URL": "triton.example.org:8001"}
+    healthy = ["bash", str(ROOT / "docker" / "healthcheck.sh"), "triton"]
+    assert subprocess.run(healthy, env=environment, timeout=10, check=False).returncode == 0
+    idle = [sys.executable, "-m", "local.container"]
+    with subprocess.Popen(idle, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout and process.stdout.readline().endswith("this one stays off\n")
+        assert process.poll() is None
+        process.terminate()
+
+
+def test_the_secrets_of_the_documents_are_settings() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    example = yaml.load(page.partition("### Secrets in files")[2].split("```")[1].removeprefix("yaml"), Strict)
+    files = set()
+    for service in example["services"].values():
+        files |= {name for name in service["environment"] if name.endswith("_FILE")}
+        used = [value.rpartition("/")[2] for name, value in service["environment"].items() if name.endswith("_FILE")]
+        assert sorted(used) == sorted(service.get("secrets", []))
+    assert files <= {f"{name}_FILE" for name in IN_FILES} | {"API_KEYS_FILE"}
+    assert set(example["services"]) == {"gateway", "worker", "webhooks", "redis", "export", "triton"}
+    for ignored in (".gitignore", ".dockerignore"):
+        assert "secrets" in (ROOT / ignored).read_text().replace("/", "").splitlines()
 
 
 def test_memory_is_shared_between_workers_and_triton_only(services: dict[str, Any]) -> None:

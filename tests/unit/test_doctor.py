@@ -262,6 +262,14 @@ def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
         find(url, "", {})
 
 
+def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text("secret\n")
+    assert find("a:1", "", {"TRITON_KEY_FILE": str(path)}).key == "secret"
+    with pytest.raises(AddressError, match=r"TRITON_KEY_FILE=.*No such file"):
+        find("a:1", "", {"TRITON_KEY_FILE": str(tmp_path / "none")})
+
+
 def test_a_stack_that_has_ended_is_ignored(tmp_path: Path) -> None:
     with socket.socket() as taken:  # bound and not listening: connections are refused
         taken.bind(("127.0.0.1", 0))

@@ -77,3 +77,14 @@ def test_copy_renews_what_changed_and_nothing_else(tmp_path: Path) -> None:
     wheel.copy(source, target)
     assert target.read_text() == "three"
     assert sorted(path.name for path in target.parent.iterdir()) == ["target"]
+
+
+def test_keys_may_be_in_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "key"
+    path.write_text("k" * 16 + "\n")
+    monkeypatch.delenv("TRITON_KEY", raising=False)
+    monkeypatch.setenv("TRITON_KEY_FILE", str(path))
+    assert triton.Keys.given().control == "k" * 16
+    monkeypatch.setenv("TRITON_KEY_FILE", str(tmp_path / "none"))
+    with pytest.raises(LocalError, match=r"TRITON_KEY_FILE=.*No such file"):
+        triton.Keys.given()

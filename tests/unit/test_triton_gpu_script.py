@@ -58,6 +58,22 @@ def test_models_are_loaded_and_one_that_fails_does_not_end_the_server(run: Run) 
     assert "--grpc-restricted-protocol=model-repository:yolo-key=secret" in given
 
 
+def test_keys_may_be_in_files(run: Run) -> None:
+    (run.place / "key").write_text("secret\n")
+    (run.place / "memory").write_text("shared\n")
+    done = run(TRITON_KEY_FILE=str(run.place / "key"), TRITON_MEMORY_KEY_FILE=str(run.place / "memory"))
+    given = done.stdout.splitlines()
+    assert "--grpc-restricted-protocol=model-repository:yolo-key=secret" in given
+    assert "--grpc-restricted-protocol=shared-memory:yolo-memory=shared" in given
+
+
+def test_it_stays_off_where_another_triton_is_named(run: Run) -> None:
+    run.program("sleep", 'echo "sleep $*"')
+    done = run(TRITON_URL="triton.example.org:8001")
+    assert done.stdout.splitlines()[1:] == ["sleep infinity"]
+    assert "--load-model=helmets" in run(TRITON_URL="triton:8001").stdout
+
+
 def test_engines_are_kept_by_gpu_and_tensorrt(run: Run) -> None:
     assert run().returncode == 0
     kept = run.place / "engines" / "NVIDIA-H100-80GB-HBM3-TensorRT-10.13.2.6"
