@@ -38,7 +38,8 @@ class Place:
 def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
     """What was given, else TRITON_URL and METRICS_URL, else what `make run` started here, else Triton's usual ports.
 
-    The key is TRITON_KEY, or in the file TRITON_KEY_FILE; the repository is MODEL_REPOSITORY; or both are of `make run`.
+    The key is TRITON_KEY, or in the file TRITON_KEY_FILE, or that of `make run`; the model repository is
+    MODEL_REPOSITORY, or that of `make run`.
 
     Raises AddressError for an endpoint that is not host:port, and a file of the key that cannot be read.
     """
