@@ -14,4 +14,5 @@ case ${REDIS_URL:-} in
   ;;
 esac
 [ "${1:-}" != check ] || exec redis-cli ping
-exec docker-entrypoint.sh "$@"
+if command -v docker-entrypoint.sh >/dev/null; then exec docker-entrypoint.sh "$@"; fi  # of the official images
+exec redis-server --protected-mode no --dir /data "$@"

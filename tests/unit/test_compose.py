@@ -104,9 +104,9 @@ def test_another_redis_or_triton_is_used_by_all_and_told_to_those_of_this_file(s
         assert services[own]["environment"][name] == f"${{{name}:-}}"
 
 
-def start_redis(folder: Path, *arguments: str, url: str = "") -> "subprocess.CompletedProcess[str]":
+def start_redis(folder: Path, *arguments: str, url: str = "", without: str = "") -> "subprocess.CompletedProcess[str]":
     """Runs docker/redis.sh where each program that it may become says its name and arguments."""
-    for name in ("docker-entrypoint.sh", "redis-cli", "sleep"):
+    for name in {"docker-entrypoint.sh", "redis-cli", "sleep"} - {without}:
         (folder / name).write_text('#!/bin/sh\necho "$(basename "$0") $*"\n')
         (folder / name).chmod(0o755)
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", "REDIS_URL": url}
@@ -118,6 +118,13 @@ def start_redis(folder: Path, *arguments: str, url: str = "") -> "subprocess.Com
 def test_the_redis_of_this_stack_starts(url: str, tmp_path: Path) -> None:
     assert start_redis(tmp_path, "--maxmemory", "1gb", url=url).stdout == "docker-entrypoint.sh --maxmemory 1gb\n"
     assert start_redis(tmp_path, "check", url=url).stdout == "redis-cli ping\n"
+
+
+def test_an_image_of_redis_may_have_no_entry_point(tmp_path: Path) -> None:
+    (tmp_path / "redis-server").write_text('#!/bin/sh\necho "redis-server $*"\n')
+    (tmp_path / "redis-server").chmod(0o755)
+    done = start_redis(tmp_path, "--maxmemory", "1gb", without="docker-entrypoint.sh")
+    assert done.stdout == "redis-server --protected-mode no --dir /data --maxmemory 1gb\n"
 
 
 def test_it_stays_off_where_another_is_named(tmp_path: Path) -> None:
