@@ -5,7 +5,9 @@ here.
 """
 
 import binascii
+import copy
 import quopri
+import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
@@ -20,6 +22,8 @@ _MOST_OPTIONS = 32  # of a part's headers: each takes the parser its time
 _ENCODED = {"base64": 1.4, "quoted-printable": 3.0}  # by how much the largest are larger, with their line ends
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BLANKS = b" \t\r\n"
+_LINE_END = re.compile(rb"(?:\r\n|\n|\r)\Z")
+_BEHIND_BOUNDARY = re.compile(rb"(--[^\S\n\r]*(?:\r\n|\n|\r)?|[^\S\n\r]*(?:\r\n|\n|\r))")
 
 
 @dataclass
@@ -49,7 +53,7 @@ async def parts_of(
     """All parts of a body; of a part no more than `limit_of` it is kept. Raises BadMultipart."""
     if not boundary:
         raise BadMultipart("the Content-Type header names no boundary; let the HTTP client set that header")
-    decoder, parts = _Decoder(boundary.encode(), 2 * _SLICE_BYTES, max_parts=most_parts), list[Part]()
+    decoder, parts = _decoder(boundary.encode(), most_parts), list[Part]()
     try:
         async for chunk in chunks:
             for start in range(0, len(chunk), _SLICE_BYTES):
@@ -83,6 +87,51 @@ class _Decoder(MultipartDecoder):
                 f"{_MOST_OPTIONS} semicolons"
             )
         return super()._parse_headers(data.decode(errors="replace").encode())
+
+
+_FRESH = _Decoder(b"")  # copied: a decoder compiles its patterns for a millisecond, and each request has a new boundary
+
+
+def _decoder(boundary: bytes, most_parts: int) -> _Decoder:
+    decoder = copy.copy(_FRESH)
+    decoder.buffer, decoder.boundary = bytearray(), boundary
+    decoder.max_form_memory_size, decoder.max_parts = 2 * _SLICE_BYTES, most_parts
+    decoder.preamble_re = _Boundary(boundary, needs_line_end=False)  # type: ignore[assignment]
+    decoder.boundary_re = _Boundary(boundary)  # type: ignore[assignment]
+    return decoder
+
+
+class _Boundary:
+    """In place of the decoder's patterns of the same names, and with their answers: the words are looked for first."""
+
+    def __init__(self, boundary: bytes, *, needs_line_end: bool = True) -> None:
+        self._words, self._needs_line_end = b"--" + boundary, needs_line_end
+
+    def search(self, data: bytearray, start: int = 0) -> "_Found | None":
+        at = data.find(self._words, start)
+        while at >= 0:
+            behind = _BEHIND_BOUNDARY.match(data, at + len(self._words))
+            before = _LINE_END.search(data, max(start, at - 2), at)
+            if behind and (before or not self._needs_line_end):
+                return _Found(before.start() if before else at, behind)
+            at = data.find(self._words, at + 1)
+        return None
+
+
+class _Found:
+    """As much of a `re.Match` as the decoder asks for."""
+
+    def __init__(self, start: int, behind: re.Match[bytes]) -> None:
+        self._start, self._behind = start, behind
+
+    def start(self) -> int:
+        return self._start
+
+    def end(self) -> int:
+        return self._behind.end()
+
+    def group(self, number: int) -> bytes:
+        return self._behind[number]
 
 
 def _read(decoder: MultipartDecoder, parts: list[Part], limit_of: Callable[[Part], int]) -> None:
