@@ -142,13 +142,20 @@ def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, 
 
 
 def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
-    """Letterboxed images by name: those of YOLO_SHARED/images, else ultralytics' samples, and always two drawings."""
+    """Letterboxed images by name: those of YOLO_SHARED/images, else ultralytics' samples, and always drawings.
+
+    Without `square` some drawings have a side of one stride and of three: a network that cannot take every shape
+    shows it there.
+    """
     folders = [Path(os.environ.get("YOLO_SHARED") or "../shared") / "images"]
     ultralytics = find_spec("ultralytics")  # only its folder: importing it takes seconds
     if ultralytics is not None and ultralytics.origin is not None:
         folders.append(Path(ultralytics.origin).parent / "assets")
     files = next((found for folder in folders if (found := sorted(folder.glob("*.jpg")))), [])
     images = {"drawing": drawing(), "drawing, upright": np.rot90(drawing()).copy()}
+    for side in () if square else (stride, 3 * stride):
+        strip = cv2.resize(drawing(), (imgsz, side))
+        images |= {f"drawing, {side} high": strip, f"drawing, {side} wide": np.rot90(strip).copy()}
     for file in files[:MOST_IMAGES]:
         image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if image is not None:

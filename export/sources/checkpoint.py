@@ -24,6 +24,7 @@ from torch import nn
 
 from export.errors import ExportError, NoWeightsError
 from export.sources import layers
+from export.sources.source import least_stride
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 RELEASED = tuple(f"yolov5{size}{resolution}" for resolution in ("", "6") for size in "nsmlx")
@@ -31,7 +32,7 @@ RELEASED = tuple(f"yolov5{size}{resolution}" for resolution in ("", "6") for siz
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network ready for inference: float32, batch normalisations as trained. `stride` is the largest, in pixels."""
+    """A network ready for inference: float32, batch normalisations as trained. `stride` as in `least_stride`."""
 
     path: Path
     network: layers.Network
@@ -122,7 +123,7 @@ def load(path: Path) -> Checkpoint:
     network.float().eval().requires_grad_(False)
     names = getattr(network, "names", None)
     labels = label_names(names, network.head.nc, path, "set model.names of the checkpoint to one name a class")
-    return Checkpoint(path, network, labels, int(network.head.stride.max()))
+    return Checkpoint(path, network, labels, least_stride(int(network.head.stride.max())))
 
 
 def _unpickle(path: Path) -> Any:

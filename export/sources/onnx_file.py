@@ -18,7 +18,7 @@ from export.graph import around_onnx
 from export.graph.around_onnx import Layout, Signature
 from export.graph.session import Session
 from export.sources.checkpoint import label_names
-from export.sources.source import Source
+from export.sources.source import Source, least_stride
 
 Rows = npt.NDArray[np.float32]
 
@@ -34,6 +34,8 @@ def load(path: Path) -> Source:
     count = len(names) if isinstance(names, dict | list | tuple) else 0
     labels = label_names(names, count, path, AGAIN)
     stride = int(metadata["stride"]) if metadata.get("stride", "").isdecimal() else 32
+    if signature.size is None:
+        stride = least_stride(stride)
     session = Session(path)
     raw = partial(_raw, session, signature)
     size = signature.size or stride * 4

@@ -24,3 +24,11 @@ class Source:
     fixed_size: int | None = None
     one_image: bool = False
     fixed_precision: Precision | None = None
+
+
+def least_stride(of_head: int) -> int:
+    """What the sides of an input must be multiples of, pixels: YOLOv5's `max(stride, 32)`.
+
+    A head without its last level says less than the network below it asks for, which halves the image five times.
+    """
+    return max(of_head, 32)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from export import verify
 from export.errors import VerificationError
 from export.verify import Check, Image, Rows, Tolerance, check_batches, compare, drawing, threshold
 
@@ -80,3 +81,9 @@ def test_a_batch_that_mixes_its_images_up_is_refused() -> None:
     check_batches(corner, {"a": lopsided}, 4)
     with pytest.raises(VerificationError, match="of a batch of 4"):
         check_batches(lambda images: corner(images[::-1]), {"a": lopsided}, 4)
+
+
+def test_the_most_extreme_shapes_are_among_the_inputs() -> None:
+    shapes = {image.shape[:2] for image in verify.inputs(640, 32, square=False).values()}
+    assert shapes >= {(32, 640), (640, 32), (96, 640), (640, 96)}
+    assert {image.shape[:2] for image in verify.inputs(640, 32, square=True).values()} == {(640, 640)}

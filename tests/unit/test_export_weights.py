@@ -37,6 +37,11 @@ def test_the_largest_stride_of_a_p6_model_is_64(tmp_path: Path) -> None:
     assert checkpoint.load(path).stride == 64
 
 
+def test_the_stride_is_no_less_than_that_of_the_network_below_the_head(tmp_path: Path) -> None:
+    path = models.save(models.anchored((8, 16)), tmp_path / "a.pt", models.ORIGINAL)
+    assert checkpoint.load(path).stride == 32
+
+
 def test_the_average_of_the_weights_is_preferred(tmp_path: Path) -> None:
     average = models.anchored()
     average.names = {0: "a", 1: "b", 2: "c"}
