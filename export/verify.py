@@ -155,7 +155,8 @@ def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
     images = {"drawing": drawing(), "drawing, upright": np.rot90(drawing()).copy()}
     for side in () if square else (stride, 3 * stride):
         strip = cv2.resize(drawing(), (imgsz, side))
-        images |= {f"drawing, {side} high": strip, f"drawing, {side} wide": np.rot90(strip).copy()}
+        images[f"drawing, {side} high"] = np.asarray(strip, np.uint8)
+        images[f"drawing, {side} wide"] = np.rot90(np.asarray(strip, np.uint8)).copy()
     for file in files[:MOST_IMAGES]:
         image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if image is not None:

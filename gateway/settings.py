@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import msgspec
-import redis
 from msgspec import Meta
 
+from gateway import redis_url
 from gateway.secret_files import SecretError, secret
 from gateway.values import NotAllowed, checked, fields
 
@@ -213,6 +213,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
         value = "..." if error.name in _NEVER_SHOWN else given[error.name]
         raise SettingsError(f"{error.name.upper()}={value}: give {error.expected}") from error
     _check_redis(settings.redis_url)
+    if settings.trusted_proxies:
+        _check_proxies(settings.trusted_proxies)
     if settings.callbacks and settings.webhook_secret is None:
         raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")
     return settings
@@ -230,11 +232,21 @@ def with_files(environment: Mapping[str, str]) -> Mapping[str, str]:
 def _check_redis(url: str) -> None:
     """Raises SettingsError for a URL that the client cannot use, without its password."""
     try:
-        redis.ConnectionPool.from_url(url).make_connection()
-    except (ValueError, TypeError) as error:  # TypeError: an unknown option of the query
+        redis_url.check(url)
+    except redis_url.BadRedisURL as error:
         shown = f"...@{url.rpartition('@')[2]}" if "@" in url else url
-        reason = str(error).replace(url, shown).rpartition("__init__() got an ")[2]
+        reason = str(error).replace(url, shown)
         raise SettingsError(f"REDIS_URL={shown}: give redis://host:6379/0, rediss:// or unix:// ({reason})") from error
+
+
+def _check_proxies(given: str) -> None:
+    for each in given.split(","):
+        try:
+            _ = each.strip() == "*" or ipaddress.ip_network(each.strip(), strict=False)
+        except ValueError as error:
+            raise SettingsError(
+                f"TRUSTED_PROXIES={given}: give addresses or networks with commas between, such as 10.0.0.5, or *"
+            ) from error
 
 
 def rows() -> list[tuple[str, Any, str]]:

@@ -30,7 +30,11 @@ _OTHERS = {
     b"<?xml": "SVG or other XML",
     b"\x1a\x45\xdf\xa3": "Matroska or WebM video",
 }
-_HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+_ISO_BRANDS = {
+    "AVIF": {b"avif", b"avis"},
+    "HEIC": {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"heif", b"mif1", b"msf1", b"miaf"},
+    "camera raw (CR3)": {b"crx "},
+}
 _HEIC_ADVICE = " (an iPhone takes JPEG with Settings > Camera > Formats > Most Compatible)"
 
 
@@ -93,8 +97,9 @@ def _sniff(data: bytes) -> tuple[str, Callable[[bytes], tuple[int, int]]] | None
 def _other(data: bytes) -> str:
     """What an image of no accepted type is, as far as its first bytes tell, and what to do."""
     if data[4:8] == b"ftyp":
-        brand = data[8:12]
-        name = "HEIC" if brand in _HEIC_BRANDS else "AVIF" if brand in (b"avif", b"avis") else "video"
+        brands = {data[at : at + 4] for at in (8, *range(16, min(int.from_bytes(data[:4]), 256), 4))}
+        found = (name for name, known in _ISO_BRANDS.items() if known & brands)
+        name = next(found, "video")
         return f"the body is a {name} file, which is not read here; send {ACCEPTED}{_HEIC_ADVICE * (name == 'HEIC')}"
     for begin, name in _OTHERS.items():
         if data.startswith(begin):

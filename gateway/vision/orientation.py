@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from itertools import islice
+from typing import Literal
 
 from PIL import Image
 
@@ -16,7 +17,7 @@ from gateway.vision import jpeg
 _ORIENTATION_TAG = 0x0112
 _EXIF, _XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-_MOST_BLOCKS = 16
+_MOST_BLOCKS = 64
 _MOST_BYTES = 65_536  # of a block: what EXIF in a JPEG can have; Pillow copies what each of its tags points at
 
 
@@ -40,10 +41,25 @@ def _of_exif(block: bytes) -> int | None:
     exif = Image.Exif()
     try:
         exif.load(block)
-        value = exif.get(_ORIENTATION_TAG)
-        return None if value is None else int(value)
-    except Exception:  # whatever Pillow's reader meets in a broken block
-        return None
+        value = int(exif[_ORIENTATION_TAG])
+    except Exception:  # whatever Pillow's reader meets in a broken block, and where it lacks the tag
+        value = 0
+    return value if value in range(1, 9) else _as_short(block.removeprefix(_EXIF))
+
+
+def _as_short(tiff: bytes) -> int | None:
+    """The orientation where the tag has a type or a count that Pillow does not take: OpenCV reads a SHORT always.
+
+    TIFF 6.0, section 2: the directory is a count and entries of 12 bytes, the value from the ninth on.
+    """
+    order: Literal["little", "big"] = "little" if tiff.startswith(b"II") else "big"
+    at = int.from_bytes(tiff[4:8], order)
+    for entry in range(at + 2, at + 2 + 12 * int.from_bytes(tiff[at : at + 2], order), 12):
+        if entry + 12 > len(tiff):
+            return None
+        if int.from_bytes(tiff[entry : entry + 2], order) == _ORIENTATION_TAG:
+            return int.from_bytes(tiff[entry + 8 : entry + 10], order)
+    return None
 
 
 def _jpeg_blocks(data: bytes) -> Iterator[bytes]:

@@ -8,6 +8,7 @@ from starlette.responses import Response
 from gateway.errors import (
     CrossSite,
     GatewayError,
+    MalformedRequest,
     RateLimited,
     ServiceUnavailable,
     ShuttingDown,
@@ -54,6 +55,8 @@ def owner_of(request: Request) -> str:
 
 def _check_host(request: Request, services: Services) -> None:
     """A page of another site could otherwise reach this service through a name that it lets point here."""
+    if len(request.headers.getlist("host")) > 1:
+        raise MalformedRequest("the request has several Host headers; send one")
     allowed = services.hosts
     if "*" in allowed:
         return

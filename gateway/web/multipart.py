@@ -22,6 +22,7 @@ _MOST_OPTIONS = 32  # of a part's headers: each takes the parser its time
 _ENCODED = {"base64": 1.4, "quoted-printable": 3.0}  # by how much the largest are larger, with their line ends
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BLANKS = b" \t\r\n"
+_WORD = re.compile(r"[\s;(\"]")  # ends the first word of a header
 _LINE_END = re.compile(rb"(?:\r\n|\n|\r)\Z")
 _BEHIND_BOUNDARY = re.compile(rb"(--[^\S\n\r]*(?:\r\n|\n|\r)?|[^\S\n\r]*(?:\r\n|\n|\r))")
 
@@ -63,7 +64,8 @@ async def parts_of(
         _read(decoder, parts, limit_of)
     except RequestEntityTooLarge as error:
         raise BadMultipart(
-            f"the form has more than {most_parts} parts, or what is before a part is longer than {_SLICE_BYTES} bytes"
+            f"the form has more than {most_parts} parts, or what is before or behind them is longer than "
+            f"{_SLICE_BYTES} bytes; is the boundary that of the Content-Type header?"
         ) from error
     except ValueError as error:
         reason = "it ends before its closing boundary; send it whole" if decoder.complete else str(error)
@@ -137,7 +139,7 @@ class _Found:
 def _read(decoder: MultipartDecoder, parts: list[Part], limit_of: Callable[[Part], int]) -> None:
     while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
         if isinstance(event, Field | File):
-            encoding = event.headers.get("content-transfer-encoding", "").strip().lower()
+            encoding = _WORD.split(event.headers.get("content-transfer-encoding", "").strip('" ').lower())[0]
             filename = event.filename if isinstance(event, File) else ""
             parts.append(Part(event.name or "", filename, isinstance(event, File), encoding))
         elif isinstance(event, Data):

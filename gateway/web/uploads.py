@@ -3,11 +3,11 @@
 import codecs
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from email.message import Message
 
 import msgspec
 from msgspec import UNSET, UnsetType
 from starlette.requests import Request
-from werkzeug.http import parse_options_header
 
 from gateway.errors import (
     BadJSON,
@@ -70,12 +70,14 @@ async def read_upload(
     Raises NoImage, BadMultipart, BadJSON, ImageTooLarge, UnsupportedImage, TooManyImages, InvalidParameter, and
     Starlette's ClientDisconnect.
     """
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if (request.headers.get("content-encoding") or "identity").lower() != "identity":
         raise UnsupportedImage("send the body as it is, without Content-Encoding")
-    content_type, options = parse_options_header(request.headers.get("content-type"))
+    declared = Message()  # its parser takes JavaMail's boundaries, with = and without quotes
+    declared["Content-Type"] = request.headers.get("content-type", "")
+    content_type = declared.get_content_type()
     chunks = _chunks(request, received)
     if content_type == "multipart/form-data":
-        upload = await _read_multipart(request, chunks, options.get("boundary", ""), settings, any_file)
+        upload = await _read_multipart(request, chunks, declared.get_boundary(""), settings, any_file)
     elif content_type == "application/json":
         most_bytes = settings.max_image_bytes * 4 // 3 + _ENVELOPE_BYTES
         upload = _from_json(
@@ -154,7 +156,8 @@ async def _read_multipart(
     parts = await parts_of(_bounded(chunks, most_bytes), boundary, most_parts, limit_of)
     images = [part for part in parts if part.name == FIELD]
     if any_file and not images:
-        images = [part for part in parts if part.is_file][:1]
+        files = [part for part in parts if part.is_file]
+        images = [part for part in files if part.data or part.too_large][:1] or files[:1]
     texts = [part for part in parts if part.name != FIELD and not part.is_file]
     for part in texts:
         if part.too_large and part.name in _NAMES:

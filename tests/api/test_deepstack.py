@@ -136,6 +136,11 @@ def test_triton_away_is_told_for_models_by_name(idle: httpx2.Client) -> None:
     assert failure(idle.post("/v1/vision/custom/list"))[0] == 503
 
 
+def test_an_empty_file_is_none(camera: httpx2.Client) -> None:
+    files = [("empty", ("a.jpg", b"")), ("other", ("b.jpg", PICTURE))]
+    assert camera.post("/v1/vision/detection", files=files).json()["success"] is True
+
+
 def test_the_first_file_counts(camera: httpx2.Client) -> None:
     files = [("snapshot", ("a.jpg", PICTURE, "image/jpeg")), ("other", ("b.txt", b"text", "text/plain"))]
     assert camera.post(DETECTION, files=files).json()["count"] == 2

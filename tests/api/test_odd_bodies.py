@@ -35,6 +35,9 @@ BODIES = {
     "BASE64 in one line": PART.replace(PICTURE, TEXT).replace(
         b"image/jpeg", b"image/jpeg\r\ncontent-transfer-encoding:BASE64"
     ),
+    "base64 with a comment": PART.replace(PICTURE, LINES).replace(
+        b"image/jpeg", b"image/jpeg\r\nContent-Transfer-Encoding: base64 (as MIME has it)"
+    ),
     "binary": PART.replace(b"image/jpeg", b"image/jpeg\r\nContent-Transfer-Encoding: binary"),
 }
 JSON: dict[str, bytes] = {
@@ -72,6 +75,22 @@ def test_json_that_is_written_in_another_way(client: httpx2.Client, work: Callab
 def test_a_boundary_in_quotes(client: httpx2.Client, work: Callable[[], None]) -> None:
     body = PART.replace(b"--x", b"--a b:c")
     assert finished(client, work, body, 'multipart/form-data; charset=utf-8; boundary="a b:c"')["status"] == "SUCCESS"
+
+
+@pytest.mark.parametrize(
+    ("boundary", "content_type"),
+    [
+        (b"----=_Part_1_2.3", "multipart/form-data; boundary=----=_Part_1_2.3"),
+        (b"x", "Multipart/Form-Data; Boundary = x"),
+    ],
+    ids=["JavaMail's", "capitals and blanks"],
+)
+def test_a_content_type_that_is_written_in_another_way(
+    client: httpx2.Client, work: Callable[[], None], boundary: bytes, content_type: str
+) -> None:
+    body = PART.replace(b"--x", b"--" + boundary)
+    assert finished(client, work, body, content_type)["status"] == "SUCCESS"
+    assert finished(client, work, JSON["BOM"], "Application/JSON; charset=utf-8")["status"] == "SUCCESS"
 
 
 def test_base64_that_is_none(client: httpx2.Client) -> None:

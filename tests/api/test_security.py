@@ -75,6 +75,11 @@ def test_a_container_published_on_loopback_answers_to_its_names_only(settings: S
         assert client.get("/batches/none", headers={"Host": "evil.example"}).status_code == 421
 
 
+def test_several_host_headers_are_refused(client: httpx2.Client) -> None:
+    answer = client.get("/result/none", headers=[("Host", "127.0.0.1"), ("Host", "example.org")])
+    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_request")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

@@ -1,4 +1,5 @@
 import io
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gateway.errors import InvalidImage
-from gateway.vision.decode import CUT, decode, decode_with_warnings, reduction, upright_hw
+from gateway.vision.decode import CUT, CUT_BEHIND, decode, decode_with_warnings, reduction, upright_hw
 from gateway.vision.header import ImageHeader, probe
 from tests.support.pictures import encoded, gradient
 
@@ -201,6 +202,17 @@ def test_a_jpeg_that_is_cut_gives_what_imread_gives_and_a_warning(
     assert decode_with_warnings(data).warnings == []
 
 
+def test_a_jpeg_that_is_cut_inside_a_segment_gives_what_imread_gives(tmp_path: Path) -> None:
+    data, path, read = jpeg(progressive=True), tmp_path / "cut.jpg", 0
+    for at in [match.start() + 2 + more for match in re.finditer(b"\xff\xc4", data) for more in (1, 5, 12, 20)]:
+        path.write_bytes(data[:at])
+        expected = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+        if expected is not None:
+            assert np.array_equal(decode(data[:at]), expected), at
+            read += 1
+    assert read
+
+
 def test_a_jpeg_without_any_pixel_is_refused() -> None:
     data = jpeg()
     with pytest.raises(InvalidImage, match="cut or damaged"):
@@ -214,7 +226,7 @@ def test_a_file_that_lacks_only_its_end_is_whole(format: str, lost: int) -> None
     picture.save(file, format)
     found = decode_with_warnings(file.getvalue()[:-lost])
     assert np.array_equal(found.pixels, np.asarray(picture.convert("RGB")))
-    assert found.warnings == [CUT]
+    assert found.warnings == [CUT_BEHIND]
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".bmp", ".gif"])

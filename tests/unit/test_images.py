@@ -30,12 +30,14 @@ def test_probe_refuses_what_is_no_image(data: bytes) -> None:
     [
         (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC file.*Most Compatible"),
         (b"\0\0\0\x1cftypavif\0\0\0\0", "AVIF"),
+        (b"\0\0\0\x1cftypmif1\0\0\0\0mif1avifmiaf", "AVIF"),
+        (b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", "CR3"),
         (b"\0\0\0\x18ftypmp42\0\0\0\0", "video"),
         (b"II*\0\x08\0\0\0", "TIFF"),
         (b"%PDF-1.7", "PDF"),
         (b"\xff\x0a\0", "JPEG XL"),
     ],
-    ids=["HEIC", "AVIF", "MP4", "TIFF", "PDF", "JPEG XL"],
+    ids=["HEIC", "AVIF", "AVIF by its second brand", "CR3", "MP4", "TIFF", "PDF", "JPEG XL"],
 )
 def test_probe_names_what_is_not_read_here(data: bytes, name: str) -> None:
     with pytest.raises(UnsupportedImage, match=name):

@@ -3,9 +3,12 @@
 import io
 import struct
 import time
+import warnings
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -35,13 +38,30 @@ def test_both_byte_orders_are_read(order: str) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"II*\0", exif(0), exif(9), exif(6, count=2), exif(6)[:-6], b"II*\0" + b"\xff" * 40, b"XX*\0" + bytes(40)],
-    ids=["empty", "cut", "zero", "nine", "two values", "cut entry", "far directory", "no byte order"],
+    [b"", b"II*\0", exif(0), exif(9), exif(6)[:-6], b"II*\0" + b"\xff" * 40, b"XX*\0" + bytes(40)],
+    ids=["empty", "cut", "zero", "nine", "cut entry", "far directory", "no byte order"],
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_exif_without_sense_turns_nothing(content: bytes, suffix: str) -> None:
     data = with_exif(encoded(37, 21, suffix), suffix, content)
     assert orientation(data) in (1, 6) if content == exif(6)[:-6] else orientation(data) == 1
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [0, 1, 2, 3, 4, 6, 7, 99])
+@pytest.mark.parametrize("count", [0, 1, 2])
+def test_a_tag_of_any_type_counts_where_opencv_or_pillow_reads_it(
+    tmp_path: Path, order: str, kind: int, count: int
+) -> None:
+    value = struct.pack(f"{order}I", 6) if kind == 4 else struct.pack(f"{order}HH", 6, 0)
+    tag = struct.pack(f"{order}HHI", 0x0112, kind, count) + value
+    tiff = {"<": b"II", ">": b"MM"}[order] + struct.pack(f"{order}HIH", 42, 8, 1) + tag + bytes(4)
+    path = tmp_path / "turned.jpg"
+    path.write_bytes(with_exif(encoded(37, 21, ".jpg"), ".jpg", tiff))
+    by_opencv = cv2.imread(str(path)).shape[:2] == (37, 21)  # type: ignore[union-attr]
+    with warnings.catch_warnings(action="ignore"), Image.open(path) as picture:
+        by_pillow = picture.getexif().get(0x0112) == 6
+    assert (orientation(path.read_bytes()) == 6) == (by_opencv or by_pillow)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".gif"])

@@ -65,14 +65,28 @@ def test_every_setting_is_documented() -> None:
         ("http://redis:6379", "REDIS_URL=http://redis:6379: give redis://"),
         ("redis://redis:port/0", "REDIS_URL=redis://redis:port/0: give redis://"),
         ("redis://redis/0?colour=red", "unexpected keyword argument 'colour'"),
+        ("redis://redis/abc", "the database is a number from 0"),
+        ("redis://redis/-1", "the database is a number from 0"),
+        ("redis://redis/?db=-1", "the database is a number from 0"),
+        ("redis://redis/0?protocol=9", "REDIS_URL=redis://redis/0.protocol=9: give redis://"),
+        ("redis://redis/0?encoding=nope", "encoding is no option of a URL"),
+        ("redis://redis/0?retry_on_error=x", "retry_on_error is no option of a URL"),
+        ("rediss://redis/0?ssl_cert_reqs=foo", "give redis://host:6379/0, rediss://"),
+        ("rediss://redis/0?ssl_ca_certs=/none/ca.pem", "ssl_ca_certs: .*No such file or directory: '/none/ca.pem'"),
         ("redis://user:hush@redis/0?colour=red", r"REDIS_URL=\.\.\.@redis/0\?colour=red: give"),
     ],
-    ids=["no scheme", "address", "scheme", "port", "option", "password"],
 )
 def test_a_redis_url_that_cannot_be_used_is_one_line(url: str, shown: str) -> None:
     with pytest.raises(SettingsError, match=shown) as told:
         load({"REDIS_URL": url})
     assert "\n" not in str(told.value) and "hush" not in str(told.value)
+
+
+def test_proxies_are_addresses() -> None:
+    with pytest.raises(SettingsError, match="TRUSTED_PROXIES=nginx: give addresses or networks"):
+        load({"TRUSTED_PROXIES": "nginx"})
+    for each in ("*", "127.0.0.1", "10.0.0.5, 172.16.0.0/12", "::1"):
+        assert load({"TRUSTED_PROXIES": each}).trusted_proxies == each
 
 
 @pytest.mark.parametrize(
