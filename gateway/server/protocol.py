@@ -19,6 +19,7 @@ from gateway.settings import Settings
 from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
+_FIRST_REQUEST_SECONDS = 0.3  # that a stopping process waits for the first request of a connection
 # After an answer that came before its request was whole; nginx waits as long. The most that any request may have.
 _LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
 
@@ -118,6 +119,13 @@ class ProblemProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self._linger_on()
+
+    def shutdown(self) -> None:
+        """The process stops. The first request of a connection may be on its way: it gets its 503."""
+        if self.cycle is None:
+            self.loop.call_later(_FIRST_REQUEST_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._tell_application()

@@ -101,6 +101,19 @@ def test_idle_connections_do_not_hold_the_end_up(redis_url: str, tmp_path: Path)
         assert time.monotonic() - signalled < 3
 
 
+def test_a_request_on_its_way_is_answered(redis_url: str, tmp_path: Path) -> None:
+    """The connection is there when the port closes, the request is not yet."""
+    with running_gateway(redis_url, tmp_path, **bounds(drain=0.5)) as gateway, gateway.connect() as late:
+        gateway.process.terminate()
+        with pytest.raises(ConnectionRefusedError):
+            for _ in range(500):
+                gateway.connect().close()
+                time.sleep(0.01)
+        late.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert late.recv(100).startswith(b"HTTP/1.1 503 ")
+        assert ended(gateway) == 0
+
+
 def test_a_rolling_restart_loses_nothing(redis_url: str, tmp_path: Path) -> None:
     """Two gateways behind a balancer that goes by connection errors and 503; each is replaced under load."""
     folders = [tmp_path / name for name in ("first", "second")]
