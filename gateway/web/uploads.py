@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from gateway.errors import (
     BadJSON,
+    BadMultipart,
     ImageTooLarge,
     InvalidParameter,
     NoImage,
@@ -24,6 +25,7 @@ from gateway.web.parameters import NOTHING, PARAMETERS, Given, joined
 FIELD = "image"
 _ENVELOPE_BYTES = 64 * 1024  # boundaries, part headers and small fields around the images
 _LONGEST_FIELD_BYTES = 4096
+_LONGEST_CONTENT_TYPE = 1024  # its parser takes the square of the length: 3.5 s for the most that a header may have
 _MOST_FIELDS = 32  # of a form, besides the images
 _MOST_MEMBERS = 10_000  # of a JSON body, nested ones too
 _BYTE_ORDER_MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -72,8 +74,7 @@ async def read_upload(
     """
     if (request.headers.get("content-encoding") or "identity").lower() != "identity":
         raise UnsupportedImage("send the body as it is, without Content-Encoding")
-    declared = Message()  # its parser takes JavaMail's boundaries, with = and without quotes
-    declared["Content-Type"] = request.headers.get("content-type", "")
+    declared = _declared(request.headers.get("content-type", ""))
     content_type = declared.get_content_type()
     chunks = _chunks(request, received)
     if content_type == "multipart/form-data":
@@ -93,6 +94,17 @@ async def read_upload(
 
 def too_large(max_image_bytes: int) -> ImageTooLarge:
     return ImageTooLarge(f"the image is larger than {max_image_bytes} bytes, the most that is accepted")
+
+
+def _declared(content_type: str) -> Message:
+    """As e-mail has it: that parser takes JavaMail's boundaries, with = and without quotes."""
+    if len(content_type) > _LONGEST_CONTENT_TYPE:
+        raise BadMultipart(
+            f"the Content-Type header is longer than {_LONGEST_CONTENT_TYPE} bytes; let the HTTP client set it"
+        )
+    declared = Message()
+    declared["Content-Type"] = content_type
+    return declared
 
 
 async def _chunks(request: Request, received: Callable[[int], None]) -> AsyncIterator[bytes]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -91,6 +92,14 @@ def test_a_content_type_that_is_written_in_another_way(
     body = PART.replace(b"--x", b"--" + boundary)
     assert finished(client, work, body, content_type)["status"] == "SUCCESS"
     assert finished(client, work, JSON["BOM"], "Application/JSON; charset=utf-8")["status"] == "SUCCESS"
+
+
+def test_a_content_type_without_end_takes_no_time(client: httpx2.Client) -> None:
+    content_type = 'multipart/form-data; boundary="' + ";" * 60_000
+    begun = time.monotonic()
+    answer = client.post("/predict", content=PART, headers={"Content-Type": content_type})
+    assert (answer.status_code, answer.json()["code"]) == (400, "bad_multipart")
+    assert time.monotonic() - begun < 1
 
 
 def test_base64_that_is_none(client: httpx2.Client) -> None:
