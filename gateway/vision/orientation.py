@@ -17,7 +17,7 @@ from gateway.vision import jpeg
 _ORIENTATION_TAG = 0x0112
 _EXIF, _XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
-_MOST_BLOCKS = 64
+_MOST_BLOCKS, _MOST_EXIF_BLOCKS = 64, 16  # one of EXIF may take 9 ms
 _MOST_BYTES = 65_536  # of a block: what EXIF in a JPEG can have; Pillow copies what each of its tags points at
 
 
@@ -28,11 +28,10 @@ def orientation(data: bytes) -> int:
     if reader is None:
         return 1
     blocks = [block[:_MOST_BYTES] for block in islice(reader(data), _MOST_BLOCKS)]
-    for block in blocks:
-        if block.startswith((_EXIF, b"II", b"MM")):
-            value = _of_exif(block)
-            if value is not None:
-                return value if value in range(1, 9) else 1
+    for block in islice((each for each in blocks if each.startswith((_EXIF, b"II", b"MM"))), _MOST_EXIF_BLOCKS):
+        value = _of_exif(block)
+        if value is not None:
+            return value if value in range(1, 9) else 1
     found = filter(None, map(_IN_XMP.search, blocks))
     return next((turn for match in found if (turn := int(match[1])) in range(1, 9)), 1)
 

@@ -144,6 +144,21 @@ def test_a_png_of_many_bombs_is_read_in_no_time() -> None:
     assert time.perf_counter() - began < 0.5
 
 
+def test_exif_behind_many_blocks_of_xmp_is_found() -> None:
+    data = turned(6, ".jpg")
+    xmp = b"http://ns.adobe.com/xap/1.0/\0<x/>"
+    segment = b"\xff\xe1" + struct.pack(">H", len(xmp) + 2) + xmp
+    assert orientation(data[:2] + 40 * segment + data[2:]) == 6
+
+
+def test_many_directories_without_the_tag_are_read_in_no_time() -> None:
+    tiff = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5000) + 5000 * struct.pack("<HHII", 0x9000, 3, 1, 0)
+    segment = b"\xff\xe1" + struct.pack(">H", len(tiff) + 2) + tiff
+    begun = time.process_time()
+    assert orientation(b"\xff\xd8" + 64 * segment + b"\xff\xda") == 1
+    assert time.process_time() - begun < 0.4
+
+
 def test_tags_that_point_at_megabytes_are_read_in_no_time() -> None:
     entries = b"".join(struct.pack("<HHII", 0x9000 + index, 1, 9_000_000, 8) for index in range(20_000))
     content = b"II*\0" + struct.pack("<IH", 8, 20_000) + entries + bytes(9_000_000)
