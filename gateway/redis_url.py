@@ -5,11 +5,17 @@ from urllib.parse import parse_qs, urlsplit
 import redis
 
 _OPTIONS_OF_FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
-_OBJECTS = {"retry", "retry_on_error", "credential_provider", "encoding", "encoding_errors"}
+# Objects cannot be given in a URL, and what this service reads is bytes.
+_NEVER_IN_URL = {"retry", "retry_on_error", "credential_provider", "encoding", "encoding_errors"}
 
 
 class BadRedisURL(ValueError):
     """The client cannot use the URL; the message says why."""
+
+
+def without_password(url: str) -> str:
+    """For people to read; the user is left out with it."""
+    return f"...@{url.rpartition('@')[2]}" if "@" in url else url
 
 
 def check(url: str) -> None:
@@ -20,7 +26,7 @@ def check(url: str) -> None:
         options = parse_qs(parts.query)
     except (ValueError, TypeError, redis.RedisError) as error:  # TypeError: an unknown option of the query
         raise BadRedisURL(str(error).rpartition("__init__() got an ")[2]) from error
-    if refused := sorted(_OBJECTS & set(options)):
+    if refused := sorted(_NEVER_IN_URL & set(options)):
         raise BadRedisURL(f"{refused[0]} is no option of a URL")
     database = parts.path.strip("/") if parts.scheme != "unix" else ""
     if (database and not database.isdecimal()) or options.get("db", ["0"])[0].startswith("-"):

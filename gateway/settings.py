@@ -234,7 +234,7 @@ def _check_redis(url: str) -> None:
     try:
         redis_url.check(url)
     except redis_url.BadRedisURL as error:
-        shown = f"...@{url.rpartition('@')[2]}" if "@" in url else url
+        shown = redis_url.without_password(url)
         reason = str(error).replace(url, shown)
         raise SettingsError(f"REDIS_URL={shown}: give redis://host:6379/0, rediss:// or unix:// ({reason})") from error
 
@@ -242,7 +242,8 @@ def _check_redis(url: str) -> None:
 def _check_proxies(given: str) -> None:
     for each in given.split(","):
         try:
-            _ = each.strip() == "*" or ipaddress.ip_network(each.strip(), strict=False)
+            if each.strip() != "*":
+                ipaddress.ip_network(each.strip(), strict=False)
         except ValueError as error:
             raise SettingsError(
                 f"TRUSTED_PROXIES={given}: give addresses or networks with commas between, such as 10.0.0.5, or *"

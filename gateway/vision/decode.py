@@ -13,10 +13,14 @@ from gateway.vision.orientation import orientation
 
 _MOST_SCANS = 100  # a progressive JPEG has about ten; each of thousands would be decoded over the whole picture
 _FLAGS = {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4, 8: cv2.IMREAD_REDUCED_GRAYSCALE_8}
-# A segment of a JPEG that is cut takes what follows for its own, up to 64 kB; imread goes on giving ends, too.
-_ENDS = {b"\xff\xd8": [b"\xff\xd9" * 33_000], PNG: [bytes(4) + b"IEND\xae\x42\x60\x82"], b"GIF8": [b";", b"\0;"]}
 CUT = "the file has no end: what was cut off the picture is grey, and nothing is found there"
 CUT_BEHIND = "the file has no end; nothing of the picture is missing"
+# A segment of a JPEG that is cut takes what follows for its own, up to 64 kB; imread goes on giving ends, too.
+_ENDS = {
+    b"\xff\xd8": (CUT, [b"\xff\xd9" * 33_000]),
+    PNG: (CUT_BEHIND, [bytes(4) + b"IEND\xae\x42\x60\x82"]),
+    b"GIF8": (CUT_BEHIND, [b";", b"\0;"]),
+}
 _MARGIN = 1.5  # a reduced image stays this much larger than the model's input
 
 
@@ -69,9 +73,9 @@ def decode_with_warnings(data: bytes, reduced: int = 1) -> Decoded:
         raise InvalidImage(f"the JPEG file has more than {_MOST_SCANS} scans; save it anew")
     stored = _critical(data) if data.startswith(PNG) else data
     pixels, warnings = _pixels(stored, reduced), list[str]()
-    for start, ends in _ENDS.items():
+    for start, (warning, ends) in _ENDS.items():
         for end in ends if pixels is None and data.startswith(start) else ():
-            pixels, warnings = _pixels(stored + end, reduced), [CUT if data.startswith(b"\xff\xd8") else CUT_BEHIND]
+            pixels, warnings = _pixels(stored + end, reduced), [warning]
             if pixels is not None:
                 break
     if pixels is None:

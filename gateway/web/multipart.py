@@ -95,6 +95,7 @@ _FRESH = _Decoder(b"")  # copied: a decoder compiles its patterns for a millisec
 
 
 def _decoder(boundary: bytes, most_parts: int) -> _Decoder:
+    """A new one. Of its patterns it calls `search` alone, which tests hold against the patterns themselves."""
     decoder = copy.copy(_FRESH)
     decoder.buffer, decoder.boundary = bytearray(), boundary
     decoder.max_form_memory_size, decoder.max_parts = 2 * _SLICE_BYTES, most_parts

@@ -41,17 +41,18 @@ class Readiness:
     async def _ask_redis(self) -> dict[str, str]:
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                info = await self._redis.info()
                 workers = await self._redis.smembers(WORKERS_KEY)
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
                         pipe.hget(key, HEARTBEAT)
-                    beats = await pipe.execute()
+                    pipe.info("server")
+                    pipe.info("memory")
+                    *beats, server, memory = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"does not answer: {str(error) or 'time is up'}"}
-        if problem := too_old(info):
+        if problem := too_old(server):
             return {"redis": problem}
-        self._warn(evicting(info))
+        self._warn(evicting(memory))
         if any(is_fresh(beat, self._worker_ttl) for beat in beats):
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}

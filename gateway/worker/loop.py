@@ -37,6 +37,7 @@ from gateway.queue.common import failure, request_of
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.redis_server import evicting, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
+from gateway.redis_url import without_password
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
 from gateway.telemetry import exporter, logs
@@ -239,7 +240,7 @@ class TaskWorker(SimpleWorker):
 def connect(settings: Settings) -> "redis.Redis":
     """Wait for Redis, for as long as it takes. Raises SettingsError for one that cannot serve."""
     connection = redis.Redis.from_url(settings.redis_url, socket_timeout=10)
-    address = settings.redis_url.rpartition("@")[2]
+    address = without_password(settings.redis_url)
     while True:
         try:
             info = connection.info()
@@ -257,14 +258,10 @@ def connect(settings: Settings) -> "redis.Redis":
 def main() -> int:
     try:
         settings = load()
-    except SettingsError as error:
-        print(f"worker: {error}", file=sys.stderr)
-        return 2
-    logs.configure(settings.log_level, settings.log_format, "worker")
-    give_back_large_blocks(4)  # most photographs stay below, as files and as the pixels that are decoded of them
-    metrics_port = exporter.WorkerPort(settings)
-    metrics_port.try_to_serve()
-    try:
+        logs.configure(settings.log_level, settings.log_format, "worker")
+        give_back_large_blocks(4)  # most photographs stay below, as files and as the pixels that are decoded of them
+        metrics_port = exporter.WorkerPort(settings)
+        metrics_port.try_to_serve()
         connection = connect(settings)
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr)
