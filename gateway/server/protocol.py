@@ -1,58 +1,22 @@
-"""uvicorn for this service: bounded in bytes and time, and problem details for what never reaches the application."""
+"""A connection: bounded in bytes, read on behind an early answer; problems for what never reaches the application."""
 
 import asyncio
 import uuid
-from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
-import uvicorn
-from starlette.applications import Starlette
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from gateway.errors import GatewayError, HeadersTooLarge, MalformedRequest, RequestTimeout, ShuttingDown
+from gateway.errors import GatewayError, HeadersTooLarge, MalformedRequest
 from gateway.server.headers import SECURITY_HEADERS
 from gateway.server.request_id import HEADER
-from gateway.server.shutdown import Server, Stop
-from gateway.settings import Settings
 from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
 _FIRST_REQUEST_SECONDS = 0.3  # that a stopping process waits for the first request of a connection
 # After an answer that came before its request was whole; nginx waits as long. The most that any request may have.
 _LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
-
-
-def server(app: Starlette, settings: Settings) -> uvicorn.Server:
-    """The server of the web process; not running yet."""
-    config = uvicorn.Config(
-        app,
-        host=settings.host,
-        port=settings.port,
-        loop="uvloop",
-        http=_timed(settings),
-        ws="none",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=settings.trusted_proxies is not None,
-        forwarded_allow_ips=settings.trusted_proxies,
-    )
-
-    def drain() -> None:
-        app.state.services.stop()
-
-    def cut() -> None:
-        for connection in list(web.server_state.connections):
-            if isinstance(connection, ProblemProtocol):
-                connection.refuse(
-                    ShuttingDown("this process stops, and the request did not end in time; send it again")
-                )
-
-    stop = Stop(drain, settings.drain_seconds, cut, settings.stop_timeout)
-    web = Server(config, stop)
-    return web
 
 
 class _Transport:
@@ -207,94 +171,6 @@ class ProblemProtocol(HttpToolsProtocol):
                 cycle.message_event.set()
 
 
-class TimedProtocol(ProblemProtocol):
-    """One connection. uvicorn itself would wait for headers and bodies without end, and for answers to be taken."""
-
-    header_seconds: ClassVar[float]
-    body_seconds: ClassVar[float]
-    least_body_bytes: ClassVar[float]  # in that time
-
-    _body_bytes = 0  # since the timer began
-    _reading: asyncio.TimerHandle | None = None
-    _writing: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._read_within(self.header_seconds, self._no_headers)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_reading_timer()
-        self.resume_writing()
-        super().connection_lost(exc)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if self.lingering:
-            return
-        idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._reading is None and not self.transport.is_closing():
-            self._read_within(self.header_seconds, self._no_headers)  # empty lines count for the next request
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if self._reading is None:
-            self._read_within(self.header_seconds, self._no_headers)
-
-    def on_headers_complete(self) -> None:
-        super().on_headers_complete()
-        self._read_within(self.body_seconds, self._slow_body)
-
-    def on_body(self, body: bytes) -> None:
-        self._body_bytes += len(body)
-        super().on_body(body)
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        self._stop_reading_timer()
-
-    def pause_writing(self) -> None:
-        super().pause_writing()
-        self._writing = self.loop.call_later(self.body_seconds, self.transport.abort)
-
-    def resume_writing(self) -> None:
-        super().resume_writing()
-        if self._writing is not None:
-            self._writing.cancel()
-            self._writing = None
-
-    def _read_within(self, seconds: float, otherwise: Callable[[], None]) -> None:
-        self._stop_reading_timer()
-        self._body_bytes = 0
-        self._reading = self.loop.call_later(seconds, otherwise)
-
-    def _stop_reading_timer(self) -> None:
-        if self._reading is not None:
-            self._reading.cancel()
-            self._reading = None
-
-    def _no_headers(self) -> None:
-        if self._reading_head:
-            self.refuse(RequestTimeout(f"the headers did not come within {self.header_seconds:g} s"))
-        else:
-            self.transport.close()  # nothing was asked, nothing is answered
-
-    def _slow_body(self) -> None:
-        """A slow client may take its time while its upload flows; one that hardly sends holds memory for nothing."""
-        if self.pipeline:  # it is not read before the request ahead of it has its answer
-            self._read_within(self.body_seconds, self._slow_body)
-        elif self.cycle.response_complete:
-            self.transport.close()
-        elif self._body_bytes >= self.least_body_bytes or self.flow.read_paused:
-            self._read_within(self.body_seconds, self._slow_body)
-        else:
-            self.refuse(
-                RequestTimeout(
-                    f"of the body {self._body_bytes} bytes came within {self.body_seconds:g} s, "
-                    f"at least {self.least_body_bytes:g} are wanted"
-                )
-            )
-
-
 def _closing_early(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3Application:
     """A client that waits for 100 and is answered otherwise need not send its body: what follows cannot be told."""
 
@@ -307,15 +183,6 @@ def _closing_early(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3A
         await app(scope, receive, sending)
 
     return closing
-
-
-def _timed(settings: Settings) -> type[TimedProtocol]:
-    class Protocol(TimedProtocol):
-        header_seconds = settings.header_timeout
-        body_seconds = settings.body_timeout
-        least_body_bytes = settings.body_timeout * settings.min_upload_rate
-
-    return Protocol
 
 
 def _raw(name: str, value: str) -> tuple[bytes, bytes]:

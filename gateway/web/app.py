@@ -19,8 +19,8 @@ from gateway.security.api_keys import load_keys
 from gateway.security.exposure import check_exposure
 from gateway.server.access_log import Access
 from gateway.server.headers import AnswerHeaders, cross_origin
-from gateway.server.protocol import server
 from gateway.server.request_id import RequestId
+from gateway.server.timed import server
 from gateway.settings import Settings, SettingsError, load
 from gateway.telemetry import exporter, logs
 from gateway.telemetry.metrics import GatewayMetrics, QueueCollector

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import redis
 
 from gateway.queue.task_queue import TaskQueue
-from gateway.server.protocol import server
+from gateway.server.timed import server
 from gateway.settings import Settings
 from gateway.web.app import create_app
 from gateway.worker.loop import TaskWorker
