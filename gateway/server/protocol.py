@@ -20,11 +20,25 @@ _LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
 
 
 class _Transport:
-    """The transport of a connection that is not closed while its client still sends (`ProblemProtocol.linger`)."""
+    """The transport of a connection that is not closed while its client still sends (`ProblemProtocol.linger`).
+
+    What is written in one turn of the loop goes out at once: uvicorn writes a head and its body apart, and a proxy that
+    still sends when the head comes may close before it has read the rest, as those in Go do.
+    """
 
     def __init__(self, transport: asyncio.Transport, protocol: "ProblemProtocol") -> None:
         self._transport, self._protocol = transport, protocol
-        self.write = transport.write
+        self._written = list[bytes]()
+
+    def write(self, data: bytes) -> None:
+        if not self._written:
+            self._protocol.loop.call_soon(self._flush)
+        self._written.append(data)
+
+    def _flush(self) -> None:
+        if self._written and not self._transport.is_closing():
+            self._transport.writelines(self._written)
+        self._written = []
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
@@ -33,6 +47,7 @@ class _Transport:
         return self._protocol.lingering or self._transport.is_closing()
 
     def close(self) -> None:
+        self._flush()
         if self._protocol.answers_early() and not self.is_closing():
             self._protocol.linger(self._transport)
         else:

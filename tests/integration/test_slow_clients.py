@@ -38,6 +38,15 @@ def trickle(connection: socket.socket, data: bytes, stop: threading.Event) -> No
                 return
 
 
+def test_an_early_answer_comes_as_one(gateway: Gateway) -> None:
+    """A proxy that still sends may close once it has the head, and read no further."""
+    for _ in range(20):
+        with gateway.connect() as connection:
+            connection.sendall(b"PUT /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000000\r\n\r\n")
+            head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 405 ") and b"method_not_allowed" in body
+
+
 @pytest.mark.parametrize(
     ("sent", "trickled", "seconds", "what"),
     [
