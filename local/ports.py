@@ -1,9 +1,10 @@
 """Ports of this machine."""
 
 import errno
+import random
 import socket
 from collections.abc import Mapping
-from contextlib import ExitStack
+from itertools import islice
 
 from local.errors import LocalError
 
@@ -17,13 +18,14 @@ USUAL = {
 }
 
 
+# Systems give the ports above these to connections, which could take one before its server listens.
+_FOR_SERVERS = range(10_000, 32_768)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports of 127.0.0.1 that nobody listens on, all different."""
-    with ExitStack() as sockets:
-        found = [sockets.enter_context(socket.socket()) for _ in range(count)]
-        for each in found:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in found]
+    free = (port for port in random.sample(_FOR_SERVERS, len(_FOR_SERVERS)) if _is_free(port))
+    return list(islice(free, count))
 
 
 def check_free(host: str, port: int, setting: str = "PORT") -> None:

@@ -1,11 +1,9 @@
 """`make evaluate` against a real Triton."""
 
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 from demo import train_shapes
 from evaluation.evaluate import main
 from local import triton
+from local.ports import free_ports
 from tests.support.pictures import encoded
 from tests.support.shared import SHARED
 
@@ -45,14 +44,6 @@ def export(weights: Path, name: str, imgsz: int, repository: Path) -> None:
     options = ["--weights", str(weights), "--name", name, "--imgsz", str(imgsz), "--repository", str(repository)]
     done = subprocess.run([sys.executable, "-m", "export", *options], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
 
 
 def wait_until_ready(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
