@@ -73,9 +73,10 @@ EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights)
   $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
   $(call given,SQUARE,square) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
   $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize) \
-  $(call given,REPOSITORY,repository) $(if $(LIST),--list)
+  $(call given,REPOSITORY,repository) $(call given,USE,use) $(call given,ROLLBACK,rollback) \
+  $(call given,UNLOAD,unload) $(call given,DELETE,delete) $(if $(LIST),--list)
 
-export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS=
+export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS= (LIST=1, USE=2, ROLLBACK=1: no export)
 	@$(EXPORT)
 
 doctor: .venv/.ready ## check whether the running Triton does what people believe

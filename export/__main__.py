@@ -4,7 +4,7 @@ import os
 import sys
 import time
 
-from export import repository
+from export import switch
 from export.errors import ExportError, NoWeightsError
 from export.options import parse
 
@@ -15,7 +15,9 @@ def main() -> int:
     try:
         options = parse(sys.argv[1:])
         if options.list:
-            print("\n".join(repository.describe(options.repository)) or f"{options.repository} holds no model")
+            print("\n".join(switch.listing(options.repository)))
+        elif options.switches:
+            switch.run(options, _report)
         else:
             os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on a busy machine PyTorch's waiting threads spin
             from export import publish  # torch takes seconds to import: a wrong option is reported before

@@ -77,9 +77,12 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def config_pbtxt(serving: Serving, graph: str = "") -> str:
-    """The text of config.pbtxt. `graph` is the digest of the ONNX file, by which its TensorRT engines are kept."""
-    blocks = [_header(serving), _tensors(serving)]
+def config_pbtxt(serving: Serving, graph: str = "", version: int = 1) -> str:
+    """The text of config.pbtxt for one version, which alone it serves, with the labels of that version's folder.
+
+    `graph` is the digest of the ONNX file, by which its TensorRT engines are kept.
+    """
+    blocks = [_header(serving, version), _tensors(serving, version)]
     if not serving.one_image:
         blocks.append(_batching(serving))
     blocks += [_instances(serving), _parameters(serving)]
@@ -90,7 +93,7 @@ def config_pbtxt(serving: Serving, graph: str = "") -> str:
     return "\n".join(blocks)
 
 
-def _header(serving: Serving) -> str:
+def _header(serving: Serving, version: int) -> str:
     engine = 'platform: "tensorrt_plan"' if serving.format == "tensorrt" else 'backend: "onnxruntime"'
     said, size = (
         ("The graph takes one image exactly, so the batch is in `dims`.", 0)
@@ -101,12 +104,14 @@ def _header(serving: Serving) -> str:
 # Written by `make export-model`; the next export writes it again.
 name: "{serving.name}"
 {engine}
+# The version in use; it keeps its own labels and config in its folder (USE=, ROLLBACK=1).
+version_policy: {{ specific: {{ versions: [ {version} ] }} }}
 # {said}
 max_batch_size: {size}
 """
 
 
-def _tensors(serving: Serving) -> str:
+def _tensors(serving: Serving, version: int) -> str:
     size, batch = str(serving.imgsz), "1, " if serving.one_image else ""
     dims, said = (
         (f"{size}, {size}", f"Square letterbox: every image is padded to {size} x {size}.")
@@ -129,7 +134,7 @@ output [
     name: "detections"
     data_type: TYPE_FP32
     dims: [ {batch}{CANDIDATES}, {COLUMNS} ]
-    label_filename: "labels.txt"
+    label_filename: "{version}/labels.txt"
   }}
 ]
 """

@@ -31,6 +31,15 @@ class Options:
     keep: int = 3
     optimize: Optimize | None = None
     list: bool = False
+    use: int | None = None
+    rollback: bool = False
+    unload: str | None = None
+    delete: str | None = None
+
+    @property
+    def switches(self) -> bool:
+        """Whether a version is to be switched, instead of an export."""
+        return self.use is not None or self.rollback or self.unload is not None or self.delete is not None
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,6 +54,9 @@ def parse(arguments: Sequence[str]) -> Options:
         stem = Path(given["weights"]).stem if "weights" in given and "model" not in given else None
         given["name"] = stem or given.get("model", DEFAULT_MODEL)
     options = Options(**given)
+    several = [f"{name.upper()}=" for name in ("list", "use", "rollback", "unload", "delete") if given.get(name)]
+    if len(several) > 1:
+        raise ExportError(f"{' and '.join(several)} together; give one of them")
     if options.device == "cpu" and (options.format == "tensorrt" or options.optimize):
         raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:
@@ -84,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
         help="what ONNX Runtime uses on a GPU: tensorrt (default), or cuda, which needs no build and is slower",
     )
     add("--list", type=_flag, nargs="?", const=True, help="show what the repository holds and export nothing")
+    add("--use", type=_version, metavar="VERSION", help="serve this version of the model, and export nothing")
+    add("--rollback", type=_flag, nargs="?", const=True, help="serve the next older version than the one in use")
+    add("--unload", type=_needed, metavar="MODEL", help="take a model out of service; --use brings it back")
+    add(
+        "--delete",
+        type=_needed,
+        metavar="VERSION|MODEL",
+        help="remove a version that is not in use, or a model with all its versions",
+    )
     return parser
 
 
@@ -113,6 +134,18 @@ def _number(least: int, most: int) -> Callable[[str], int | None]:
         return int(value)
 
     return convert
+
+
+def _version(value: str) -> int:
+    if not value.isdecimal() or not int(value):
+        raise argparse.ArgumentTypeError(f"{value or 'nothing'} is no number of a version; LIST=1 shows them")
+    return int(value)
+
+
+def _needed(value: str) -> str:
+    if not value:
+        raise argparse.ArgumentTypeError("give the number of a version or the name of a model; LIST=1 shows them")
+    return value
 
 
 def _instances(value: str) -> int | None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export import declared, repository, triton, verify
+from export import declared, repository, triton, verify, versions
 from export.config import Device, Format, Serving, config_pbtxt
 from export.contract import Graph, breaches
 from export.errors import ExportError
@@ -36,27 +36,32 @@ def export(options: Options, report: Report) -> int:
 def publish(source: Source, options: Options, report: Report) -> int:
     """Write, verify and publish `source`; as `export`."""
     serving = serving_of(options, source, report)
+    model = options.repository / options.name
     with repository.staging(options.repository, options.name) as staged:
         report(f"writing {serving.file_name}: {len(source.labels)} classes, {shape_of(serving)}, {serving.precision}")
-        source.write(staged.version / "model.onnx", serving)
-        graph = hashlib.sha256((staged.version / "model.onnx").read_bytes()).hexdigest()
-        (staged.folder / "config.pbtxt").write_text(config_pbtxt(serving, graph))
-        (staged.folder / "labels.txt").write_text("".join(f"{label}\n" for label in source.labels))
-        findings = build_and_verify(source.candidates, staged, serving, report)
+        source.write(staged.folder / "model.onnx", serving)
+        graph = hashlib.sha256((staged.folder / "model.onnx").read_bytes()).hexdigest()
+        (staged.folder / versions.LABELS).write_text("".join(f"{label}\n" for label in source.labels))
+        findings = build_and_verify(source.candidates, staged.folder, serving, config_pbtxt(serving, graph), report)
         findings["export"] = provenance(serving, source.path)
-        (staged.version / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
-        number = staged.publish(after=known_version(options.name))
-    report(f"published {options.repository / options.name} version {number}")
-    load_version(options.name, number, options.device, report)
-    for removed in repository.prune(options.repository / options.name, options.keep):
-        report(f"removed version {removed}; the last {options.keep} are kept")
+        (staged.folder / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
+        with versions.locked(model):
+            number = staged.next_number(after=known_version(options.name))
+            (staged.folder / versions.CONFIG).write_text(config_pbtxt(serving, graph, number))
+            versions.keep_facts(model)
+            staged.publish(number)
+            versions.use(model, number)
+            report(f"published {model} version {number}")
+            load_version(options.name, number, options.device, report)
+            for removed in repository.prune(model, options.keep, number):
+                report(f"removed version {removed}; the last {options.keep} are kept")
     return number
 
 
 def build_and_verify(
-    expected: verify.Answer, staged: repository.Staged, serving: Serving, report: Report
+    expected: verify.Answer, staged: Path, serving: Serving, config: str, report: Report
 ) -> dict[str, Any]:
-    """Compare what is staged with its source, in each runtime; the findings for verify.json.
+    """Compare what is in the folder `staged` with its source, in each runtime; the findings for verify.json.
 
     An engine is built in between: it takes minutes, and comes from an ONNX file that is known to be right.
     Raises VerificationError.
@@ -64,16 +69,16 @@ def build_and_verify(
     inputs = verify.inputs(serving.imgsz, serving.stride, serving.square)
     report(f"verifying on {len(inputs)} images")
     check = verify.Check(expected, inputs)
-    file = staged.version / "model.onnx"
+    file = staged / "model.onnx"
     written = session.Deployed(file)
-    check_contract((staged.folder / "config.pbtxt").read_text(), declared.graph(file))
+    check_contract(config, declared.graph(file))
     verify.check_batches(written.batch, inputs, serving.max_batch)
     found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
     report(f"ONNX Runtime: {found.summary()}")
     if serving.format == "tensorrt":
-        engine.build(staged.version, serving, report)
+        engine.build(staged, serving, report)
         file.unlink()  # the engine is served, not what it was built from
-    ask_triton(check, staged, serving, report)
+    ask_triton(check, staged, serving, config, report)
     return check.findings()
 
 
@@ -84,14 +89,14 @@ def check_contract(config_pbtxt: str, graph: Graph) -> None:
         raise ExportError(f"Triton's ONNX Runtime backend {would}: {breach.words}; nothing was published")
 
 
-def ask_triton(check: verify.Check, staged: repository.Staged, serving: Serving, report: Report) -> None:
+def ask_triton(check: verify.Check, staged: Path, serving: Serving, config: str, report: Report) -> None:
     """Let a running Triton answer too. One that was not named and has no GPU is no judge of a model for a GPU."""
     with triton.running() as server:
         if server is None:
             report(f"Triton: none answers at {triton.address()}, not asked")
             return
         try:
-            with server.candidate(serving.name, staged.folder, serving.device) as candidate:
+            with server.candidate(serving.name, staged, config, serving.device) as candidate:
                 # A GPU multiplies float32 as TF32, by whichever provider.
                 kind: Format = "tensorrt" if serving.device == "gpu" else "onnx"
                 found = check("Triton", candidate, verify.TOLERANCES[kind, serving.precision])
@@ -116,11 +121,17 @@ def known_version(name: str) -> int:
 def load_version(name: str, version: int, device: Device, report: Report) -> None:
     """Let a running Triton serve the new version; without one there is nothing to do."""
     with triton.running() as server:
-        if server is not None:
-            wrong = server.load_version(name, version, device)
-            report(
-                f"Triton at {server.url} " + (f"did not take it up: {wrong}" if wrong else f"serves version {version}")
-            )
+        if server is None:
+            return
+        try:
+            server.load_version(name, version, device)
+            report(f"Triton at {server.url} serves version {version}")
+        except triton.NotAsked:
+            report(f"Triton at {server.url} did not take it up: {triton.UNASKED}")
+        except triton.Elsewhere:
+            report(f"Triton at {server.url} did not take it up: it serves {name} from another repository")
+        except triton.Refused as refusal:
+            report(f"Triton at {server.url} did not take it up: {refusal}")
 
 
 def provenance(serving: Serving, source: Path) -> dict[str, str]:

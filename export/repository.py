@@ -1,4 +1,4 @@
-"""The model repository on disk: versions are staged, published by rename, listed and pruned.
+"""The model repository on disk: versions are staged, moved into place by rename, counted and pruned.
 
 Versions are the numbered folders of a model. A staged one is in a hidden folder next to them, on the same file system,
 where Triton does not look.
@@ -6,7 +6,6 @@ where Triton does not look.
 
 import contextlib
 import errno
-import json
 import os
 import re
 import shutil
@@ -18,27 +17,27 @@ from export.errors import ExportError
 
 MODEL_FILES = ("model.onnx", "model.plan")
 STAGING = ".staging-"
+NEWEST = ".newest"  # holds the highest number that was ever given
 
 
 @dataclass(frozen=True, slots=True)
 class Staged:
-    """A model being built: `folder/version` becomes the version's folder, the other files lie in the model's."""
+    """A version being built, in a folder of its own."""
 
     model: Path
     folder: Path
 
-    @property
-    def version(self) -> Path:
-        return self.folder / "version"
+    def next_number(self, after: int = 0) -> int:
+        """A later one than that of any version there is or was, and than `after`: workers know labels by it."""
+        newest = self.model / NEWEST
+        was = newest.read_text().strip() if newest.is_file() else ""
+        return max(*_numbered(self.model), after, int(was) if was.isdecimal() else 0, 0) + 1
 
-    def publish(self, after: int = 0) -> int:
-        """Make it the model's next version by renames, a later one than `after`; returns the version's number."""
-        number = max(*_numbered(self.model), after, 0) + 1
+    def publish(self, number: int) -> None:
+        """Make it the model's version `number`, by a rename."""
         with told_as_error(self.model):
-            self.version.rename(self.model / str(number))
-            for file in sorted(self.folder.iterdir()):
-                file.replace(self.model / file.name)
-        return number
+            self.folder.rename(self.model / str(number))
+            (self.model / NEWEST).write_text(f"{number}\n")
 
 
 def check_name(name: str) -> None:
@@ -72,7 +71,7 @@ def staging(repository: Path, name: str) -> Iterator[Staged]:
     with told_as_error(repository):
         model.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(model)
-        (folder / "version").mkdir(parents=True)
+        folder.mkdir()
     try:
         with told_as_error(repository):
             yield Staged(model, folder)
@@ -83,32 +82,20 @@ def staging(repository: Path, name: str) -> Iterator[Staged]:
                 path.rmdir()  # only when empty: nothing was published
 
 
-def prune(model: Path, keep: int) -> list[int]:
-    """Remove all but the newest `keep` versions; returns the removed ones."""
-    removed = versions(model)[:-keep]
-    with told_as_error(model):
-        for number in removed:
-            shutil.rmtree(model / str(number))
+def prune(model: Path, keep: int, in_use: int) -> list[int]:
+    """Remove all but the newest `keep` versions and the one in use; returns the removed ones."""
+    removed = [number for number in versions(model)[:-keep] if number != in_use]
+    for number in removed:
+        remove(model, number)
     return removed
 
 
-def describe(repository: Path) -> list[str]:
-    """One line for each version of each model."""
-    lines = []
-    for model in sorted(path for path in repository.glob("*") if path.is_dir()):
-        for number in versions(model):
-            folder = model / str(number)
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            lines.append(f"{model.name:20} version {number:<4} {size / 1e6:7.1f} MB  {_verified(folder)}")
-    return lines
-
-
-def _verified(folder: Path) -> str:
-    try:
-        done: dict[str, str] = json.loads((folder / "verify.json").read_text())["export"]
-        return "  ".join(done[key] for key in ("format", "precision", "device", "input", "exported", "source"))
-    except (OSError, ValueError, KeyError, TypeError):
-        return "not exported here: no verify.json"
+def remove(model: Path, number: int) -> None:
+    """Remove a version: at once for whoever looks, by a rename."""
+    aside = model / f"{STAGING}{os.getpid()}"
+    with told_as_error(model):
+        (model / str(number)).rename(aside)
+        shutil.rmtree(aside)
 
 
 def _remove_abandoned(model: Path) -> None:

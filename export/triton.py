@@ -26,6 +26,7 @@ Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
 
 UNCONTROLLED = "explicit model load / unload is not allowed"  # Triton's answer, whether it polls or not
+UNASKED = "it runs without --model-control-mode=explicit; unless it polls, start it again"
 LOAD_S = {"cpu": 300.0, "gpu": 1800.0}  # on a GPU TensorRT builds an engine while the model loads
 CALL_S = 60.0
 
@@ -38,6 +39,10 @@ class NotAsked(Exception):
     """Triton lets no model be loaded by request: it polls its repository, or reads it at its start alone."""
 
 
+class Elsewhere(Exception):
+    """Triton serves another repository than the one that was written to."""
+
+
 class Triton:
     """A Triton that answers at `url` and lets models be loaded."""
 
@@ -47,18 +52,17 @@ class Triton:
         self._control = control_headers(place.key)
 
     @contextlib.contextmanager
-    def candidate(self, name: str, staged: Path, device: Device) -> Iterator["Candidate"]:
-        """Serve what is staged, one instance of it, until the block ends.
+    def candidate(self, name: str, staged: Path, config_pbtxt: str, device: Device) -> Iterator["Candidate"]:
+        """Serve the files in `staged` as version 1, one instance of it, until the block ends.
 
         Raises Refused when Triton does not load it, NotAsked when it loads nothing that it is asked to.
         """
         trial = f"{name}.candidate-{os.getpid()}"
-        config = parse((staged / "config.pbtxt").read_text())
+        config = parse(config_pbtxt)
         config.name = trial
         for group in config.instance_group:
             group.count = 1
-        files = {f"file:1/{file.name}": file.read_bytes() for file in (staged / "version").glob("model.*")}
-        files["file:labels.txt"] = (staged / "labels.txt").read_bytes()
+        files = {f"file:1/{file.name}": file.read_bytes() for file in staged.iterdir()}
         try:
             self._load(trial, json_format.MessageToJson(config), files, LOAD_S[device])
             yield Candidate(self._client, trial)
@@ -80,23 +84,51 @@ class Triton:
 
     def newest_version(self, name: str) -> int:
         """The highest version that it has or had of a model; 0 where it knows none, or keeps that to itself."""
+        return max(self.states(name), default=0)
+
+    def states(self, name: str) -> dict[int, str]:
+        """Triton's word for the state of each version that it has or had of a model; empty where it does not say."""
         try:
             index = self._client.get_model_repository_index(headers=self._control, client_timeout=CALL_S).models
         except InferenceServerException:
-            return 0
-        return max((int(entry.version) for entry in index if entry.name == name and entry.version), default=0)
+            return {}
+        return {int(entry.version): entry.state for entry in index if entry.name == name and entry.version}
 
-    def load_version(self, name: str, version: int, device: Device) -> str | None:
-        """Load the newest version; requests that are under way end on the old one. Returns what went wrong, or None."""
+    def served(self) -> dict[str, list[int]]:
+        """The versions that it serves, by model. Raises ExportError when it does not say."""
+        try:
+            index = self._client.get_model_repository_index(headers=self._control, client_timeout=CALL_S).models
+        except InferenceServerException as error:
+            raise ExportError(f"Triton at {self.url} does not say what it serves: {_line(error)}") from error
+        found: dict[str, list[int]] = {}
+        for entry in index:
+            if entry.state == "READY":
+                found.setdefault(entry.name, []).append(int(entry.version))
+        return found
+
+    def load_version(self, name: str, version: int, device: Device) -> None:
+        """Load the version in use; requests that are under way end on the old one.
+
+        Raises Refused when it does not load, NotAsked, and Elsewhere.
+        """
         try:
             self._client.load_model(name, headers=self._control, client_timeout=LOAD_S[device])
-            if self._client.is_model_ready(name, str(version), client_timeout=CALL_S):
-                return None
-            return f"it serves {name} from another repository"
+            ready = self._client.is_model_ready(name, str(version), client_timeout=CALL_S)
         except InferenceServerException as error:
             if UNCONTROLLED in _line(error):
-                return "it runs without --model-control-mode=explicit; unless it polls, start it again"
-            return _line(error)
+                raise NotAsked from error
+            raise Refused(_line(error)) from error
+        if not ready:
+            raise Elsewhere
+
+    def unload(self, name: str) -> None:
+        """Take a model away; requests that are under way end. Raises Refused, NotAsked."""
+        try:
+            self._client.unload_model(name, headers=self._control, client_timeout=CALL_S)
+        except InferenceServerException as error:
+            if UNCONTROLLED in _line(error):
+                raise NotAsked from error
+            raise Refused(_line(error)) from error
 
 
 class Candidate:

@@ -8,6 +8,10 @@ from typing import Any
 # `tensorrt_execution_provider.cc`.
 REMEDIES = (
     (
+        "at least one version must be available under the version policy",
+        "the version in use has no folder: `make export-model LIST=1` shows which there are, USE= takes one",
+    ),
+    (
         "KIND_GPU but no GPUs are available",
         "export it with DEVICE=cpu, or start Triton with docker-compose.gpu.yml on a host with a GPU",
     ),

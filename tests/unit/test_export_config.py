@@ -123,8 +123,3 @@ def test_each_number_has_its_comment() -> None:
     for key in ("max_batch_size", "max_queue_delay", "timeout_action", "kind:"):
         at = next(i for i, line in enumerate(lines) if key in line)
         assert lines[at - 1].strip().startswith("#"), key
-
-
-def test_the_tracked_labels_are_those_of_coco() -> None:
-    labels = (TRACKED / "labels.txt").read_text().splitlines()
-    assert len(labels) == 80 and labels[0] == "person" and labels[-1] == "toothbrush"

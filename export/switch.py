@@ -1,0 +1,230 @@
+"""`make export-model USE= ROLLBACK=1 UNLOAD= DELETE= LIST=1`: which version is served, without an export.
+
+Each switch is one rename, then a load by the running Triton: requests under way end on the old version. Where no Triton
+runs, its next start takes what is in use.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from export import repository, triton, versions
+from export.config import Device
+from export.errors import ExportError
+from export.options import Options
+
+Report = Callable[[str], None]
+
+
+def run(options: Options, report: Report) -> None:
+    """Do what `options` ask for instead of an export. Raises ExportError, with everything as it was."""
+    model = options.repository / options.name
+    if options.use is not None:
+        use(model, options.use, report)
+    elif options.rollback:
+        use(model, older(model), report)
+    elif options.unload is not None:
+        unload(*named(options, options.unload), report)
+    elif options.delete is not None:
+        delete(*named(options, options.delete), report)
+
+
+def named(options: Options, given: str) -> tuple[Path, int | None]:
+    """The model, and the version if the value is a number."""
+    if given.isdecimal() and not (options.repository / given).is_dir():
+        return options.repository / options.name, int(given)
+    repository.check_name(given)
+    return options.repository / given, None
+
+
+def older(model: Path) -> int:
+    """The next older version than the one in use."""
+    current = versions.in_use(model)
+    if current is None:
+        raise ExportError(f"no version of {model} is in use; USE= names the one to serve ({there(model)})")
+    found = [number for number in repository.versions(model) if number < current.version]
+    if not found:
+        raise ExportError(f"{model} has no version older than {current.version}, which is in use ({there(model)})")
+    return found[-1]
+
+
+def use(model: Path, number: int, report: Report) -> None:
+    """Serve version `number` from now on. A Triton that does not load it leaves all as it was."""
+    if number not in repository.versions(model):
+        raise ExportError(f"{model} has no version {number} ({there(model)})")
+    with versions.locked(model), triton.running() as server:
+        before, current = contents(model), versions.in_use(model)
+        versions.keep_facts(model)
+        versions.use(model, number)
+        was = "" if current is None or current.version == number else f", version {current.version} before"
+        try:
+            answer = loaded(server, model, number)
+        except triton.Refused as refusal:
+            put_back(model, before)
+            raise ExportError(f"Triton does not load version {number}: {refusal}; all is as it was") from refusal
+    report(f"{model} uses version {number}{was}; {answer}")
+
+
+def loaded(server: triton.Triton | None, model: Path, number: int) -> str:
+    """Let a running Triton load the version in use; what came of it."""
+    if server is None:
+        return f"no Triton answers at {triton.address()}, the next start serves it"
+    try:
+        server.load_version(model.name, number, device(model))
+    except triton.NotAsked:
+        return f"Triton at {server.url} was not asked: {triton.UNASKED}"
+    except triton.Elsewhere:
+        return f"Triton at {server.url} serves {model.name} from another repository"
+    return f"Triton at {server.url} serves it"
+
+
+def unload(model: Path, number: int | None, report: Report) -> None:
+    """Take a model out of service until USE= or the next export brings it back."""
+    current = versions.in_use(model)
+    if number is not None and (current is None or current.version != number):
+        now = f"version {current.version} is" if current else "none is"
+        raise ExportError(f"version {number} of {model} is not in use, {now}; UNLOAD={model.name} names the model")
+    if not model.is_dir():
+        report(f"{model} is not there; {unloaded(model.name, must=True)}")
+        return
+    with versions.locked(model):
+        if current is None:
+            report(f"{model} is out of service already; {unloaded(model.name)}")
+            return
+        versions.take_out(model)
+        back = f"USE={current.version} NAME={model.name} brings it back"
+        report(f"{model} is out of service, version {current.version} was in use; {unloaded(model.name)}; {back}")
+
+
+def delete(model: Path, number: int | None, report: Report) -> None:
+    """Remove a version that is not in use, or a whole model."""
+    if number is None:
+        if not model.is_dir():
+            raise ExportError(f"there is no model {model}; UNLOAD={model.name} takes one whose folder is gone away")
+        with versions.locked(model):
+            if versions.in_use(model):
+                versions.take_out(model)
+            answer = unloaded(model.name)
+            with repository.told_as_error(model):
+                shutil.rmtree(model)
+        report(f"removed {model} and all its versions; {answer}")
+        return
+    if number not in repository.versions(model):
+        raise ExportError(f"{model} has no version {number} ({there(model)})")
+    with versions.locked(model), triton.running() as server:
+        current = versions.in_use(model)
+        if current is not None and current.version == number:
+            raise ExportError(f"version {number} of {model} is in use; say USE= with another first ({there(model)})")
+        if server is not None and server.states(model.name).get(number) == "READY":
+            raise ExportError(f"Triton at {server.url} serves version {number} of {model.name}; USE= another first")
+        repository.remove(model, number)
+    report(f"removed version {number} of {model}")
+
+
+def unloaded(name: str, must: bool = False) -> str:
+    """Let a running Triton take the model away; what came of it. Raises ExportError where it `must` have had one."""
+    with triton.running() as server:
+        if server is None:
+            answer = f"no Triton answers at {triton.address()}"
+        elif "READY" not in server.states(name).values():
+            answer = f"Triton at {server.url} serves none of that name"
+        else:
+            return asked_to_unload(server, name)
+    if must:
+        raise ExportError(f"there is no model {name}: {answer}")
+    return answer
+
+
+def asked_to_unload(server: triton.Triton, name: str) -> str:
+    try:
+        server.unload(name)
+    except triton.NotAsked:
+        return f"Triton at {server.url} was not asked: {triton.UNASKED}"
+    except triton.Refused as refusal:
+        return f"Triton at {server.url} did not unload it: {refusal}"
+    return f"Triton at {server.url} has unloaded it"
+
+
+def listing(place: Path) -> Iterator[str]:
+    """One line for each version of each model, and for what Triton serves besides."""
+    served, note = what_is_served()
+    found = sorted(path for path in place.glob("*") if repository.versions(path))
+    if not found:
+        yield f"{place} holds no model"
+    for model in found:
+        current = versions.in_use(model)
+        if current is None:
+            yield f"{model.name:20} out of service; USE= brings a version back"
+        for number in repository.versions(model):
+            folder = model / str(number)
+            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+            state = in_use_since(current, number, served, model.name)
+            facts = "  ".join(part for part in (state, measured(folder), exported(folder)) if part)
+            yield f"{model.name:20} version {number:<4} {size / 1e6:7.1f} MB  {facts}"
+    for name in sorted(set(served or {}) - {model.name for model in found}):
+        yield f"{name:20} is not in {place}, yet Triton serves it: UNLOAD={name} takes it away"
+    if note:
+        yield note
+
+
+def what_is_served() -> tuple[dict[str, list[int]] | None, str]:
+    """The versions that a running Triton serves, by model; None, and a line that says why, where that is not known."""
+    with triton.running() as server:
+        if server is None:
+            return None, f"no Triton answers at {triton.address()}: its next start serves what is in use"
+        try:
+            return server.served(), ""
+        except ExportError as error:
+            return None, str(error)
+
+
+def in_use_since(current: versions.InUse | None, number: int, served: dict[str, list[int]] | None, name: str) -> str:
+    """Of one version: whether it is in use, since when, and whether Triton serves it."""
+    is_served = served is not None and number in served.get(name, [])
+    if current is None or current.version != number:
+        return "not in use, yet Triton serves it" if is_served else ""
+    since = f" since {current.since}" if current.since else ""
+    if served is None:
+        return f"IN USE{since}"
+    return f"IN USE{since}, " + ("served" if is_served else "NOT served by Triton, its log or `make doctor` say why")
+
+
+def measured(version: Path) -> str:
+    """The mAP that `make evaluate` has left there."""
+    try:
+        found = json.loads((version / "evaluation.json").read_text())
+        return f"mAP50-95 {found['map50_95']:.4f} on {Path(found['data']).name} {found['split']}".rstrip()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def exported(version: Path) -> str:
+    try:
+        done: dict[str, str] = json.loads((version / "verify.json").read_text())["export"]
+        return "  ".join(done[key] for key in ("format", "precision", "device", "input", "exported", "source"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return "not exported here: no verify.json"
+
+
+def there(model: Path) -> str:
+    found = repository.versions(model)
+    return f"it has {', '.join(map(str, found))}" if found else "LIST=1 shows what there is"
+
+
+def device(model: Path) -> Device:
+    return "gpu" if "KIND_GPU" in (model / versions.CONFIG).read_text() else "cpu"
+
+
+def contents(model: Path) -> dict[str, str]:
+    """What says which version is in use."""
+    names = (versions.CONFIG, versions.UNLOADED)
+    return {name: (model / name).read_text() for name in names if (model / name).is_file()}
+
+
+def put_back(model: Path, before: dict[str, str]) -> None:
+    for name in (versions.CONFIG, versions.UNLOADED):
+        if name in before:
+            versions.put(model / name, before[name])
+        else:
+            (model / name).unlink(missing_ok=True)
