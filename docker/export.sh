@@ -24,6 +24,10 @@ if [ "${1:-}" = ensure ]; then
     echo "export: TRITON_URL names another Triton, which has its own models; nothing to do"
     exit 0
   fi
+  if [ -f /models/"$MODEL"/config.pbtxt.unloaded ]; then
+    echo "export: $MODEL was taken out of service (UNLOAD=); --use VERSION brings it back"
+    exit 0
+  fi
   kind=$(echo "$DEVICE" | tr '[:lower:]' '[:upper:]')
   if ls /models/"$MODEL"/[0-9]*/model.* >/dev/null 2>&1 && grep -q "KIND_$kind" /models/"$MODEL"/config.pbtxt; then
     echo "export: /models has $MODEL for $DEVICE; nothing to do"

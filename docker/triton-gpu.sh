@@ -1,5 +1,6 @@
 #!/bin/sh
-# Becomes tritonserver with every model of /models that has a model file. HTTP is for the healthcheck only.
+# Becomes tritonserver with every model of /models that has a model file, but those that UNLOAD= took out of service.
+# HTTP is for the healthcheck only.
 set -eu
 if [ "${TRITON_URL:-triton:8001}" != triton:8001 ]; then
   echo "triton: TRITON_URL names another Triton; this one stays off"
@@ -48,7 +49,7 @@ set -- "$@" "--grpc-restricted-protocol=shared-memory:${memory:-$nobody}"
 found=
 for folder in "$models"/*/; do
   name=$(basename "$folder")
-  if ls "$folder"[0-9]*/model.* >/dev/null 2>&1; then
+  if [ ! -f "$folder/config.pbtxt.unloaded" ] && ls "$folder"[0-9]*/model.* >/dev/null 2>&1; then
     found=yes
     set -- "$@" "--load-model=$name"
   fi

@@ -116,7 +116,7 @@ def delete(model: Path, number: int | None, report: Report) -> None:
         current = versions.in_use(model)
         if current is not None and current.version == number:
             raise ExportError(f"version {number} of {model} is in use; say USE= with another first ({there(model)})")
-        if server is not None and server.states(model.name).get(number) == "READY":
+        if server is not None and number in server.served().get(model.name, []):
             raise ExportError(f"Triton at {server.url} serves version {number} of {model.name}; USE= another first")
         repository.remove(model, number)
     report(f"removed version {number} of {model}")
@@ -127,7 +127,7 @@ def unloaded(name: str, must: bool = False) -> str:
     with triton.running() as server:
         if server is None:
             answer = f"no Triton answers at {triton.address()}"
-        elif "READY" not in server.states(name).values():
+        elif name not in server.served():
             answer = f"Triton at {server.url} serves none of that name"
         else:
             return asked_to_unload(server, name)

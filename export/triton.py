@@ -84,26 +84,21 @@ class Triton:
 
     def newest_version(self, name: str) -> int:
         """The highest version that it has or had of a model; 0 where it knows none, or keeps that to itself."""
-        return max(self.states(name), default=0)
-
-    def states(self, name: str) -> dict[int, str]:
-        """Triton's word for the state of each version that it has or had of a model; empty where it does not say."""
         try:
             index = self._client.get_model_repository_index(headers=self._control, client_timeout=CALL_S).models
         except InferenceServerException:
-            return {}
-        return {int(entry.version): entry.state for entry in index if entry.name == name and entry.version}
+            return 0
+        return max((int(entry.version) for entry in index if entry.name == name and entry.version), default=0)
 
     def served(self) -> dict[str, list[int]]:
-        """The versions that it serves, by model. Raises ExportError when it does not say."""
+        """The versions that it serves, by model, those whose folder is gone too. Raises ExportError."""
         try:
-            index = self._client.get_model_repository_index(headers=self._control, client_timeout=CALL_S).models
+            answer = self._client.get_inference_statistics(client_timeout=CALL_S)  # the index shows what is on disk
         except InferenceServerException as error:
             raise ExportError(f"Triton at {self.url} does not say what it serves: {_line(error)}") from error
         found: dict[str, list[int]] = {}
-        for entry in index:
-            if entry.state == "READY":
-                found.setdefault(entry.name, []).append(int(entry.version))
+        for entry in answer.model_stats:
+            found.setdefault(entry.name, []).append(int(entry.version))
         return found
 
     def load_version(self, name: str, version: int, device: Device) -> None:

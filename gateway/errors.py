@@ -286,7 +286,7 @@ class ModelUnavailable(TaskFailed):
 
 
 class ModelMismatch(TaskFailed):
-    """Triton serves a model with other inputs, outputs or labels than `make export-model` writes."""
+    """The model that Triton serves has other inputs, outputs or labels than it should, or than a task needs."""
 
     status, code, title = 500, "model_mismatch", "The model does not fit"
 

@@ -1,6 +1,7 @@
 """Has a model ready to serve: the one asked for, or the demo model where there are no weights to be had."""
 
 import hashlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from local.wheel import ROOT
 
 DEMO = ROOT / "demo" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320
+OUT_OF_SERVICE = "config.pbtxt.unloaded"  # of `export/versions.py`
 SOURCE = "weights.sha256"  # next to the model file of a version
 NO_WEIGHTS = 3  # exit status of `python -m export`
 
@@ -21,6 +23,11 @@ def prepare(repository: Path, model: str, weights: Path | None) -> str:
     Raises LocalError when it cannot be exported; `python -m export` has said why then.
     """
     digest = digest_of(weights) if weights else ""
+    if (repository / model / OUT_OF_SERVICE).is_file() and not weights:
+        raise LocalError(
+            f"{model} was taken out of service (UNLOAD=); `make export-model LIST=1` shows its versions, "
+            f"USE= with NAME={model} brings one back"
+        )
     if model in models(repository) and (not weights or source(repository / model) == digest):
         return model
     status = _export(repository, model, *(["--weights", str(weights)] if weights else ["--model", model]))
@@ -29,7 +36,7 @@ def prepare(repository: Path, model: str, weights: Path | None) -> str:
     if status:
         raise LocalError(f"the model {model} could not be exported (see above)")
     if weights:
-        (latest(repository / model) / SOURCE).write_text(digest)
+        (in_use(repository / model) / SOURCE).write_text(digest)
     return model
 
 
@@ -42,17 +49,20 @@ def digest_of(weights: Path) -> str:
 
 
 def source(model: Path) -> str:
-    """The digest of the weights that the model's latest version was exported of; empty where that is not known.
+    """The digest of the weights that the version in use was exported of; empty where that is not known.
 
     A name says nothing: each training of YOLOv5 ends in a best.pt.
     """
-    kept = latest(model) / SOURCE
+    kept = in_use(model) / SOURCE
     return kept.read_text() if kept.is_file() else ""
 
 
-def latest(model: Path) -> Path:
-    """The folder of the latest version with a model file."""
+def in_use(model: Path) -> Path:
+    """The folder of the version with a model file that config.pbtxt selects, else of the latest."""
     versions = {file.parent for file in model.glob("*/*.onnx") if file.parent.name.isdecimal()}
+    policy = re.search(r"specific\W+versions\W+(\d+)", (model / "config.pbtxt").read_text())
+    if policy and model / policy[1] in versions:
+        return model / policy[1]
     return max(versions, key=lambda version: int(version.name))
 
 

@@ -6,7 +6,10 @@ from gateway.task import Problem
 
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One image to detect in, with every choice made. `accepted_at` is in seconds since the epoch."""
+    """One image to detect in, with every choice made. `accepted_at` is in seconds since the epoch.
+
+    `labels` are those of `classes` in the version that was served then; another one may count its classes otherwise.
+    """
 
     model: str
     accepted_at: float
@@ -15,6 +18,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     iou: float = 0.45
     max_detections: int = 300
     classes: list[int] | None = None
+    labels: list[str] | None = None
     agnostic_nms: bool = False
     annotate: bool = False
     callback_url: str = ""

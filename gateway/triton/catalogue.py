@@ -9,11 +9,13 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
 from gateway.triton.connection import control_headers
-from gateway.triton.loading import not_loaded, reason_line
+from gateway.triton.loading import is_absent, not_loaded, reason_line
 from gateway.triton.spec import ModelSpec, image_size, label_question, read_spec
 
 _ASK_SECONDS = 5.0
 _FRESH_SECONDS = 10.0
+_TRIES = 3
+_GONE = "its folder is gone from the repository; Triton serves it until it is unloaded or starts again"
 
 
 class ModelInput(msgspec.Struct):
@@ -71,13 +73,11 @@ class Models:
         if known is not None and time.monotonic() - asked_at < _FRESH_SECONDS:
             return known
         try:
-            found = await self._ask_spec(model, version)
+            found = await self._ask_until_settled(model, version)
         except InferenceServerException as error:
-            if error.status() not in ("StatusCode.NOT_FOUND", "StatusCode.INVALID_ARGUMENT"):
-                if known is not None:
-                    return known
-                raise _unavailable(error) from error
-            raise await self._unknown(model, version) from error
+            if known is not None:
+                return known
+            raise _unavailable(error) from error
         self._specs[model, version] = time.monotonic(), found
         return found
 
@@ -89,6 +89,8 @@ class Models:
             raise ModelNotFound(f"Triton serves no model {model}; see GET /models")
         if model in (reasons := not_loaded(index)):
             raise _did_not_load(model, reasons[model])
+        if not {"READY", "LOADING"} & {entry.state for entry in versions}:
+            raise ModelNotFound(f"{model} was taken out of service: Triton has unloaded it; see GET /models")
         return await self._view(model, versions)
 
     async def listing(self, default: str) -> ModelList:
@@ -108,11 +110,29 @@ class Models:
         return ModelView(model, versions, list(spec.labels), shape, spec.max_batch_size)
 
     async def _index(self) -> list[Any]:
+        """What Triton finds in its repository, and what it serves although the folder is gone."""
         try:
             index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
+            served = await self._triton.get_inference_statistics(client_timeout=_ASK_SECONDS)
         except InferenceServerException as error:
             raise _unavailable(error) from error
+        listed = {(entry.name, entry.version) for entry in index.models}
+        for each in served.model_stats:
+            if (each.name, each.version) not in listed:
+                index.models.add(name=each.name, version=each.version, state="READY", reason=_GONE)
         return list(index.models)
+
+    async def _ask_until_settled(self, model: str, version: str) -> ModelSpec:
+        """Raises as `spec` does, and InferenceServerException in an outage."""
+        for _ in range(_TRIES):
+            try:
+                return await self._ask_spec(model, version)
+            except InferenceServerException as error:
+                if not (is_absent(error) or error.status() == "StatusCode.INVALID_ARGUMENT"):
+                    raise
+                if missing := await self._missing(model, version):
+                    raise missing from error
+        raise ServiceUnavailable(f"Triton changes the version of {model} at the moment, try again in a few seconds")
 
     async def _ask_spec(self, model: str, version: str) -> ModelSpec:
         config = await self._config(model, version)
@@ -132,15 +152,21 @@ class Models:
         inputs, outputs = label_question(image_size(model, config))
         return await self._triton.infer(model, inputs, version, outputs=outputs, client_timeout=_ASK_SECONDS)
 
-    async def _unknown(self, model: str, version: str) -> GatewayError:
+    async def _missing(self, model: str, version: str) -> GatewayError | None:
+        """Why Triton does not serve it; None when it does by now: one version has taken another's place."""
         index = await self._index()
+        states = {entry.version: entry.state for entry in index if entry.name == model and entry.version}
+        ready = [number for number, state in states.items() if state == "READY"]
+        if version in ready or (ready and not version):
+            return None
         if model in (reasons := not_loaded(index)):
             return _did_not_load(model, reasons[model])
-        versions = _versions(index)
-        if model not in versions:
-            return InvalidParameter(f"model={model}: Triton serves {', '.join(sorted(versions)) or 'no model'}")
-        there = ", ".join(entry.version for entry in versions[model] if entry.state == "READY")
-        return InvalidParameter(f"version={version}: of {model} Triton serves the versions {there or 'none'}")
+        if "LOADING" in (state for number, state in states.items() if version in ("", number)):
+            return ServiceUnavailable(f"Triton loads the model {model} at the moment, try again in a few seconds")
+        if ready:
+            return InvalidParameter(f"version={version}: of {model} Triton serves the versions {', '.join(ready)}")
+        served = sorted({entry.name for entry in index if entry.state == "READY"})
+        return InvalidParameter(f"model={model}: Triton serves {', '.join(served) or 'no model'}")
 
 
 def _versions(index: list[Any]) -> dict[str, list[ModelVersion]]:

@@ -10,6 +10,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.errors import ModelUnavailable
 from gateway.triton.connection import CHANNEL_ARGUMENTS, OUTAGE
+from gateway.triton.loading import is_absent
 from gateway.triton.shared_memory import SharedMemory
 from gateway.triton.spec import OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
 from gateway.triton.statistics import Statistics
@@ -37,7 +38,7 @@ class TritonFailing(TritonUnavailable):
 
 
 class ModelChanged(TritonUnavailable):
-    """The model has been replaced by one that takes other images. Worth a try at once, from its new spec on."""
+    """Another version has taken the model's place. Worth a try at once, from its spec on."""
 
     retry_reason = "model_changed"
 
@@ -90,26 +91,33 @@ class TritonClient:
     def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
 
-        Raises TritonUnavailable in an outage, ModelChanged when `spec` is out of date and the image is of another
-        size than the model now takes, TritonFailing when the model does not run, ModelUnavailable when Triton refuses
-        the request.
+        Raises TritonUnavailable in an outage, ModelChanged when another version has taken the place of that of `spec`
+        and the answer cannot be used, TritonFailing when the model does not run, ModelUnavailable when Triton refuses
+        the request or no longer serves `version`.
         """
         try:
             answer = self._answer(spec, image, version)
         except InferenceServerException as error:
-            translated = self._translated(error, spec.name)
-            if isinstance(translated, ModelUnavailable):
+            translated = self._translated(error, spec.name, version)
+            if error.status() in _REFUSED:
                 self._current(spec, version)
             raise translated from error
-        if answer.get_response().model_version != spec.version:
-            spec = self._current(spec, version)
+        answered = answer.get_response().model_version
+        if answered != spec.version:
+            spec = self._current(spec, version, answered)
         return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
 
-    def _current(self, used: ModelSpec, version: str) -> ModelSpec:
-        """The spec read anew. Raises ModelChanged when it asks for another letterbox than `used`."""
+    def _current(self, used: ModelSpec, version: str, answered: str = "") -> ModelSpec:
+        """The spec read anew, of the version that has `answered`.
+
+        Raises ModelChanged when it asks for another letterbox than `used`, or that version is gone by now: labels of
+        another one would be wrong.
+        """
         if self._specs.get((used.name, version)) == used:
             self._specs.pop((used.name, version), None)
         spec = self.spec(used.name, version)
+        if answered not in ("", spec.version):
+            raise ModelChanged(f"version {spec.version} of {used.name} has taken the place of version {answered}")
         if spec.input != used.input:
             raise ModelChanged(f"version {spec.version} of {used.name} is served now, for images of another size")
         return spec
@@ -140,7 +148,7 @@ class TritonClient:
                 answer = self._ask_labels(model, version, newer)  # the version has changed between the two questions
             config = self._config(model, answer.get_response().model_version)
         except InferenceServerException as error:
-            raise self._translated(error, model) from error
+            raise self._translated(error, model, version) from error
         return read_spec(model, config, answer)
 
     def _config(self, model: str, version: str) -> Any:
@@ -150,13 +158,28 @@ class TritonClient:
         inputs, outputs = label_question(image_size(model, config))
         return self._client.infer(model, inputs, version, outputs=outputs, client_timeout=self._timeout)
 
-    def _translated(self, error: InferenceServerException, model: str) -> Exception:
+    def _translated(self, error: InferenceServerException, model: str, version: str) -> Exception:
         if any(words in error.message() for words in _BUSY):
             return TritonBusy(f"Triton has too much to do for {model}: {error.message()}")
         for key in [key for key in self._specs if key[0] == model]:
             self._specs.pop(key, None)
+        if is_absent(error):
+            return self._absent(model, version)
         if error.status() in OUTAGE:
             return TritonUnavailable(f"Triton does not answer: {error.message()}")
         if error.status() not in _REFUSED:
             return TritonFailing(f"Triton cannot run {model}: {error.message()}")
         return ModelUnavailable(f"Triton refused the inference of {model}: {error.message()}")
+
+    def _absent(self, model: str, version: str) -> Exception:
+        """What to make of a Triton that answers and had no such version ready."""
+        try:
+            ready = list(self._client.get_model_metadata(model, client_timeout=self._timeout).versions)
+        except InferenceServerException as error:
+            kind = TritonUnavailable if error.status() in OUTAGE and not is_absent(error) else TritonFailing
+            return kind(f"Triton serves no {model}: {error.message()}")
+        if not ready:
+            return TritonFailing(f"Triton serves no version of {model}")
+        if version and version not in ready:
+            return ModelUnavailable(f"of {model} Triton serves version {', '.join(ready)}, no longer {version}")
+        return ModelChanged(f"another version of {model} is taking the place of the one that was asked")

@@ -3,6 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+from tritonclient.utils import InferenceServerException
+
+# What Triton says, as UNAVAILABLE, of a version that it has unloaded: `ModelLifeCycle::GetModel` of its core.
+NOT_READY = "is not at ready state"
+
 # What the servers and libraries say → what to do. Their sources: `src/model_config_utils.cc` of Triton's core,
 # `src/loader.cc` of its tensorrt_backend, `src/onnxruntime.cc` of its onnxruntime_backend, ONNX Runtime's
 # `tensorrt_execution_provider.cc`.
@@ -34,6 +39,11 @@ REMEDIES = (
         "TensorRT cannot take the whole graph: export it with OPTIMIZE=cuda",
     ),
 )
+
+
+def is_absent(error: InferenceServerException) -> bool:
+    """Whether Triton answers, and has no such model or version ready: that is no outage."""
+    return error.status() == "StatusCode.NOT_FOUND" or NOT_READY in (error.message() or "")
 
 
 def not_loaded(index: Iterable[Any]) -> dict[str, str]:

@@ -30,10 +30,11 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
             raise SwitchedOff("callback_url: callbacks are switched off on this server (CALLBACKS)")
         await services.outbound.check(choices.callback_url)
     model, confidence, iou, max_detections = with_defaults(choices, services.settings)
-    classes = None
+    classes = labels = None
     if choices.model or choices.version or choices.classes:
         spec = await services.models.spec(model, choices.version)
         classes = class_ids(choices, spec)
+        labels = None if classes is None else [spec.labels[index] for index in classes]
     return TaskRequest(
         model=model,
         version=choices.version,
@@ -42,6 +43,7 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
         iou=iou,
         max_detections=max_detections,
         classes=classes,
+        labels=labels,
         agnostic_nms=choices.agnostic_nms,
         annotate=choices.annotate,
         callback_url=choices.callback_url,
@@ -94,7 +96,8 @@ def _check(image: UploadedImage, settings: Settings) -> None:
 
 def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
     """Equal for two requests that ask for the same of the same images."""
-    same = msgspec.structs.replace(wanted, accepted_at=0.0, request_id="", batch_id="")
+    ids = None if wanted.labels else wanted.classes  # another version may count its classes otherwise
+    same = msgspec.structs.replace(wanted, accepted_at=0.0, request_id="", batch_id="", classes=ids)
     digest = hashlib.sha256(msgspec.json.encode(same))
     for image in upload.images:
         digest.update(hashlib.sha256(image.data).digest())

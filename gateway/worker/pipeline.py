@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from gateway.errors import ModelMismatch
 from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
 from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
@@ -74,7 +75,7 @@ class Pipeline:
                 confidence=request.confidence,
                 iou=request.iou,
                 max_detections=request.max_detections,
-                classes=None if request.classes is None else frozenset(request.classes),
+                classes=wanted_ids(request, spec),
                 agnostic=request.agnostic_nms,
             )
             boxes_xyxy_source = placement.to_source(rows[:, :4])
@@ -87,6 +88,23 @@ class Pipeline:
             warnings=warnings,
         )
         return result, kept
+
+
+def wanted_ids(request: TaskRequest, spec: ModelSpec) -> frozenset[int] | None:
+    """The ids of the wanted classes in the version that answered; None means all. Raises ModelMismatch."""
+    if request.classes is None or request.labels is None:
+        return None if request.classes is None else frozenset(request.classes)
+    ids = set()
+    for index, label in zip(request.classes, request.labels, strict=True):
+        if spec.labels[index : index + 1] != (label,):
+            if label not in spec.labels:
+                raise ModelMismatch(
+                    f"classes={label}: version {spec.version} of {spec.name}, which answers now, "
+                    "has no such class; see GET /models"
+                )
+            index = spec.labels.index(label)
+        ids.add(index)
+    return frozenset(ids)
 
 
 def _detections(

@@ -39,6 +39,22 @@ def test_source_of_a_model_is_that_of_its_latest_version(tmp_path: Path, trainin
     assert model.source(tmp_path / "best") == ""
 
 
+def test_source_of_a_model_is_that_of_the_version_in_use(tmp_path: Path, trainings: tuple[Path, Path]) -> None:
+    first, second = trainings
+    version(tmp_path, 1, first)
+    version(tmp_path, 2, second)
+    config = "version_policy: { specific: { versions: [ 1 ] } }"
+    (tmp_path / "best" / "config.pbtxt").write_text(config)
+    assert model.source(tmp_path / "best") == model.digest_of(first)
+
+
+def test_a_model_out_of_service_is_not_exported_anew(tmp_path: Path) -> None:
+    version(tmp_path, 1, None)
+    (tmp_path / "best" / "config.pbtxt").rename(tmp_path / "best" / model.OUT_OF_SERVICE)
+    with pytest.raises(LocalError, match="best was taken out of service"):
+        model.prepare(tmp_path, "best", None)
+
+
 def test_model_is_not_exported_again(tmp_path: Path, trainings: tuple[Path, Path]) -> None:
     version(tmp_path, 1, trainings[0])
     assert model.prepare(tmp_path, "best", None) == "best"

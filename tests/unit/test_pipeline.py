@@ -1,13 +1,13 @@
 import msgspec
 import pytest
 
-from gateway.errors import ImageTooLarge, InvalidImage, UnsupportedImage
+from gateway.errors import ImageTooLarge, InvalidImage, ModelMismatch, UnsupportedImage
 from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
 from gateway.task import DetectionResult
 from gateway.triton.client import TritonUnavailable
-from gateway.worker.pipeline import Pipeline
-from tests.support.fakes import FakeTriton
+from gateway.worker.pipeline import Pipeline, wanted_ids
+from tests.support.fakes import SPEC, FakeTriton
 from tests.support.pictures import encoded
 
 ASKED = TaskRequest(model="fake", accepted_at=0.0)
@@ -87,3 +87,26 @@ def test_detect_maps_boxes_of_a_reduced_jpeg_to_the_source_image() -> None:
     box = result.detections[0].box
     assert (box.x1, box.y1, box.x2, box.y2) == (400, 400, 1200, 800)
     assert detected(annotate=True).detections == result.detections
+
+
+@pytest.mark.parametrize(
+    ("classes", "labels", "ids"),
+    [
+        (None, None, None),
+        ([2, 0], None, {0, 2}),  # of a gateway of an earlier release
+        ([2], ["car"], {2}),
+        ([0], ["car"], {2}),  # its id in the version that was served when the task was accepted
+        ([9, 1], ["person", "bicycle"], {0, 1}),
+    ],
+)
+def test_classes_are_those_of_the_version_that_answers(
+    classes: list[int] | None, labels: list[str] | None, ids: set[int] | None
+) -> None:
+    request = msgspec.structs.replace(ASKED, classes=classes, labels=labels)
+    assert wanted_ids(request, SPEC) == ids
+
+
+def test_a_class_that_the_answering_version_lacks_is_named() -> None:
+    request = msgspec.structs.replace(ASKED, classes=[0], labels=["zebra"])
+    with pytest.raises(ModelMismatch, match="classes=zebra: version 1 of fake"):
+        wanted_ids(request, SPEC)

@@ -58,6 +58,15 @@ def test_models_are_loaded_and_one_that_fails_does_not_end_the_server(run: Run) 
     assert "--grpc-restricted-protocol=model-repository:yolo-key=secret" in given
 
 
+def test_a_model_out_of_service_is_not_loaded(run: Run) -> None:
+    folder = run.place / "models" / "old"
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.onnx").touch()
+    assert "--load-model=old" in run().stdout
+    (folder / "config.pbtxt.unloaded").touch()
+    assert "--load-model=old" not in run().stdout
+
+
 def test_keys_may_be_in_files(run: Run) -> None:
     (run.place / "key").write_text("secret\n")
     (run.place / "memory").write_text("shared\n")
