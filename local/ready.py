@@ -29,17 +29,18 @@ def wait_until_ready(
     while not stopping.wait(0.2):
         status, body = ask(reachable(settings.host), settings.port, "/readyz")
         if status:
+            lacking: dict[str, str] = json.loads(body).get("missing", {})
             failed = not_served(stack["triton"], settings.triton_key)
-            if settings.model in failed:
+            others = sorted(set(triton.models(Path(stack["triton"]["repository"]))) - set(failed))
+            if settings.model in failed and not others:
                 return f"the model {settings.model} did not load: {failed[settings.model]}"
-        if status == 200:
-            for name, reason in failed.items():
-                say(f"The model {name} did not load, the others are served: {reason}")
-            say(where_line(stack))
-            say(ready_line(settings))
-            return None
-        if status:
-            missing = "; ".join(f"{name}: {reason}" for name, reason in json.loads(body).get("missing", {}).items())
+            if not lacking or (set(lacking) == {"triton"} and f"{settings.model} did not load" in lacking["triton"]):
+                for name, reason in failed.items():
+                    say(f"The model {name} did not load, the others are served: {reason}")
+                say(where_line(stack))
+                say(ready_line(settings, others[0] if settings.model in failed else settings.model))
+                return None
+            missing = "; ".join(f"{name}: {reason}" for name, reason in lacking.items())
         if time.monotonic() > deadline:
             return f"not ready after {READY_SECONDS} s: {missing}"
     return None
@@ -67,11 +68,13 @@ def where_line(stack: Mapping[str, Any]) -> str:
     return f"Metrics: {', '.join(pages)}. Triton answers gRPC at {stack['triton']['grpc']}."
 
 
-def ready_line(settings: Settings) -> str:
+def ready_line(settings: Settings, model: str) -> str:
+    """`model` is one that is served: the default, or another where that did not load."""
     url = f"http://{reachable(settings.host)}:{settings.port}"
     key = "-H 'X-API-Key: YOUR KEY' " if settings.api_keys or settings.api_keys_file else ""
-    command = f"curl -s {key}-F image=@{shlex.quote(sample_image(settings.model))} '{url}/predict?wait=30'"
-    return f"Ready: {url} serves {settings.model}. Ctrl-C stops it. Try:  {command}"
+    choice = "" if model == settings.model else f"&model={model}"
+    command = f"curl -s {key}-F image=@{shlex.quote(sample_image(model))} '{url}/predict?wait=30{choice}'"
+    return f"Ready: {url} serves {model}. Ctrl-C stops it. Try:  {command}"
 
 
 def reachable(host: str) -> str:

@@ -7,7 +7,7 @@ import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
-from gateway.errors import GatewayError, SwitchedOff
+from gateway.errors import GatewayError, ServiceUnavailable, SwitchedOff
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.submission import Acceptance, NewTask
 from gateway.queue.waiting import Watch
@@ -31,6 +31,8 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
         await services.outbound.check(choices.callback_url)
     model, confidence, iou, max_detections = with_defaults(choices, services.settings)
     classes = labels = None
+    if not choices.model and (reason := await services.readiness.no_model()):
+        raise ServiceUnavailable(reason)
     if choices.model or choices.version or choices.classes:
         spec = await services.models.spec(model, choices.version)
         classes = class_ids(choices, spec)

@@ -1,7 +1,6 @@
 """What must be there before a request is worth sending: Redis, the model in Triton, a worker."""
 
 import asyncio
-import contextlib
 import logging
 
 import redis.asyncio as aioredis
@@ -32,6 +31,7 @@ class Readiness:
         self._worker_ttl = settings.worker_ttl
         self._control = control_headers(settings.triton_key)
         self._warned: str | None = None
+        self._no_model = ""  # why Triton, which answers, does not serve the model, as far as the last look has found
 
     async def missing(self) -> dict[str, str]:
         """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
@@ -63,19 +63,32 @@ class Readiness:
             log.warning("Redis %s", warning)
         self._warned = warning
 
+    async def no_model(self) -> str:
+        """Why Triton, which answers, does not serve the default model; empty in an outage, which may end."""
+        if self._no_model:
+            await self._ask_triton()  # it may have been loaded since
+        return self._no_model
+
     async def _ask_triton(self) -> dict[str, str]:
         try:
             ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
+            self._no_model = "" if ready else await self._why_absent()
         except InferenceServerException as error:
+            self._no_model = ""
             return {"triton": f"does not answer: {error.message()}"}
-        return {} if ready else {"triton": await self._why_not_ready()}
+        return {} if ready else {"triton": self._no_model or f"the model {self._model} is not ready"}
 
-    async def _why_not_ready(self) -> str:
-        with contextlib.suppress(InferenceServerException):  # it may keep its index to itself
+    async def _why_absent(self) -> str:
+        """Empty while it is being loaded, and where Triton keeps its index to itself."""
+        try:
             index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
-            if reason := not_loaded(index.models).get(self._model):
-                return f"the model {self._model} did not load: {reason}"
-        return f"the model {self._model} is not ready"
+        except InferenceServerException:
+            return ""
+        if reason := not_loaded(index.models).get(self._model):
+            return f"the model {self._model} did not load: {reason}"
+        if {"READY", "LOADING"} & {entry.state for entry in index.models if entry.name == self._model}:
+            return ""
+        return f"Triton has no model {self._model}: it was never exported, or taken out of service"
 
 
 async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
@@ -22,6 +23,7 @@ from export.address import find
 from gateway.triton.connection import RESTRICTED, control_headers
 from local.ports import free_ports
 from tests.support import tiny
+from tests.support.pictures import encoded
 from tests.support.stack import ROOT
 
 READY_SECONDS = 60
@@ -223,6 +225,29 @@ def test_config_that_cannot_be_read_ends_all_with_the_reason(tmp_path: Path) -> 
         assert run.ends() == 1
         last = run.said().splitlines()[-1]
         assert last.startswith("local: the model tiny did not load: ") and "'tiny'" in last
+
+
+def test_a_default_model_that_does_not_load_is_refused_and_the_others_are_served(tmp_path: Path) -> None:
+    tiny.write(tmp_path / "models", "good")
+    (tiny.write(tmp_path / "models", "bad") / "1" / "model.onnx").write_text("not a model")
+    with local(tmp_path, tmp_path / "models", "bad") as run:
+        assert "serves good" in run.ready_line()
+        assert "The model bad did not load, the others are served: " in run.said()
+        picture = encoded(64, 48)
+        for query in ("", "?model=bad"):
+            begun = time.monotonic()
+            answer = httpx2.post(f"http://127.0.0.1:{run.port}/predict{query}", content=picture)
+            assert (answer.status_code, answer.json().get("code")) == (503, "service_unavailable"), answer.text
+            assert "bad did not load" in answer.json()["detail"] or "could not load" in answer.json()["detail"]
+            assert time.monotonic() - begun < 3
+        body = httpx2.post(
+            f"http://127.0.0.1:{run.port}/predict?model=good&wait=30", content=picture, timeout=40
+        ).json()
+        assert body["status"] == "SUCCESS"
+        assert "bad did not load" in httpx2.get(f"http://127.0.0.1:{run.port}/readyz").json()["missing"]["triton"]
+        assert [each["name"] for each in httpx2.get(f"http://127.0.0.1:{run.port}/models").json()["unavailable"]] == [
+            "bad"
+        ]
 
 
 def test_another_model_that_does_not_load_is_said_and_the_rest_is_served(tmp_path: Path) -> None:

@@ -110,5 +110,5 @@ def test_one_stack_per_folder(tmp_path: Path) -> None:
     ids=["IPv4", "any", "IPv6"],
 )
 def test_ready_line_has_an_address_that_can_be_reached(host: str, address: str) -> None:
-    line = ready_line(Settings(host=host, port=5001))
+    line = ready_line(Settings(host=host, port=5001), "yolov5n")
     assert line.startswith(f"Ready: http://{address}:5001 ") and "\n" not in line and "curl" in line
