@@ -83,7 +83,7 @@ class Pipeline:
         result = DetectionResult(
             model=ServedModel(spec.name, spec.version),
             image=ImageSize(width, height),
-            detections=_detections(boxes_xyxy_source, rows[:, 4], rows[:, 5].astype(int), spec.labels),
+            detections=_detections(boxes_xyxy_source, rows[:, 4], _class_ids(rows, spec), spec.labels),
             timings_ms=timings,
             warnings=warnings,
         )
@@ -105,6 +105,17 @@ def wanted_ids(request: TaskRequest, spec: ModelSpec) -> frozenset[int] | None:
             index = spec.labels.index(label)
         ids.add(index)
     return frozenset(ids)
+
+
+def _class_ids(rows: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np.int_]:
+    """Raises ModelMismatch for a class without a label."""
+    ids = rows[:, 5].astype(int)
+    if unknown := [index for index in ids.tolist() if not 0 <= index < len(spec.labels)]:
+        raise ModelMismatch(
+            f"version {spec.version} of {spec.name} finds class {unknown[0]}, and its labels.txt has {len(spec.labels)} "
+            "lines; export it again"
+        )
+    return ids
 
 
 def _detections(

@@ -228,7 +228,7 @@ def test_config_that_cannot_be_read_ends_all_with_the_reason(tmp_path: Path) -> 
 
 
 def test_a_default_model_that_does_not_load_is_refused_and_the_others_are_served(tmp_path: Path) -> None:
-    tiny.write(tmp_path / "models", "good")
+    tiny.write(tmp_path / "models", "good", tiny.finder())
     (tiny.write(tmp_path / "models", "bad") / "1" / "model.onnx").write_text("not a model")
     with local(tmp_path, tmp_path / "models", "bad") as run:
         assert "serves good" in run.ready_line()
@@ -243,7 +243,7 @@ def test_a_default_model_that_does_not_load_is_refused_and_the_others_are_served
         body = httpx2.post(
             f"http://127.0.0.1:{run.port}/predict?model=good&wait=30", content=picture, timeout=40
         ).json()
-        assert body["status"] == "SUCCESS"
+        assert body["status"] == "SUCCESS", body
         assert "bad did not load" in httpx2.get(f"http://127.0.0.1:{run.port}/readyz").json()["missing"]["triton"]
         assert [each["name"] for each in httpx2.get(f"http://127.0.0.1:{run.port}/models").json()["unavailable"]] == [
             "bad"
