@@ -112,8 +112,8 @@ def _class_ids(rows: npt.NDArray[np.float32], spec: ModelSpec) -> npt.NDArray[np
     ids = rows[:, 5].astype(int)
     if unknown := [index for index in ids.tolist() if not 0 <= index < len(spec.labels)]:
         raise ModelMismatch(
-            f"version {spec.version} of {spec.name} finds class {unknown[0]}, and its labels.txt has {len(spec.labels)} "
-            "lines; export it again"
+            f"version {spec.version} of {spec.name} finds class {unknown[0]}, and has {len(spec.labels)} labels; "
+            "export it again"
         )
     return ids
 

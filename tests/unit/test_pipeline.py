@@ -115,5 +115,5 @@ def test_a_class_that_the_answering_version_lacks_is_named() -> None:
 @pytest.mark.parametrize("class_id", [3, -1])
 def test_a_class_without_a_label_is_no_defect_of_the_service(class_id: int) -> None:
     fake = FakeTriton([[100, 112, 300, 212, 0.9, class_id]])
-    with pytest.raises(ModelMismatch, match=rf"finds class {class_id}, and its labels.txt has 3 lines"):
+    with pytest.raises(ModelMismatch, match=rf"finds class {class_id}, and has 3 labels"):
         Pipeline(fake, Settings()).detect(encoded(64, 48), ASKED)
