@@ -147,25 +147,30 @@ def asked_to_unload(server: triton.Triton, name: str) -> str:
 
 
 def listing(place: Path) -> Iterator[str]:
-    """One line for each version of each model, and for what Triton serves besides."""
+    """A table with a row for each version of each model, and lines for what Triton serves besides."""
     served, note = what_is_served()
     found = sorted(path for path in place.glob("*") if repository.versions(path))
-    if not found:
-        yield f"{place} holds no model"
-    for model in found:
-        current = versions.in_use(model)
-        if current is None:
-            yield f"{model.name:20} out of service; USE= brings a version back"
-        for number in repository.versions(model):
-            folder = model / str(number)
-            size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-            state = in_use_since(current, number, served, model.name)
-            facts = "  ".join(part for part in (state, measured(folder), exported(folder)) if part)
-            yield f"{model.name:20} version {number:<4} {size / 1e6:7.1f} MB  {facts}"
+    yield from table([row for model in found for row in rows(model, served)]) if found else [f"{place} holds no model"]
     for name in sorted(set(served or {}) - {model.name for model in found}):
-        yield f"{name:20} is not in {place}, yet Triton serves it: UNLOAD={name} takes it away"
+        yield f"{name} is not in {place}, yet Triton serves it: UNLOAD={name} takes it away"
     if note:
         yield note
+
+
+def rows(model: Path, served: dict[str, list[int]] | None) -> Iterator[list[str]]:
+    current = versions.in_use(model)
+    for number in repository.versions(model):
+        folder = model / str(number)
+        size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+        state = in_use_since(current, number, served, model.name)
+        yield [model.name, str(number), f"{size / 1e6:.1f} MB", state, measured(folder), *exported(folder)]
+
+
+def table(content: list[list[str]]) -> Iterator[str]:
+    lines = [["model", "version", "size", "in use", "mAP50-95", "exported", "of", "for"], *content]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def what_is_served() -> tuple[dict[str, list[int]] | None, str]:
@@ -182,29 +187,36 @@ def what_is_served() -> tuple[dict[str, list[int]] | None, str]:
 def in_use_since(current: versions.InUse | None, number: int, served: dict[str, list[int]] | None, name: str) -> str:
     """Of one version: whether it is in use, since when, and whether Triton serves it."""
     is_served = served is not None and number in served.get(name, [])
-    if current is None or current.version != number:
-        return "not in use, yet Triton serves it" if is_served else ""
-    since = f" since {current.since}" if current.since else ""
+    if current is None:
+        return "out of service" + (", yet Triton serves it" if is_served else "")
+    if current.version != number:
+        return "no, yet Triton serves it" if is_served else ""
+    since = f"since {current.since}" if current.since else "yes"
     if served is None:
-        return f"IN USE{since}"
-    return f"IN USE{since}, " + ("served" if is_served else "NOT served by Triton, its log or `make doctor` say why")
+        return since
+    return f"{since}, served" if is_served else f"{since}, NOT served: `make doctor` says why"
 
 
 def measured(version: Path) -> str:
-    """The mAP that `make evaluate` has left there."""
+    """The mAP that `make evaluate` has left there, and of what."""
     try:
         found = json.loads((version / "evaluation.json").read_text())
-        return f"mAP50-95 {found['map50_95']:.4f} on {Path(found['data']).name} {found['split']}".rstrip()
+        return f"{found['map50_95']:.4f} {Path(found['data']).name} {found['split']}".rstrip()
     except (OSError, ValueError, KeyError, TypeError):
         return ""
 
 
-def exported(version: Path) -> str:
+def exported(version: Path) -> list[str]:
+    """When, of what, and for what."""
     try:
         done: dict[str, str] = json.loads((version / "verify.json").read_text())["export"]
-        return "  ".join(done[key] for key in ("format", "precision", "device", "input", "exported", "source"))
+        return [
+            done["exported"],
+            done["source"],
+            " ".join(done[key] for key in ("device", "format", "precision", "input")),
+        ]
     except (OSError, ValueError, KeyError, TypeError):
-        return "not exported here: no verify.json"
+        return ["not here: no verify.json", "", ""]
 
 
 def there(model: Path) -> str:

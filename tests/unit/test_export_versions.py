@@ -167,10 +167,11 @@ def test_the_list_says_what_is_in_use_since_when_and_how_good_it_is(repository: 
     (repository / "m" / "2" / "evaluation.json").write_text(
         '{"map50_95": 0.37, "data": "/d/coco8.yaml", "split": "val"}'
     )
-    lines = list(switch.listing(repository))
-    assert [line.split()[:3] for line in lines[:3]] == [["m", "version", str(number)] for number in (1, 2, 3)]
-    assert "IN USE" not in lines[0] + lines[1] and re.search(r"IN USE since \d{4}-\d\d-\d\dT[\d:]{8}Z", lines[2])
-    assert "mAP50-95 0.3700 on coco8.yaml val" in lines[1]
+    head, *lines = switch.listing(repository)
+    assert head.split()[:3] == ["model", "version", "size"]
+    assert [line.split()[:2] for line in lines[:3]] == [["m", str(number)] for number in (1, 2, 3)]
+    assert "since" not in lines[0] + lines[1] and re.search(r"since \d{4}-\d\d-\d\dT[\d:]{8}Z", lines[2])
+    assert "0.3700 coco8.yaml val" in lines[1]
     assert lines[3:] == ["no Triton answers at 127.0.0.1:9: its next start serves what is in use"]
     assert "holds no model" in next(switch.listing(repository / "nowhere"))
 
