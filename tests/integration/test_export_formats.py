@@ -68,7 +68,7 @@ def test_every_source_exports_and_verifies(tmp_path: Path, kind: str, square: bo
     assert rows.shape == (batch, 1000, 6) and rows.dtype == np.float32
     side = imgsz if square else -1
     assert shapes(model / "1" / "model.onnx") == [(-1, side, side, 3), (-1, 1000, 6)]
-    assert (model / "labels.txt").read_text().splitlines() == list(source.labels)
+    assert (model / "1" / "labels.txt").read_text().splitlines() == list(source.labels)
 
 
 @pytest.mark.parametrize("batch", [1, 2])
