@@ -149,7 +149,10 @@ def yolo(result: DetectionResult) -> str:
 
 
 def comma_separated(results: Mapping[str, DetectionResult]) -> str:
-    """Results by task id → a table of CSV_COLUMNS with a row an object, boxes in pixels of the upright source image."""
+    """Results by task id → a table of CSV_COLUMNS with a row an object, boxes in pixels of the upright source image.
+
+    A label that a spreadsheet would take for a formula has an apostrophe before it.
+    """
     text = io.StringIO(newline="")
     table = csv.writer(text)  # its default dialect is RFC 4180's
     table.writerow(CSV_COLUMNS)
@@ -157,9 +160,14 @@ def comma_separated(results: Mapping[str, DetectionResult]) -> str:
         for found in result.detections:
             box, image, model = found.box, result.image, result.model
             corners = (box.x1, box.y1, box.x2, box.y2)
-            what = (task_id, found.label, found.class_id, found.score)
+            what = (task_id, _no_formula(found.label), found.class_id, found.score)
             table.writerow((*what, *corners, image.width, image.height, model.name, model.version))
     return text.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    """https://owasp.org/www-community/attacks/CSV_Injection"""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
 
 
 def picture_type(accept: str | None) -> PictureType | None:

@@ -17,7 +17,8 @@ from gateway.settings import Settings
 from gateway.task import problem_of
 from gateway.vision.header import probe
 from gateway.web.checks import owner_of
-from gateway.web.parameters import Choices, class_ids, with_defaults
+from gateway.web.classes import class_ids
+from gateway.web.parameters import Choices, with_defaults
 from gateway.web.services import services_of
 from gateway.web.uploads import Upload, UploadedImage, too_large
 
@@ -35,7 +36,7 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
         raise ServiceUnavailable(reason)
     if choices.model or choices.version or choices.classes:
         spec = await services.models.spec(model, choices.version)
-        classes = class_ids(choices, spec)
+        classes = class_ids(choices.classes, spec)
         labels = None if classes is None else [spec.labels[index] for index in classes]
     return TaskRequest(
         model=model,

@@ -1,4 +1,4 @@
-"""What a client may choose per request: parsed, checked, and resolved against the model."""
+"""What a client may choose per request: parsed and checked."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -9,13 +9,11 @@ from msgspec import Meta
 
 from gateway.errors import InvalidParameter
 from gateway.settings import Settings
-from gateway.triton.spec import ModelSpec
 from gateway.values import NotAllowed, checked
+from gateway.web.classes import shown
 from gateway.web.formats import Format
 
 LONGEST_WAIT_SECONDS = 60
-_LONGEST_ID = 18  # digits; Python itself refuses to read a number of some thousands
-_LONGEST_SHOWN = 100
 
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
@@ -44,8 +42,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     classes: Annotated[
         str | list[str | int],
         Meta(
-            description="labels or class ids, separated by commas or as a list",
-            extra={"give": "labels or class ids, separated by commas or in JSON as a list"},
+            description="labels or class ids, separated by commas or as a JSON list; quote a label that has a comma",
+            extra={"give": "labels or class ids, separated by commas or as a JSON list"},
         ),
     ] = ""
     agnostic_nms: Annotated[
@@ -118,24 +116,6 @@ def parse(kind: type[_Parameters], *parts: Given) -> _Parameters:
     return msgspec.convert(found, kind)
 
 
-def class_ids(choices: Choices, spec: ModelSpec) -> list[int] | None:
-    """The ids of the wanted classes; None means all. Raises InvalidParameter for a class that the model lacks."""
-    if not choices.classes:
-        return None
-    given = choices.classes.split(",") if isinstance(choices.classes, str) else choices.classes
-    by_label = {label.lower(): index for index, label in enumerate(spec.labels)}
-    ids = []
-    for name in (str(each).strip() for each in given):
-        if name.lower() in by_label:
-            ids.append(by_label[name.lower()])
-        elif name.isdecimal() and len(name) <= _LONGEST_ID and int(name) < len(spec.labels):
-            ids.append(int(name))
-        else:
-            known = ", ".join(spec.labels[:20]) + (", …" if len(spec.labels) > 20 else "")
-            raise InvalidParameter(f"classes={_shown(name)}: {spec.name} knows 0 to {len(spec.labels) - 1}: {known}")
-    return ids
-
-
 def with_defaults(choices: Choices, settings: Settings) -> tuple[str, float, float, int]:
     """Model, confidence, IoU and most detections, with the settings where nothing was chosen."""
     return (
@@ -155,5 +135,4 @@ def _shown(value: object, typed: bool = False) -> str:
     """No longer than is needed to know it again."""
     if isinstance(value, list | dict):
         return "[…]" if isinstance(value, list) else "{…}"  # of any depth
-    text = json.dumps(value, ensure_ascii=False) if typed else str(value)
-    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+    return shown(json.dumps(value, ensure_ascii=False) if typed else value)

@@ -97,6 +97,13 @@ def test_csv_keeps_any_label(label: str) -> None:
     assert tuple(rows[0]) == CSV_COLUMNS
 
 
+@pytest.mark.parametrize("label", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\r=1"])
+def test_no_label_is_a_formula_in_a_spreadsheet(label: str) -> None:
+    odd = Detection(label, 1, 0.5, Box(-1, 0, 1, 1))
+    (row,) = csv.DictReader(io.StringIO(comma_separated({"t": result(odd)}), newline=""))
+    assert (row["label"], row["x1"]) == (f"'{label}", "-1")
+
+
 def test_an_answer_without_detections_is_empty_and_valid() -> None:
     empty = result()
     assert coco({"t": empty}).annotations == [] and coco({"t": empty}).categories == []
