@@ -2,53 +2,146 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import onnx
 from google.protobuf import text_format  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from doctor.findings import EXPORT, Finding
-from export import declared
-from export.contract import Graph, breaches
-from export.errors import ExportError
+from export import declared, facts, versions
+from export.contract import breaches
+
+FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}  # by backend
 
 
 def models(repository: Path) -> list[str]:
     """Names of the models of which a version is there."""
-    return sorted({path.parts[-3] for path in repository.glob("*/*/model.*") if path.parent.name.isdecimal()})
+    return sorted({path.parts[-2] for path in repository.glob("*/*") if path.name.isdecimal() and path.is_dir()})
 
 
 def examine(repository: Path, name: str) -> list[Finding]:
-    """Whether NVIDIA's backend takes the newest version of a model; nothing for a model that is not there."""
-    folder, title = repository / name, "contract"
-    if not (folder / "config.pbtxt").is_file():
-        return []
-    again = f"`{EXPORT} MODEL={name}` (WEIGHTS= for one of your own) writes config and graph anew."
+    """Whether Triton can load the version in use of a model, and whether its parts fit together."""
+    folder = repository / name
+    return list(_examined(folder)) if numbers(folder) else [gone(repository, name)]
+
+
+def gone(repository: Path, name: str) -> Finding:
+    return Finding(
+        level="note",
+        title="folder",
+        what=f"none in {repository}: it was deleted, or Triton has another repository",
+        why="After its next start Triton does not serve the model.",
+        change=f"`{EXPORT} UNLOAD={name}` takes it away now; another repository is named by MODEL_REPOSITORY.",
+    )
+
+
+def _examined(folder: Path) -> Iterator[Finding]:
+    config, problem = read_config(folder)
+    if config is None:
+        yield problem
+        return
+    if config.name not in ("", folder.name):
+        what = f"{config.name!r} in config.pbtxt, and the folder is {folder.name!r}"
+        yield wrong("name", what, "Triton refuses a model with two names.", "Rename one of them.")
+    version = versions.selected(config, numbers(folder))
+    if version is None:
+        chosen = ", ".join(map(str, config.version_policy.specific.versions))
+        what = f"config.pbtxt selects version {chosen}, there is {', '.join(map(str, numbers(folder)))}"
+        yield wrong("version", what, "Triton loads none.", f"`{EXPORT} USE={numbers(folder)[-1]} NAME={folder.name}`.")
+        return
+    file = folder / str(version) / (config.default_model_filename or FILES.get(backend(config), "model.onnx"))
+    if not file.is_file():
+        there = ", ".join(sorted(path.name for path in file.parent.iterdir())) or "nothing"
+        what = f"{file.name} is missing in version {version}, which holds {there}"
+        yield wrong(
+            "file", what, "Triton loads no other file.", f"default_model_filename in config.pbtxt, or: {again(folder)}"
+        )
+        return
+    if file.suffix != ".onnx":
+        held = "an engine: its own backend says at the load"
+        yield Finding(level="info", title="contract", what=held)
+        yield from fitting(folder, config, facts.Facts(None, None))
+        return
+    yield from _of_graph(folder, config, file)
+
+
+def _of_graph(folder: Path, config: ModelConfig, file: Path) -> Iterator[Finding]:
     try:
-        config = declared.as_json((folder / "config.pbtxt").read_text())
-        graph = newest_graph(folder)
+        model = onnx.load(str(file), load_external_data=False)
+    except (OSError, DecodeError) as error:
+        yield wrong("file", unreadable(file, error), "Nor can Triton read it.", again(folder))
+        return
+    found = breaches({"name": folder.name, **declared.message_as_json(config)}, declared.graph_of(model))
+    if not found:
+        yield Finding(level="ok", title="contract", what="what NVIDIA's ONNX Runtime backend asks")
+    for breach in found:
+        if breach.refused:
+            yield wrong("contract", breach.words, "Triton refuses to load it.", again(folder))
+        else:
+            what, why = breach.words, "Triton ignores it silently."
+            yield Finding(level="note", title="contract", what=what, why=why, change=again(folder))
+    yield from fitting(folder, config, facts.of(model))
+
+
+def fitting(folder: Path, config: ModelConfig, said: facts.Facts) -> Iterator[Finding]:
+    """Whether labels, size and stride are the graph's; of a model as the gateway takes it."""
+    ours = {"images", "detections"} <= {tensor.name for tensor in (*config.input, *config.output)}
+    name = facts.label_file(config)
+    if not ours and not name:
+        return
+    try:
+        labels = (folder / name).read_text().splitlines() if name else None
+    except (OSError, UnicodeDecodeError) as error:
+        why = "Triton refuses to load the model." if isinstance(error, OSError) else "Its labels cannot be shown."
+        yield wrong("labels", f"{folder / name} cannot be read: {error}", why, again(folder))
+        labels = []
+    else:
+        mistakes = list(facts.mistakes(config, labels, said))
+        for mistake in mistakes if ours else [each for each in mistakes if each.title == "labels"]:
+            yield wrong(mistake.title, mistake.what, mistake.why, again(folder))
+
+
+def read_config(folder: Path) -> tuple[ModelConfig | None, Finding]:
+    """The config, or what is wrong with it."""
+    path = folder / versions.CONFIG
+    kept = [number for number in numbers(folder) if (folder / str(number) / versions.CONFIG).is_file()]
+    back = f"`{EXPORT} USE={kept[-1]} NAME={folder.name}` brings a version back." if kept else again(folder)
+    try:
+        return declared.parse(path.read_text()), Finding(level="ok", title="config", what=str(path))
     except text_format.ParseError as error:
-        what = f"{folder / 'config.pbtxt'} cannot be read: {' '.join(str(error).split())}"
-        return [wrong(title, what, "Triton loads no model without it.", again)]
-    except (OSError, UnicodeDecodeError, ExportError) as error:
-        return [wrong(title, f"{name} cannot be read: {error}", "Nor can Triton read it.", again)]
-    broken = breaches({"name": name, **config}, graph)
-    if not broken:
-        held = "what NVIDIA's ONNX Runtime backend asks" if graph else "an engine: its own backend says at the load"
-        return [Finding(level="ok" if graph else "info", title=title, what=held)]
-    return [
-        wrong(title, breach.words, "Triton refuses to load it.", again)
-        if breach.refused
-        else Finding(level="note", title=title, what=breach.words, why="Triton ignores it silently.", change=again)
-        for breach in broken
-    ]
+        what = f"{path} cannot be read: {' '.join(str(error).split())}"
+    except (OSError, UnicodeDecodeError) as error:
+        if (folder / versions.UNLOADED).is_file():
+            return None, Finding(
+                level="info", title="config", what=f"{folder.name} is out of service (UNLOAD=); {back}"
+            )
+        what = f"{path} cannot be read: {error}"
+    return None, wrong("config", what, "Triton loads no model without it.", back)
 
 
-def newest_graph(folder: Path) -> Graph | None:
-    """What the ONNX file of the newest version declares; None where there is none."""
-    versions = [path for path in folder.iterdir() if path.name.isdecimal() and (path / "model.onnx").is_file()]
-    if not versions:
-        return None
-    return declared.graph(max(versions, key=lambda path: int(path.name)) / "model.onnx")
+def again(folder: Path) -> str:
+    return f"`{EXPORT} MODEL={folder.name}` (WEIGHTS= for one of your own) writes config and graph anew."
+
+
+def numbers(folder: Path) -> list[int]:
+    """Folders that Triton takes for versions."""
+    found = folder.iterdir() if folder.is_dir() else []
+    return sorted(int(path.name) for path in found if path.is_dir() and path.name.isdecimal() and path.name[0] != "0")
+
+
+def backend(config: ModelConfig) -> str:
+    return str(config.backend or config.platform.removesuffix("_plan").removesuffix("_onnx"))
+
+
+def unreadable(file: Path, error: Exception) -> str:
+    with file.open("rb") as content:
+        pointer = content.read(20).startswith(b"version https://git")
+    if pointer:
+        return f"{file} is a pointer of Git LFS, not the model; `git lfs pull` fetches it"
+    return f"{file} is no ONNX file, or a damaged one: {' '.join(str(error).split())}"
 
 
 def wrong(title: str, what: str, why: str, change: str) -> Finding:

@@ -59,7 +59,10 @@ class Triton:
     def models(self) -> list[Listed]:
         """The models that are served or did not load, by name; those that nobody asked for are left out."""
         index = self._ask(self._client.get_model_repository_index, headers=self._control, client_timeout=CONNECT_S)
-        ready = {entry.name: Listed(entry.name, True, "") for entry in index.models if entry.state == "READY"}
+        served = self._ask(self._client.get_inference_statistics, client_timeout=CONNECT_S).model_stats
+        names = {entry.name for entry in index.models if entry.state == "READY"}
+        names |= {entry.name for entry in served}  # also without a folder, which the index leaves out
+        ready = {name: Listed(name, True, "") for name in names}
         failed = {name: Listed(name, False, reason) for name, reason in not_loaded(index.models).items()}
         return sorted((failed | ready).values(), key=lambda listed: listed.name)
 

@@ -27,16 +27,26 @@ def parse(config_pbtxt: str) -> ModelConfig:
 
 def as_json(config_pbtxt: str) -> dict[str, Any]:
     """The same as JSON, with the field names of model_config.proto."""
-    found: dict[str, Any] = json_format.MessageToDict(parse(config_pbtxt), preserving_proto_field_name=True)
+    return message_as_json(parse(config_pbtxt))
+
+
+def message_as_json(config: ModelConfig) -> dict[str, Any]:
+    """A config as `as_json` gives it."""
+    found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
     return found
 
 
 def graph(path: Path) -> Graph:
     """The inputs and outputs of an ONNX file. Raises ExportError for a file that is none."""
     try:
-        found = onnx.load(str(path), load_external_data=False).graph
+        return graph_of(onnx.load(str(path), load_external_data=False))
     except (OSError, DecodeError) as error:
         raise ExportError(f"{path} is no ONNX file, or a damaged one") from error
+
+
+def graph_of(model: onnx.ModelProto) -> Graph:
+    """The inputs and outputs that it declares."""
+    found = model.graph
     weights = {entry.name for entry in found.initializer}
     return Graph(_tensors(entry for entry in found.input if entry.name not in weights), _tensors(found.output))
 

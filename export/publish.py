@@ -4,13 +4,15 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from export import declared, repository, triton, verify, versions
+import onnx
+
+from export import declared, facts, repository, triton, verify, versions
 from export.config import Device, Format, Serving, config_pbtxt
-from export.contract import Graph, breaches
+from export.contract import breaches
 from export.errors import ExportError
 from export.graph import engine, session
 from export.options import Options
@@ -43,6 +45,8 @@ def publish(source: Source, options: Options, report: Report) -> int:
         graph = hashlib.sha256((staged.folder / "model.onnx").read_bytes()).hexdigest()
         (staged.folder / versions.LABELS).write_text("".join(f"{label}\n" for label in source.labels))
         findings = build_and_verify(source.candidates, staged.folder, serving, config_pbtxt(serving, graph), report)
+        if (staged.folder / "model.onnx").is_file():
+            facts.state(staged.folder / "model.onnx", facts.Facts(len(source.labels), source.stride))
         findings["export"] = provenance(serving, source.path)
         (staged.folder / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
         with versions.locked(model):
@@ -71,7 +75,7 @@ def build_and_verify(
     check = verify.Check(expected, inputs)
     file = staged / "model.onnx"
     written = session.Deployed(file)
-    check_contract(config, declared.graph(file))
+    check_contract(config, (staged / versions.LABELS).read_text().splitlines(), onnx.load(str(file)))
     verify.check_batches(written.batch, inputs, serving.max_batch)
     found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
     report(f"ONNX Runtime: {found.summary()}")
@@ -82,11 +86,13 @@ def build_and_verify(
     return check.findings()
 
 
-def check_contract(config_pbtxt: str, graph: Graph) -> None:
-    """Raises ExportError when Triton's own backend would refuse the model, or ignore what the config says."""
-    for breach in breaches(declared.as_json(config_pbtxt), graph):
+def check_contract(config_pbtxt: str, labels: Sequence[str], model: onnx.ModelProto) -> None:
+    """Raises ExportError when Triton's own backend would refuse the model, or config or labels are not the graph's."""
+    for breach in breaches(declared.as_json(config_pbtxt), declared.graph_of(model)):
         would = "would refuse the model" if breach.refused else "would not do what the config says"
         raise ExportError(f"Triton's ONNX Runtime backend {would}: {breach.words}; nothing was published")
+    for mistake in facts.mistakes(declared.parse(config_pbtxt), labels, facts.of(model)):
+        raise ExportError(f"{mistake.title}: {mistake.what}; nothing was published")
 
 
 def ask_triton(check: verify.Check, staged: Path, serving: Serving, config: str, report: Report) -> None:

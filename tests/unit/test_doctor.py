@@ -18,6 +18,7 @@ from doctor.findings import Finding, amount
 from doctor.host import is_here
 from doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
 from doctor.triton import described
+from export import facts
 from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -281,7 +282,9 @@ def repository(tmp_path: Path) -> Path:
 def test_a_published_model_keeps_the_contract(repository: Path) -> None:
     (finding,) = published.examine(repository, "tiny")
     assert (finding.level, finding.title) == ("ok", "contract")
-    assert published.models(repository) == ["tiny"] and published.examine(repository, "other") == []
+    assert published.models(repository) == ["tiny"]
+    (missing,) = published.examine(repository, "other")
+    assert (missing.level, missing.title) == ("note", "folder") and "UNLOAD=other" in missing.change
 
 
 def test_a_model_published_before_the_contract_is_to_be_exported_again(repository: Path) -> None:
@@ -290,9 +293,97 @@ def test_a_model_published_before_the_contract_is_to_be_exported_again(repositor
         side.dim_param = name
     (repository / "tiny" / "2").mkdir()
     onnx.save(model, repository / "tiny" / "2" / "model.onnx")
-    (finding,) = published.examine(repository, "tiny")
+    finding, *_ = published.examine(repository, "tiny")
     assert finding.level == "wrong" and "the model expects 3 dimensions (shape [-1,-1,-1])" in finding.what
     assert "`make export-model MODEL=tiny`" in finding.change
+
+
+def changed(old: str, new: str) -> str:
+    content = tiny.CONFIG.format(name="tiny")
+    assert old in content
+    return content.replace(old, new)
+
+
+FIXED = ("dims: [ -1, -1, 3 ]", "dims: [ 320, 320, 3 ]")
+
+
+@pytest.mark.parametrize(
+    ("files", "title", "words"),
+    [
+        ({"labels.txt": "person\n"}, "labels", "1 in labels.txt, and the graph has 2 classes"),
+        ({"labels.txt": "person\nbicycle\ncar\n"}, "labels", "3 in labels.txt, and the graph has 2 classes"),
+        ({"labels.txt": "person\n\n"}, "labels", "line 2 of labels.txt is empty"),
+        ({"labels.txt": None}, "labels", "labels.txt cannot be read"),
+        ({"config.pbtxt": changed('label_filename: "labels.txt"', "")}, "labels", "there is no label file"),
+        ({"config.pbtxt": changed('"640"', '"650"')}, "imgsz", "650 is no multiple of the stride 32"),
+        ({"config.pbtxt": changed('"640"', '""')}, "imgsz", "the parameter imgsz is ''"),
+        ({"config.pbtxt": changed(*FIXED)}, "imgsz", "640, and dims say 320"),
+        ({"config.pbtxt": changed('"32"', '"16"')}, "stride", "16, and the model needs multiples of 32"),
+        ({"config.pbtxt": changed('"tiny"', '"other"')}, "name", "'other' in config.pbtxt, and the folder is 'tiny'"),
+        (
+            {"config.pbtxt": changed("max_batch", "version_policy { specific { versions: [ 3 ] } } max_batch")},
+            "version",
+            "config.pbtxt selects version 3, there is 1",
+        ),
+        (
+            {"config.pbtxt": changed("max_batch", 'default_model_filename: "best.onnx" max_batch')},
+            "file",
+            "best.onnx is missing in version 1, which holds model.onnx",
+        ),
+        (
+            {"1/model.onnx": "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"},
+            "file",
+            "a pointer of Git LFS",
+        ),
+        ({"config.pbtxt": None}, "config", "config.pbtxt cannot be read"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " in value else None,
+)
+def test_what_does_not_fit_together_is_found_on_disk(
+    repository: Path, files: dict[str, str | None], title: str, words: str
+) -> None:
+    graph = tiny.mean()
+    onnx.helper.set_model_props(graph, {"classes": "2", "stride": "32"})
+    onnx.save(graph, repository / "tiny" / "1" / "model.onnx")
+    for file, content in files.items():
+        if content is None:
+            (repository / "tiny" / file).unlink()
+        else:
+            (repository / "tiny" / file).write_text(content)
+    found = [finding for finding in published.examine(repository, "tiny") if finding.level == "wrong"]
+    assert [finding.title for finding in found] == [title]
+    assert words in found[0].what and found[0].why and found[0].change
+
+
+@pytest.mark.parametrize(
+    ("metadata", "output", "classes"),
+    [
+        ({"classes": "7"}, None, 7),
+        ({"names": "{0: 'a', 1: 'b'}"}, None, 2),
+        ({"names": "not python"}, ("output0", [1, 25200, 85]), 80),
+        ({}, ("output0", [1, 84, 8400]), 80),
+        ({}, ("output0", [-1, -1, 85]), None),
+        ({}, None, None),
+    ],
+)
+def test_the_classes_of_a_graph(
+    metadata: dict[str, str], output: tuple[str, list[int]] | None, classes: int | None
+) -> None:
+    graph = tiny.mean()
+    onnx.helper.set_model_props(graph, metadata)
+    if output:
+        del graph.graph.output[:]
+        sides = [side if side > 0 else None for side in output[1]]
+        graph.graph.output.append(onnx.helper.make_tensor_value_info(output[0], onnx.TensorProto.FLOAT, sides))
+    assert facts.of(graph).classes == classes
+
+
+def test_facts_are_written_into_a_finished_file(repository: Path) -> None:
+    file = repository / "tiny" / "1" / "model.onnx"
+    facts.state(file, facts.Facts(80, 64))
+    read = onnx.load(str(file))
+    onnx.checker.check_model(read)
+    assert facts.of(read) == facts.Facts(80, 64) and len(read.graph.node) == len(tiny.mean().graph.node)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +400,7 @@ def test_a_published_model_edited_by_hand_is_told(
     repository: Path, file: str, content: str, level: str, words: str
 ) -> None:
     (repository / "tiny" / file).write_text(content)
-    (finding,) = published.examine(repository, "tiny")
+    finding, *_ = published.examine(repository, "tiny")
     assert finding.level == level and words in finding.what and finding.change
 
 
@@ -318,5 +409,5 @@ def test_what_lies_on_disk_is_examined_without_triton_too(repository: Path, caps
     (repository / "tiny" / "config.pbtxt").write_text("max_batch_size: many")
     assert main(["--url", "127.0.0.1:9", "--repository", str(repository)]) == 2
     said = capsys.readouterr()
-    assert "tiny" in said.out and "WRONG  contract" in said.out and "well" not in said.out
+    assert "tiny" in said.out and "WRONG  config" in said.out and "well" not in said.out
     assert said.err.startswith("doctor: no Triton answers")
