@@ -41,11 +41,11 @@ def enlarged(images: list[Path], folder: Path) -> list[Path]:
     return made
 
 
-def tensors(images: list[Path], imgsz: int, stride: int, square: bool, folder: Path) -> list[Path]:
+def tensors(images: list[Path], size_hw: tuple[int, int], stride: int, fixed: bool, folder: Path) -> list[Path]:
     """The letterboxed images as `.npy` files, uint8 RGB (height, width, 3)."""
     made = []
     for image in images:
-        pixels, _ = letterbox(decode(image.read_bytes()), imgsz=imgsz, stride=stride, square=square)
+        pixels, _ = letterbox(decode(image.read_bytes()), size_hw=size_hw, stride=stride, fixed=fixed)
         target = folder / f"{image.stem}.npy"
         np.save(target, pixels)
         made.append(target)

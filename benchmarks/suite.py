@@ -63,7 +63,7 @@ class Suite:
     def run(self) -> Report:
         report = Report(
             machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            model=f"{self.spec.name} at {self.spec.imgsz}",
+            model=f"{self.spec.name} at {max(self.spec.size_hw)}",
             images=len(self.images),
             began=time.strftime("%Y-%m-%d %H:%M:%S"),
             load_before=os.getloadavg()[0],
@@ -83,7 +83,7 @@ class Suite:
         self.say("starting the arms")
         sent = [str(image) for image in self.images]
         tensors = pictures.tensors(
-            self.images, self.spec.imgsz, self.spec.stride, self.spec.square, self._folder("tensors")
+            self.images, self.spec.size_hw, self.spec.stride, self.spec.fixed, self._folder("tensors")
         )
         ready = [str(tensor) for tensor in tensors]
         large = [str(image) for image in pictures.enlarged(self.images, self._folder("large"))]

@@ -55,7 +55,7 @@ def evaluate(dataset: Dataset, spec: ModelSpec, models: dict[str, Model]) -> dic
 
 def detect(image: npt.NDArray[np.uint8], spec: ModelSpec, model: Model) -> npt.NDArray[np.float32]:
     """One model's answer to one image, RGB uint8: float32 (N, 6), x1, y1, x2, y2 in source pixels, score, class_id."""
-    letterboxed, placement = letterbox(image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square)
+    letterboxed, placement = letterbox(image, size_hw=spec.size_hw, stride=spec.stride, fixed=spec.fixed)
     rows = nms(model(letterboxed), confidence=CONFIDENCE, iou=IOU, max_detections=MAX_DETECTIONS)
     return np.concatenate([placement.to_source(rows[:, :4]), rows[:, 4:]], 1)
 
@@ -187,7 +187,8 @@ def verdict(answered: Scores, expected: Scores, tolerance: float) -> int:
 
 
 def _introduce(dataset: Dataset, spec: ModelSpec) -> None:
-    shape = f"{spec.imgsz}, {'square' if spec.square else 'rectangular'}"
+    height, width = spec.size_hw
+    shape = f"{height}x{width}, {'fixed' if spec.fixed else 'least padding'}"
     _say(f"{spec.name} version {spec.version} ({shape}) over {len(dataset.images)} images of {dataset.root}")
     if dataset.unlabelled:
         _say(f"left out: {dataset.unlabelled} images without a label file (an empty one says that nothing is there)")

@@ -21,13 +21,15 @@ CAST = "images_cast"  # the tensor behind the graph's first cast
 class Serving:
     """How a model is to be served. None: the device's default. Sizes in pixels, `delay_us` in microseconds.
 
-    `one_image`: the graph takes a batch of exactly one.
+    `imgsz` is the longer side, `sides_hw` height and width of an input that is neither square nor free. `one_image`:
+    the graph takes a batch of exactly one.
     """
 
     name: str
     imgsz: int
     stride: int
     square: bool
+    sides_hw: tuple[int, int] | None = None
     device: Device = "cpu"
     format: Format = "onnx"
     precision: Precision = "fp32"
@@ -36,6 +38,15 @@ class Serving:
     instances: int | None = None
     delay_us: int | None = None
     optimize: Optimize = "tensorrt"  # by what ONNX Runtime computes on a GPU
+
+    @property
+    def size_hw(self) -> tuple[int, int]:
+        """Height and width of the input, the largest unless it is `fixed`."""
+        return self.sides_hw or (self.imgsz, self.imgsz)
+
+    @property
+    def fixed(self) -> bool:
+        return self.square or self.sides_hw is not None
 
     @property
     def max_batch(self) -> int:
@@ -69,7 +80,8 @@ class Serving:
         if self.one_image:
             return {}
         sizes = {"min": 1, "opt": self.max_batch, "max": self.max_batch}
-        return {kind: f"{size}x{self.imgsz}x{self.imgsz}x3" for kind, size in sizes.items()}
+        height, width = self.size_hw
+        return {kind: f"{size}x{height}x{width}x3" for kind, size in sizes.items()}
 
 
 def cores() -> int:
@@ -112,11 +124,14 @@ max_batch_size: {size}
 
 
 def _tensors(serving: Serving, version: int) -> str:
-    size, batch = str(serving.imgsz), "1, " if serving.one_image else ""
+    (height, width), batch = serving.size_hw, "1, " if serving.one_image else ""
     dims, said = (
-        (f"{size}, {size}", f"Square letterbox: every image is padded to {size} x {size}.")
-        if serving.square
-        else ("-1, -1", f"Least padding: the longer side is {size}, both sides are multiples of the stride.")
+        (
+            f"{height}, {width}",
+            f"Fixed letterbox: every image is padded to a height of {height} and a width of {width}.",
+        )
+        if serving.fixed
+        else ("-1, -1", f"Least padding: the longer side is {width}, both sides are multiples of the stride.")
     )
     return f"""\
 input [
@@ -141,7 +156,7 @@ output [
 
 
 def _batching(serving: Serving) -> str:
-    if serving.device == "cpu" and not serving.square and not serving.delay:
+    if serving.device == "cpu" and not serving.fixed and not serving.delay:
         return """\
 dynamic_batching {
   # Images of one shape that wait go together at once: a batch of a preferred size or more is sent when its delay is
@@ -210,6 +225,7 @@ def _parameters(serving: Serving) -> str:
 
 def _warm_up(serving: Serving) -> str:
     sizes, batch = sorted({1, serving.max_batch}), "1, " if serving.one_image else ""
+    height, width = serving.size_hw
     return (
         "# The first inference of a size is slow: made before the model is said to be ready.\n"
         + "\n".join(
@@ -220,7 +236,7 @@ model_warmup [
     batch_size: {size}
     inputs {{
       key: "images"
-      value: {{ data_type: TYPE_UINT8 dims: [ {batch}{serving.imgsz}, {serving.imgsz}, 3 ] random_data: true }}
+      value: {{ data_type: TYPE_UINT8 dims: [ {batch}{height}, {width}, 3 ] random_data: true }}
     }}
   }}
 ]"""

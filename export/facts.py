@@ -71,18 +71,18 @@ def label_file(config: ModelConfig) -> str:
 def _size(config: ModelConfig, facts: Facts) -> Iterator[Mistake]:
     given = {key: config.parameters[key].string_value for key in ("imgsz", "stride") if key in config.parameters}
     numbers = {key: int(text) for key, text in given.items() if text.isdecimal() and int(text)}
-    for key in ("imgsz", "stride"):
+    sides = list(config.input[0].dims)[-3:-1] if config.input else []
+    fixed = [int(side) for side in sides if side > 0]
+    for key in ("stride",) if fixed and "imgsz" not in given else ("imgsz", "stride"):
         if key not in numbers:
             what = f"the parameter {key} is {given[key]!r}" if key in given else f"the parameter {key} is missing"
             yield Mistake(key, what, "The gateway reads the model's input from it, and refuses the model.")
     if len(numbers) < 2:
         return
     imgsz, stride = numbers["imgsz"], numbers["stride"]
-    sides = [side for side in config.input[0].dims if side != 3][-2:] if config.input else []
-    fixed = [side for side in sides if side > 0]
     if fixed and max(fixed) != imgsz:
-        yield Mistake("imgsz", f"{imgsz}, and dims say {max(fixed)}", "Triton refuses every picture.")
-    if imgsz % stride:
+        yield Mistake("imgsz", f"{imgsz}, and dims say {max(fixed)}", "The dims count; whoever reads imgsz is misled.")
+    elif imgsz % stride:
         what = f"{imgsz} is no multiple of the stride {stride}"
         yield Mistake("imgsz", what, "Pictures get sides that the model cannot take.")
     least = max(facts.stride or 0, LEAST_STRIDE)

@@ -1,6 +1,7 @@
 """The command line of `make export-model`. An empty value means "not given", so that make can pass every option."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ class Options:
     device: Device = "cpu"
     format: Format = "onnx"
     precision: Precision = "fp32"
-    imgsz: int | None = None
+    imgsz: int | tuple[int, int] | None = None
     square: bool = False
     batch: int | None = None
     instances: int | None = None
@@ -78,7 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", type=_choice("cpu", "gpu"), help="cpu (default) or gpu: what it will be served on")
     add("--format", type=_choice("onnx", "tensorrt"), help="onnx (default), or tensorrt: an engine")
     add("--precision", type=_choice("fp32", "fp16"), help="fp32 (default) or fp16")
-    add("--imgsz", type=_number(32, 4096), help="longer side of the input, pixels (default 640, P6 models 1280)")
+    add(
+        "--imgsz",
+        type=_size,
+        help="longer side of the input, pixels (default 640, P6 models 1280), or HEIGHT,WIDTH of a fixed one",
+    )
     add(
         "--square", type=_flag, nargs="?", const=True, help="square input instead of least padding; a GPU always has it"
     )
@@ -134,6 +139,14 @@ def _number(least: int, most: int) -> Callable[[str], int | None]:
         return int(value)
 
     return convert
+
+
+def _size(value: str) -> int | tuple[int, int] | None:
+    """One side, or two as people write them: 320,640, 320x640, [320, 640]."""
+    sides = [_number(32, 4096)(side) for side in re.split(r"[\s,xX]+", value.strip("[]() "))]
+    if len(sides) > 2 or (len(sides) == 2 and None in sides):
+        raise argparse.ArgumentTypeError(f"{value} is neither one side nor HEIGHT,WIDTH")
+    return (sides[0], sides[1]) if len(sides) == 2 and sides[0] and sides[1] else sides[0]
 
 
 def _version(value: str) -> int:

@@ -70,7 +70,7 @@ def build_and_verify(
     An engine is built in between: it takes minutes, and comes from an ONNX file that is known to be right.
     Raises VerificationError.
     """
-    inputs = verify.inputs(serving.imgsz, serving.stride, serving.square)
+    inputs = verify.inputs(serving.size_hw, serving.stride, serving.fixed)
     report(f"verifying on {len(inputs)} images")
     check = verify.Check(expected, inputs)
     file = staged / "model.onnx"
@@ -147,20 +147,32 @@ def provenance(serving: Serving, source: Path) -> dict[str, str]:
         "format": serving.format,
         "precision": serving.precision,
         "device": serving.device,
-        "input": f"{serving.imgsz} {'square' if serving.square else 'least padding'}",
+        "input": shape_of(serving),
         "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
+def size_of(options: Options, source: Source) -> tuple[int, int]:
+    """Height and width of the input; raises ExportError where the source cannot have them."""
+    wanted = options.imgsz or source.fixed_size or (1280 if source.stride == 64 else 640)
+    size_hw = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+    for side in size_hw:
+        if side % source.stride:
+            below, above = side // source.stride * source.stride, -(-side // source.stride) * source.stride
+            fitting = f"{below} or {above}" if below else str(above)
+            raise ExportError(f"IMGSZ={side} is no multiple of the model's stride {source.stride}; use {fitting}")
+    fixed = source.fixed_size
+    if fixed is not None and size_hw != (fixed if isinstance(fixed, tuple) else (fixed, fixed)):
+        given, written = (
+            ",".join(map(str, each)) for each in (size_hw, fixed if isinstance(fixed, tuple) else (fixed,))
+        )
+        raise ExportError(f"IMGSZ={given}, but {source.path} was written for {written}; leave IMGSZ away")
+    return size_hw
+
+
 def serving_of(options: Options, source: Source, report: Report) -> Serving:
     """The settings of config.pbtxt; raises ExportError when what was asked for does not fit the source."""
-    imgsz = options.imgsz or source.fixed_size or (1280 if source.stride == 64 else 640)
-    if imgsz % source.stride:
-        below, above = imgsz // source.stride * source.stride, -(-imgsz // source.stride) * source.stride
-        fitting = f"{below} or {above}" if below else str(above)
-        raise ExportError(f"IMGSZ={imgsz} is no multiple of the model's stride {source.stride}; use {fitting}")
-    if source.fixed_size not in (None, imgsz):
-        raise ExportError(f"IMGSZ={imgsz}, but {source.path} was written for {source.fixed_size}; leave IMGSZ away")
+    size_hw = size_of(options, source)
     precision = source.fixed_precision or options.precision
     if options.precision == "fp16" != precision:
         raise ExportError(f"{source.path} is float32; for PRECISION=fp16 give the .pt, or an .onnx written with --half")
@@ -168,11 +180,13 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         report(f"{source.path} takes one image at a time: no batches; an .onnx written with --dynamic has them")
     return Serving(
         name=options.name,
-        imgsz=imgsz,
+        imgsz=max(size_hw),
         stride=source.stride,
         square=options.square
-        or options.device == "gpu"
-        or source.fixed_size is not None,  # requests of different shapes cannot share a batch
+        or options.device == "gpu"  # requests of different shapes cannot share a batch
+        or isinstance(options.imgsz, tuple)
+        or source.fixed_size is not None,
+        sides_hw=None if size_hw[0] == size_hw[1] else size_hw,
         device=options.device,
         format=options.format,
         precision=precision,
@@ -185,8 +199,8 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
 
 
 def shape_of(serving: Serving) -> str:
-    return (
-        f"{serving.imgsz}x{serving.imgsz} square"
-        if serving.square
-        else f"up to {serving.imgsz}x{serving.imgsz}, least padding"
-    )
+    """Height x width."""
+    height, width = serving.size_hw
+    if not serving.fixed:
+        return f"up to {height}x{width}, least padding"
+    return f"{height}x{width} {'square' if height == width else 'fixed'}"

@@ -141,11 +141,11 @@ def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, 
     return float(iou[best]), float(difference[best])
 
 
-def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
+def inputs(size_hw: tuple[int, int], stride: int, fixed: bool) -> dict[str, Image]:
     """Letterboxed images by name: those of YOLO_SHARED/images, else ultralytics' samples, and always drawings.
 
-    Without `square` some drawings have a side of one stride and of three: a network that cannot take every shape
-    shows it there.
+    `size_hw` is height and width in pixels, the largest unless `fixed`. Free sides get drawings with a side of one
+    stride and of three: a network that cannot take every shape shows it there.
     """
     folders = [Path(os.environ.get("YOLO_SHARED") or "../shared") / "images"]
     ultralytics = find_spec("ultralytics")  # only its folder: importing it takes seconds
@@ -153,15 +153,15 @@ def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
         folders.append(Path(ultralytics.origin).parent / "assets")
     files = next((found for folder in folders if (found := sorted(folder.glob("*.jpg")))), [])
     images = {"drawing": drawing(), "drawing, upright": np.rot90(drawing()).copy()}
-    for side in () if square else (stride, 3 * stride):
-        strip = cv2.resize(drawing(), (imgsz, side))
+    for side in () if fixed else (stride, 3 * stride):
+        strip = cv2.resize(drawing(), (max(size_hw), side))
         images[f"drawing, {side} high"] = np.asarray(strip, np.uint8)
         images[f"drawing, {side} wide"] = np.rot90(np.asarray(strip, np.uint8)).copy()
     for file in files[:MOST_IMAGES]:
         image = cv2.imread(str(file), cv2.IMREAD_COLOR_RGB)
         if image is not None:
             images[file.name] = np.asarray(image, np.uint8)
-    return {name: letterbox(image, imgsz=imgsz, stride=stride, square=square)[0] for name, image in images.items()}
+    return {name: letterbox(image, size_hw=size_hw, stride=stride, fixed=fixed)[0] for name, image in images.items()}
 
 
 def drawing() -> Image:

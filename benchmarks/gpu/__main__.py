@@ -101,7 +101,7 @@ class Check:
         with triton.serving(self._arguments.image, repository, engines, model) as server:
             row.first_start_seconds = server.seconds
             with InferenceServerClient(server.url, channel_args=CHANNEL_ARGUMENTS) as client:
-                inputs = verify.inputs(serving.imgsz, serving.stride, serving.square)
+                inputs = verify.inputs(serving.size_hw, serving.stride, serving.fixed)
                 tolerance = verify.TOLERANCES["tensorrt", serving.precision]
                 row.verified = verify.Check(source.candidates, inputs)(
                     "Triton", Candidate(client, model), tolerance

@@ -68,10 +68,9 @@ class BestRows(nn.Module):
 def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: Path, serving: Serving) -> None:
     """Write the deployed graph around `model` to `target`. Raises ExportError when the parts do not fit."""
     kind = torch.float16 if signature.half else torch.float32
-    size = signature.size or serving.imgsz
-    images = torch.zeros((2, size, size, 3), dtype=torch.uint8)
+    images = torch.zeros((2, *serving.size_hw, 3), dtype=torch.uint8)
     table = torch.rand((2, 2000, 7) if layout == "original" else (2, 7, 2000)).to(kind)
-    free = {0: "batch", 1: "height", 2: "width"} if not serving.square else {0: "batch"}
+    free = {0: "batch", 1: "height", 2: "width"} if not serving.fixed else {0: "batch"}
     before = _part(Normalise(kind), images, "images", "pixels", free, model, "before/")
     after = _part(
         BestRows(layout), table, "table", "detections", {0: "batch", 1: "rows", 2: "columns"}, model, "after/"

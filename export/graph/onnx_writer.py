@@ -17,10 +17,10 @@ from export.graph.deployed import Deployed
 OPSET = 17
 
 
-def write(deployed: Deployed, path: Path, *, imgsz: int, square: bool) -> None:
-    """Write `deployed` to `path`: the batch is free, and height and width too unless `square`."""
-    images = torch.zeros((2, imgsz, imgsz, 3), dtype=torch.uint8)
-    free = {0: "batch"} if square else {0: "batch", 1: "height", 2: "width"}
+def write(deployed: Deployed, path: Path, *, size_hw: tuple[int, int], fixed: bool) -> None:
+    """Write `deployed` to `path`: the batch is free, and height and width too unless `fixed`."""
+    images = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
+    free = {0: "batch"} if fixed else {0: "batch", 1: "height", 2: "width"}
     model = trace(deployed, images, "images", "detections", free, OPSET)
     state_output(model)
     name_cast(model)

@@ -18,7 +18,7 @@ def open_source(path: Path) -> Source:
 
     def write(target: Path, serving: Serving) -> None:
         deployed = Deployed(loaded.network, half=serving.precision == "fp16", gpu=serving.device == "gpu")
-        onnx_writer.write(deployed, target, imgsz=serving.imgsz, square=serving.square)
+        onnx_writer.write(deployed, target, size_hw=serving.size_hw, fixed=serving.fixed)
 
     return Source(
         path=path,

@@ -19,11 +19,17 @@ _GONE = "its folder is gone from the repository; Triton serves it until it is un
 
 
 class ModelInput(msgspec.Struct):
-    """What the model takes; `imgsz` is the longer side in pixels, `letterbox` square or rectangular."""
+    """What the model takes, in pixels; `imgsz` is the longer side.
+
+    `letterbox` is `rectangular` where the padding is the least that multiples of the stride need, up to `height` and
+    `width`; otherwise, `square` or `fixed`, every image is padded to them.
+    """
 
     imgsz: int
     stride: int
     letterbox: str
+    height: int
+    width: int
 
 
 class ModelVersion(msgspec.Struct):
@@ -106,7 +112,9 @@ class Models:
 
     async def _view(self, model: str, versions: list[ModelVersion]) -> ModelView:
         spec = await self.spec(model)
-        shape = ModelInput(spec.imgsz, spec.stride, "square" if spec.square else "rectangular")
+        height, width = spec.size_hw
+        kind = ("square" if height == width else "fixed") if spec.fixed else "rectangular"
+        shape = ModelInput(max(spec.size_hw), spec.stride, kind, height, width)
         return ModelView(model, versions, list(spec.labels), shape, spec.max_batch_size)
 
     async def _index(self) -> list[Any]:

@@ -125,7 +125,7 @@ class TritonClient:
     def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
         region = None
         try:
-            with self._memory.lent(max(3 * spec.imgsz**2, image.nbytes)) as region:
+            with self._memory.lent(max(3 * spec.size_hw[0] * spec.size_hw[1], image.nbytes)) as region:
                 tensor = image_tensor(image) if region is None else region.tensor(image)
                 return self._ask(spec.name, tensor, version)
         except InferenceServerException as error:

@@ -13,20 +13,23 @@ INPUT, OUTPUT = "images", "detections"
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One version of a served model. `imgsz` is the longer side of its input, pixels."""
+    """One version of a served model.
+
+    `size_hw` is the height and width of its input in pixels, the largest where it is not `fixed`.
+    """
 
     name: str
     version: str
-    imgsz: int
+    size_hw: tuple[int, int]
     stride: int
-    square: bool
+    fixed: bool
     labels: tuple[str, ...]
     max_batch_size: int = 1
 
     @property
-    def input(self) -> tuple[int, int, bool]:
+    def input(self) -> tuple[tuple[int, int], int, bool]:
         """What the letterbox of an image depends on."""
-        return self.imgsz, self.stride, self.square
+        return self.size_hw, self.stride, self.fixed
 
 
 def image_tensor(image: np.ndarray[Any, np.dtype[np.uint8]]) -> InferInput:
@@ -36,22 +39,29 @@ def image_tensor(image: np.ndarray[Any, np.dtype[np.uint8]]) -> InferInput:
     return tensor
 
 
-def label_question(imgsz: int) -> tuple[list[InferInput], list[InferRequestedOutput]]:
+def label_question(size_hw: tuple[int, int]) -> tuple[list[InferInput], list[InferRequestedOutput]]:
     """Inputs and outputs of the inference whose answer tells the labels.
 
     Triton's classification extension gives value:index:label for each element of an output, with labels.txt's labels:
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md
     """
-    blank = np.zeros((imgsz, imgsz, 3), np.uint8)
+    blank = np.zeros((*size_hw, 3), np.uint8)
     return [image_tensor(blank)], [InferRequestedOutput(OUTPUT, class_count=1 << 20)]
 
 
-def image_size(name: str, config: Any) -> int:
-    """The longer side of the model's input, pixels. Raises ModelMismatch when `export` did not write the config."""
+def image_size(name: str, config: Any) -> tuple[int, int]:
+    """Height and width of the model's input in pixels, the largest where the sides are free.
+
+    Raises ModelMismatch when `export` did not write the config.
+    """
     inputs = {entry.name for entry in config.input}
     if inputs != {INPUT} or OUTPUT not in {entry.name for entry in config.output}:
         raise ModelMismatch(f"model {name} must have the input {INPUT} and the output {OUTPUT}; export it again")
-    return _parameter(name, config, "imgsz")
+    sides = [int(side) for side in config.input[0].dims[-3:-1]]
+    if len(sides) == 2 and min(sides) > 0:
+        return sides[0], sides[1]
+    imgsz = _parameter(name, config, "imgsz")
+    return imgsz, imgsz
 
 
 def read_spec(name: str, config: Any, answer: InferResult) -> ModelSpec:
@@ -63,9 +73,9 @@ def read_spec(name: str, config: Any, answer: InferResult) -> ModelSpec:
     return ModelSpec(
         name=name,
         version=answer.get_response().model_version,
-        imgsz=image_size(name, config),
+        size_hw=image_size(name, config),
         stride=_parameter(name, config, "stride"),
-        square=all(side > 0 for side in config.input[0].dims),
+        fixed=all(side > 0 for side in config.input[0].dims),
         labels=tuple(labels[index] for index in range(len(labels))),
         max_batch_size=config.max_batch_size,
     )

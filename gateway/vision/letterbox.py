@@ -38,22 +38,23 @@ class Placement:
 def letterbox(
     image: npt.NDArray[np.uint8],
     *,
-    imgsz: int,
+    size_hw: tuple[int, int],
     stride: int,
-    square: bool,
+    fixed: bool,
     source_hw: tuple[int, int] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Placement]:
     """Fit an image into the model's input.
 
-    `image` is RGB uint8 (height, width, 3). The longer side becomes `imgsz`; the result is RGB uint8, (imgsz, imgsz, 3)
-    when `square`, otherwise padded by the least that makes both sides multiples of `stride`. `source_hw` is the
-    source's (height, width) in pixels where `image` is a reduced copy of it; the placement is the source's.
+    `image` is RGB uint8 (height, width, 3). It is scaled to the largest that has room in `size_hw` (height, width); the
+    result is RGB uint8 of exactly that size when `fixed`, otherwise padded by the least that makes both sides multiples
+    of `stride`. `source_hw` is the source's (height, width) in pixels where `image` is a reduced copy of it; the
+    placement is the source's.
     """
     height, width = source_hw or image.shape[:2]
-    scale = min(imgsz / height, imgsz / width)
+    scale = min(size_hw[0] / height, size_hw[1] / width)
     fitted_w, fitted_h = max(round(width * scale), 1), max(round(height * scale), 1)
-    if square:
-        input_h = input_w = imgsz
+    if fixed:
+        input_h, input_w = size_hw
     else:
         input_h, input_w = -(-fitted_h // stride) * stride, -(-fitted_w // stride) * stride
     left, top = round((input_w - fitted_w) / 2 - 0.1), round((input_h - fitted_h) / 2 - 0.1)

@@ -53,7 +53,9 @@ BATCH = BatchView(
         TaskSummary(1, "notes.txt", None, "FAILURE", problem_of(UnsupportedImage(_NO_IMAGE), _REQUEST_ID)),
     ],
 )
-MODEL = ModelView("yolov5n", [ModelVersion("1", "READY")], ["person", "bicycle"], ModelInput(640, 32, "rectangular"), 8)
+MODEL = ModelView(
+    "yolov5n", [ModelVersion("1", "READY")], ["person", "bicycle"], ModelInput(640, 32, "rectangular", 640, 640), 8
+)
 MODELS = ModelList("yolov5n", [MODEL])
 EVENT = {"event": "state", "data": '{"task_id":"' + _TASK_ID + '","status":"PENDING","state":"started","result":null}'}
 VISION = VisionAnswer(

@@ -56,13 +56,13 @@ class Pipeline:
         limits, timings = self._settings, Timings()
         header = probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
         spec = self._inferer.spec(request.model, request.version)
-        reduced = 1 if request.annotate else reduction(header, spec.imgsz)
+        reduced = 1 if request.annotate else reduction(header, max(spec.size_hw))
         with timings.step("decode"):
             image, warnings = decode_with_warnings(data, reduced)
         source_hw = upright_hw(header, image, reduced)
         with timings.step("letterbox"):
             letterboxed, placement = letterbox(
-                image, imgsz=spec.imgsz, stride=spec.stride, square=spec.square, source_hw=source_hw
+                image, size_hw=spec.size_hw, stride=spec.stride, fixed=spec.fixed, source_hw=source_hw
             )
         kept = image if request.annotate else None
         del image  # a worker waits for Triton with several at a time

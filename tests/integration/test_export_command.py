@@ -131,10 +131,10 @@ def test_yolov5n_answers_as_the_original_code(tmp_path: Path, square: bool) -> N
     weights = SHARED / "weights" / "yolov5n.pt"
     if not weights.is_file():
         pytest.skip("no yolov5n.pt: YOLO_SHARED/weights has none")
-    write(Deployed(load(weights).network), tmp_path / "model.onnx", imgsz=640, square=square)
+    write(Deployed(load(weights).network), tmp_path / "model.onnx", size_hw=(640, 640), fixed=square)
     written = Written(tmp_path / "model.onnx")
     for name, told in reference(square).items():
-        image, placement = letterbox(decode(photograph(name)), imgsz=640, stride=32, square=square)
+        image, placement = letterbox(decode(photograph(name)), size_hw=(640, 640), stride=32, fixed=square)
         assert list(image.shape[:2]) == told["input_hw"]
         rows = nms(written(image))
         boxes = placement.to_source(rows[:, :4])

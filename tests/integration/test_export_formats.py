@@ -71,6 +71,16 @@ def test_every_source_exports_and_verifies(tmp_path: Path, kind: str, square: bo
     assert (model / "1" / "labels.txt").read_text().splitlines() == list(source.labels)
 
 
+@pytest.mark.parametrize("kind", ["original", "ultralytics"])
+def test_an_input_need_not_be_square(tmp_path: Path, kind: str) -> None:
+    publish.publish(open_source(SOURCES[kind](tmp_path)), options(tmp_path, imgsz=(256, 416)), lambda line: None)
+    model = tmp_path / "repository" / "m"
+    assert shapes(model / "1" / "model.onnx") == [(-1, 256, 416, 3), (-1, 1000, 6)]
+    told = json.loads((model / "1" / "verify.json").read_text())
+    assert told["answers"]["ONNX Runtime"]["matched"] >= 10
+    assert told["export"]["input"] == "256x416 fixed"
+
+
 @pytest.mark.parametrize("batch", [1, 2])
 @pytest.mark.parametrize("layout", ["original", "ultralytics"])
 def test_a_fixed_batch_is_freed(tmp_path: Path, layout: str, batch: int) -> None:
@@ -114,7 +124,7 @@ def shapes(file: Path) -> list[tuple[int, ...]]:
 
 def test_small_inputs_are_filled_up_with_zero_rows(tmp_path: Path) -> None:
     deployed = Deployed(models.anchored())
-    write(deployed, tmp_path / "model.onnx", imgsz=640, square=False)
+    write(deployed, tmp_path / "model.onnx", size_hw=(640, 640), fixed=False)
     rows = Written(tmp_path / "model.onnx")(np.zeros((64, 96, 3), np.uint8))
     available = 3 * (8 * 12 + 4 * 6 + 2 * 3)
     assert (rows[:available, 4] > 0).all() and not rows[available:].any()
@@ -134,7 +144,7 @@ def swapped_channels(source: Source) -> Callable[[Path, Serving], None]:
         network = checkpoint.load(source.path).network
         first = next(module for module in network.modules() if isinstance(module, torch.nn.Conv2d))
         first.weight = torch.nn.Parameter(first.weight.flip(1), requires_grad=False)
-        write(Deployed(network), path, imgsz=serving.imgsz, square=serving.square)
+        write(Deployed(network), path, size_hw=serving.size_hw, fixed=serving.fixed)
 
     return damaged
 
@@ -144,7 +154,7 @@ def wrong_anchors(source: Source) -> Callable[[Path, Serving], None]:
         network = checkpoint.load(source.path).network
         assert isinstance(network.head, AnchorHead)
         network.head.anchors *= 1.1
-        write(Deployed(network), path, imgsz=serving.imgsz, square=serving.square)
+        write(Deployed(network), path, size_hw=serving.size_hw, fixed=serving.fixed)
 
     return damaged
 
@@ -216,7 +226,7 @@ def test_an_onnx_file_without_the_names_of_its_classes_is_refused(tmp_path: Path
 
 def test_an_onnx_file_of_something_else_is_refused(tmp_path: Path) -> None:
     deployed = tmp_path / "deployed.onnx"
-    write(Deployed(models.anchored()), deployed, imgsz=320, square=True)
+    write(Deployed(models.anchored()), deployed, size_hw=(320, 320), fixed=True)
     with pytest.raises(ExportError, match="does not take one float image"):
         open_source(deployed)
     (tmp_path / "text.onnx").write_text("no graph")

@@ -26,6 +26,7 @@ SHAPES: list[dict[str, Any]] = [
     {"imgsz": 320},
     {"imgsz": 320, "square": True},
     {"imgsz": 256, "square": True},
+    {"imgsz": (256, 320)},
     {"imgsz": 320, "batch": 1},
 ]
 

@@ -75,7 +75,7 @@ def test_predict_task_status(http: httpx2.Client) -> None:
 
 def test_answers_are_those_of_pytorch(http: httpx2.Client, stack: Stack) -> None:
     triton = TritonClient(stack.triton_url, 30)
-    expected = reference(square=triton.spec("yolov5n").square)
+    expected = reference(square=triton.spec("yolov5n").fixed)
     triton.close()
     complaints = [
         f"{name}: {complaint}"

@@ -44,7 +44,7 @@ def test_fresh_drawings_are_found(shapes: Checkpoint, square: bool) -> None:
         sides = np.array([width, height], np.float32)
         centres, halves = rows[:, 1:3] * sides, rows[:, 3:] * sides / 2
         truths.append(Truth(rows[:, 0].astype(np.int64), np.concatenate([centres - halves, centres + halves], 1)))
-        letterboxed, placement = letterbox(image, imgsz=320, stride=shapes.stride, square=square)
+        letterboxed, placement = letterbox(image, size_hw=(320, 320), stride=shapes.stride, fixed=square)
         found = nms(candidates(shapes.network, letterboxed), confidence=0.001, iou=0.6)
         answers.append(np.concatenate([placement.to_source(found[:, :4]), found[:, 4:]], 1))
     assert score(truths, answers, len(shapes.labels)).map50 > 0.9

@@ -6,7 +6,9 @@ import numpy.typing as npt
 from gateway.triton.client import Inference, TritonFailing, TritonUnavailable
 from gateway.triton.spec import ModelSpec
 
-SPEC = ModelSpec(name="fake", version="1", imgsz=640, stride=32, square=False, labels=("person", "bicycle", "car"))
+SPEC = ModelSpec(
+    name="fake", version="1", size_hw=(640, 640), stride=32, fixed=False, labels=("person", "bicycle", "car")
+)
 
 
 class FakeTriton:

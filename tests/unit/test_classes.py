@@ -20,7 +20,7 @@ LABELS = (
     "Щит",
     "a" * 300,
 )
-SPEC = ModelSpec(name="odd", version="1", imgsz=640, stride=32, square=False, labels=LABELS)
+SPEC = ModelSpec(name="odd", version="1", size_hw=(640, 640), stride=32, fixed=False, labels=LABELS)
 
 
 @pytest.mark.parametrize(

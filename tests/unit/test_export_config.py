@@ -118,6 +118,15 @@ def test_engines_of_other_weights_are_not_taken_from_the_cache() -> None:
     assert prefixes == ["a-" + "1" * 16, "a-" + "2" * 16]
 
 
+def test_a_fixed_input_need_not_be_square() -> None:
+    serving = Serving(name="a", imgsz=640, stride=32, square=True, sides_hw=(320, 640), device="gpu", batch=2)
+    config = parse(config_pbtxt(serving))
+    assert list(config.input[0].dims) == [320, 640, 3]
+    assert config.parameters["imgsz"].string_value == "640"
+    assert all(list(warm.inputs["images"].dims) == [320, 640, 3] for warm in config.model_warmup)
+    assert serving.profile == {"min": "1x320x640x3", "opt": "2x320x640x3", "max": "2x320x640x3"}
+
+
 def test_each_number_has_its_comment() -> None:
     lines = config_pbtxt(GPU).splitlines()
     for key in ("max_batch_size", "max_queue_delay", "timeout_action", "kind:"):

@@ -59,3 +59,25 @@ def test_the_documentation_names_every_option() -> None:
     page = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
     for name in EVERY.split():
         assert f"`--{name}`" in page
+
+
+@pytest.mark.parametrize(
+    ("given", "sides"),
+    [
+        ("640", 640),
+        ("320,640", (320, 640)),
+        ("320x640", (320, 640)),
+        ("[320, 640]", (320, 640)),
+        ("", None),
+        ("640 640", (640, 640)),
+    ],
+)
+def test_a_size_is_one_side_or_height_and_width(given: str, sides: int | tuple[int, int] | None) -> None:
+    assert parse(["--imgsz", given]).imgsz == sides
+
+
+@pytest.mark.parametrize("given", ["320,", "1,2,3", "320,wide", "16,640", "a"])
+def test_a_size_without_meaning_is_refused_in_one_line(given: str) -> None:
+    with pytest.raises(ExportError, match="imgsz") as told:
+        parse(["--imgsz", given])
+    assert "\n" not in str(told.value)

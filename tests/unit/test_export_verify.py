@@ -84,6 +84,6 @@ def test_a_batch_that_mixes_its_images_up_is_refused() -> None:
 
 
 def test_the_most_extreme_shapes_are_among_the_inputs() -> None:
-    shapes = {image.shape[:2] for image in verify.inputs(640, 32, square=False).values()}
+    shapes = {image.shape[:2] for image in verify.inputs((640, 640), 32, fixed=False).values()}
     assert shapes >= {(32, 640), (640, 32), (96, 640), (640, 96)}
-    assert {image.shape[:2] for image in verify.inputs(640, 32, square=True).values()} == {(640, 640)}
+    assert {image.shape[:2] for image in verify.inputs((640, 640), 32, fixed=True).values()} == {(640, 640)}

@@ -20,37 +20,53 @@ from tests.support.pictures import gradient
     ids=["portrait", "landscape", "odd", "square", "scale-up", "thin", "one-pixel", "line"],
 )
 def test_letterbox_shape(source: tuple[int, int], square: bool, expected_hw: tuple[int, int]) -> None:
-    letterboxed, _ = letterbox(gradient(*source), imgsz=640, stride=32, square=square)
+    letterboxed, _ = letterbox(gradient(*source), size_hw=(640, 640), stride=32, fixed=square)
     assert letterboxed.shape == (*expected_hw, 3)
     assert letterboxed.dtype == np.uint8 and letterboxed.flags.c_contiguous
 
 
+@pytest.mark.parametrize(
+    ("source", "scale", "left", "top"),
+    [((1280, 720), 320 / 720, (640 - 1280 * 320 / 720) / 2, 0), ((640, 160), 1.0, 0, 80), ((100, 400), 0.8, 280, 0)],
+    ids=["landscape", "wide", "portrait"],
+)
+def test_letterbox_of_a_fixed_input_that_is_no_square(
+    source: tuple[int, int], scale: float, left: float, top: float
+) -> None:
+    """As YOLOv5's letterbox with new_shape=(320, 640) and auto=False."""
+    letterboxed, placement = letterbox(gradient(*source), size_hw=(320, 640), stride=32, fixed=True)
+    assert letterboxed.shape == (320, 640, 3)
+    assert (placement.scale, placement.left, placement.top) == pytest.approx((scale, left, top))
+    corners = np.array([[left, top, 640 - left, 320 - top]], np.float32)
+    assert placement.to_source(corners)[0] == pytest.approx([0, 0, *source], abs=0.01)
+
+
 def test_letterbox_pads_with_grey_on_both_sides() -> None:
-    letterboxed, _ = letterbox(np.zeros((320, 640, 3), np.uint8), imgsz=640, stride=32, square=True)
+    letterboxed, _ = letterbox(np.zeros((320, 640, 3), np.uint8), size_hw=(640, 640), stride=32, fixed=True)
     assert (letterboxed[:160] == GREY).all() and (letterboxed[480:] == GREY).all()
     assert (letterboxed[160:480] == 0).all()
 
 
 def test_placement_maps_boxes_back_to_the_source() -> None:
-    _, placement = letterbox(gradient(1280, 720), imgsz=640, stride=32, square=True)
+    _, placement = letterbox(gradient(1280, 720), size_hw=(640, 640), stride=32, fixed=True)
     boxes = np.array([[10, 150, 110, 250]], np.float32)
     assert placement.to_source(boxes).tolist() == [[20, 20, 220, 220]]
 
 
 def test_placement_clips_to_the_source() -> None:
-    _, placement = letterbox(gradient(1280, 720), imgsz=640, stride=32, square=True)
+    _, placement = letterbox(gradient(1280, 720), size_hw=(640, 640), stride=32, fixed=True)
     boxes = np.array([[-50, 0, 700, 640]], np.float32)
     assert placement.to_source(boxes).tolist() == [[0, 0, 1280, 720]]
 
 
 def test_placement_takes_no_boxes() -> None:
-    _, placement = letterbox(gradient(64, 48), imgsz=640, stride=32, square=False)
+    _, placement = letterbox(gradient(64, 48), size_hw=(640, 640), stride=32, fixed=False)
     assert placement.to_source(np.zeros((0, 4), np.float32)).shape == (0, 4)
 
 
 def test_letterbox_of_a_reduced_copy_has_the_placement_of_the_source() -> None:
-    whole, placement = letterbox(gradient(1201, 901), imgsz=160, stride=32, square=False)
+    whole, placement = letterbox(gradient(1201, 901), size_hw=(160, 160), stride=32, fixed=False)
     reduced = gradient(301, 226)
-    copy, copied = letterbox(reduced, imgsz=160, stride=32, square=False, source_hw=(901, 1201))
+    copy, copied = letterbox(reduced, size_hw=(160, 160), stride=32, fixed=False, source_hw=(901, 1201))
     assert copied == placement
     assert np.abs(copy.astype(int) - whole).max() <= 4
