@@ -5,9 +5,9 @@ It is allowed the names of `names.py`; every other name in the file stands for a
 what training leaves behind (options, losses, an optimizer, anything at all) does not matter, and a layer that is not
 known here can be reported by its name.
 
-That unpickler lacks two things, and the pickle is edited for it first: it fills no container but dict and list, so an
-unknown container is given its contents as state; and the format of PyTorch before 1.6 names a module's class along with
-its source code, of which the class alone is kept.
+That unpickler lacks two things, and the pickle is edited for it first: it fills no container but dict and list, and
+calls nothing that a call gave, so an inert object is given these contents and arguments as its state; and the format of
+PyTorch before 1.6 names a module's class along with its source code, of which the class alone is kept.
 """
 
 import io
@@ -28,6 +28,12 @@ from export.sources.numbers import Inert
 
 CONTAINERS = ("collections.OrderedDict", "collections.Counter", "collections.defaultdict", "builtins.set")
 SECOND = "export.second"
+# What is done to an object other than a plain container becomes its state: filled, or called where a call gave it.
+AS_STATE = {
+    **{"SETITEM": pickle.TUPLE2 + pickle.BUILD, "SETITEMS": pickle.TUPLE + pickle.BUILD},
+    **{"APPEND": pickle.BUILD, "APPENDS": pickle.TUPLE + pickle.BUILD},
+    **{"REDUCE": pickle.BUILD, "NEWOBJ": pickle.BUILD},
+}
 # What would act if the file were loaded without care. Nothing of it is reached here; the user should know all the same.
 ACTING = {
     *("os", "posix", "nt", "sys", "subprocess", "shutil", "importlib", "runpy", "ctypes", "socket", "pty", "pip"),
@@ -87,7 +93,8 @@ def _read_old(file: IO[bytes]) -> Any:
 
 
 def _load(source: Path | IO[bytes], found: Survey) -> Any:
-    acting = sorted(name for name in found.globals if _acts(name))
+    # Protocol 2 calls the module subprocess by its name in Python 2.
+    acting = sorted(name.replace("commands.", "subprocess.") for name in found.globals if _acts(name))
     if acting:
         raise Acting(", ".join(acting[:3]) + (f" and {len(acting) - 3} more" if len(acting) > 3 else ""))
     allowed = names.allow_list()
@@ -165,9 +172,8 @@ def survey(file: IO[bytes]) -> Survey:
             if op.name == "BINPERSID" and isinstance(taken[0], _Module):
                 found.edits[taken[0].mark] = (1, b"cexport\nsecond\n(")
                 found.edits[position] = (1, pickle.REDUCE)
-            instead = {"SETITEM": pickle.TUPLE2, "SETITEMS": pickle.TUPLE, "APPEND": b"", "APPENDS": pickle.TUPLE}
-            if op.name in instead and isinstance(taken[0], _Made):
-                found.edits[position] = (1, instead[op.name] + pickle.BUILD)
+            if op.name in AS_STATE and isinstance(taken[0], _Made):
+                found.edits[position] = (1, AS_STATE[op.name])
             made = _made(op.name, argument, taken, mark)
             stack.extend([made] if op.stack_after else [])
     return found

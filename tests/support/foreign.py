@@ -1,6 +1,8 @@
 """Objects of classes that are not installed here, as the code bases that have them pickle them."""
 
 import contextlib
+import copy
+import functools
 import sys
 import types
 import warnings
@@ -12,6 +14,7 @@ import torch
 from torch import nn
 
 
+@functools.cache
 def kind(full: str, base: type = nn.Module) -> type:
     """A class that pickles under the full name `full`."""
     module, _, name = full.rpartition(".")
@@ -85,3 +88,13 @@ def _classes(value: Any, seen: set[int]) -> list[type]:
 
 
 HOMES = ("models", "utils", "ultralytics", "yolov5", "yolov6", "custom")
+
+
+def disguise(network: nn.Module, names: dict[str, tuple[str, str]]) -> Any:
+    """A copy of a network of export/, its classes renamed as another code base has them (`export_models.ORIGINAL`)."""
+    made = copy.deepcopy(network)
+    for module in made.modules():
+        own = type(module).__name__
+        if own in names and type(module).__module__.startswith("export."):
+            module.__class__ = kind(".".join(names[own]))
+    return made
