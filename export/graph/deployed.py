@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from export.config import CANDIDATES
-from export.sources.layers import AnchorFreeHead, AnchorHead, Conv, Network, fuse
+from export.sources.layers import AnchorFreeHead, AnchorHead, Conv, Focus, Network, fuse
 
 
 class Deployed(nn.Module):
@@ -28,9 +28,7 @@ class Deployed(nn.Module):
         if half:
             self.network.half()
             self.head.logits.half()
-        else:
-            _fold_scale(network)
-        self.scale = 1 / 255 if half else None
+        self.scale = None if not half and fold_scale(network) else 1 / 255
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 RGB (B, H, W, 3) → float32 (B, 1000, 6): x1, y1, x2, y2 in input pixels, score, class_id; best first.
@@ -191,7 +189,17 @@ def _select(conv: nn.Module, anchors: int, wanted: range) -> nn.Conv2d:
     return part
 
 
-def _fold_scale(network: Network) -> None:
-    """Divide the first convolution's weights by 255 instead of every pixel."""
-    first = next(module for module in network.modules() if isinstance(module, Conv))
-    first.conv.weight = nn.Parameter(first.conv.weight / 255, requires_grad=False)
+def fold_scale(network: Network) -> bool:
+    """Divide the first convolution's weights by 255 instead of every pixel; False where it is not the first layer.
+
+    conv(x / 255) is (W / 255)·x + b whatever its bias and normalisation. Only the first layer reads the image.
+    """
+    first: nn.Module = network.model[0]
+    if isinstance(first, Focus):
+        first = first.conv
+    conv = first.conv if isinstance(first, Conv) else first
+    uses = sum(module is conv for _, module in network.named_modules(remove_duplicate=False))
+    if type(conv) is not nn.Conv2d or uses != 1:
+        return False
+    conv.weight = nn.Parameter(conv.weight / 255, requires_grad=False)
+    return True

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from export.config import CANDIDATES, CAST, COLUMNS
+from export.errors import ExportError
 from export.graph.deployed import Deployed
 
 OPSET = 17
@@ -36,17 +37,21 @@ def trace(
     The TorchScript exporter is used on purpose: 2 s instead of 24 s for YOLOv5n, and the graph is as fast or faster.
     """
     written = io.BytesIO()
-    with silence(), torch.inference_mode():
-        torch.onnx.export(
-            module.eval(),
-            (example,),
-            written,  # type: ignore[arg-type]  # a stream is fine for this exporter
-            dynamo=False,
-            opset_version=opset,
-            input_names=[name_in],
-            output_names=[name_out],
-            dynamic_axes={name_in: free, name_out: {0: "batch"}},
-        )
+    try:
+        with silence(), torch.inference_mode():
+            torch.onnx.export(
+                module.eval(),
+                (example,),
+                written,  # type: ignore[arg-type]  # a stream is fine for this exporter
+                dynamo=False,
+                opset_version=opset,
+                input_names=[name_in],
+                output_names=[name_out],
+                dynamic_axes={name_in: free, name_out: {0: "batch"}},
+            )
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:  # a layer that ONNX, or the exporter, has not
+        reason = " ".join(str(error).split())[:200]
+        raise ExportError(f"the model cannot be written as ONNX: {reason}; use other layers") from error
     return onnx.load_from_string(written.getvalue())
 
 

@@ -1,30 +1,24 @@
 """Finds a checkpoint and loads it: the original YOLOv5 format and ultralytics' own.
 
-Nothing in a checkpoint is executed: it is read with `weights_only=True`, and the only names it may use are torch's own,
-the layers in `layers.py`, and inert containers.
+Nothing in a checkpoint is executed: it is read with `weights_only=True`, the names of `names.py` lead to torch's own
+layers and to those here, and all others to inert objects.
 """
 
 import http.client
 import os
-import pickle
-import tarfile
+import stat
 import urllib.error
 import urllib.request
-import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy._core import multiarray
-from torch import nn
-
 from export.errors import ExportError, NoWeightsError
-from export.sources import layers
-from export.sources.source import least_stride
+from export.sources import kinds, layers, pickled
+from export.sources.network import find as find_network
+from export.sources.network import prepare
+from export.sources.numbers import items
 
 RELEASE = "https://github.com/ultralytics/assets/releases/download/v8.4.0"
 RELEASED = tuple(f"yolov5{size}{resolution}" for resolution in ("", "6") for size in "nsmlx")
@@ -32,22 +26,15 @@ RELEASED = tuple(f"yolov5{size}{resolution}" for resolution in ("", "6") for siz
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A network ready for inference: float32, batch normalisations as trained. `stride` as in `least_stride`."""
+    """A network ready for inference: float32, batch normalisations as trained.
+
+    The sides of an input are multiples of `stride`, pixels.
+    """
 
     path: Path
     network: layers.Network
     labels: tuple[str, ...]
     stride: int
-
-
-class Inert:
-    """Stands for objects of a checkpoint that inference does not need: options, loss functions, paths."""
-
-    def __init__(self, *arguments: object) -> None:
-        self.arguments = arguments
-
-    def __setstate__(self, state: object) -> None:
-        pass
 
 
 def find(model: str, given: str | None, report: Callable[[str], None]) -> Path:
@@ -56,10 +43,7 @@ def find(model: str, given: str | None, report: Callable[[str], None]) -> Path:
     Raises ExportError naming the ways to get weights when there is none.
     """
     if given:
-        path = Path(given)
-        if not path.is_file():
-            raise ExportError(f"there is no file {given}; give the path of a .pt or .onnx file with WEIGHTS=")
-        return path
+        return _given(given)
     shared = Path(os.environ.get("YOLO_SHARED") or "../shared") / "weights"
     for folder in (Path("weights"), shared):
         for name in (f"{model}.pt", f"{model}u.pt"):
@@ -71,6 +55,32 @@ def find(model: str, given: str | None, report: Callable[[str], None]) -> Path:
             f"(in Compose --weights path.pt), or take {RELEASED}"
         )
     return download(f"{model}u.pt", Path("weights"), report)
+
+
+def _given(given: str) -> Path:
+    """The file that the user named; `~` is the home folder. Raises ExportError, saying what it is, for no file."""
+    instead = "give the path of a .pt or .onnx file with WEIGHTS="
+    try:
+        path = Path(given).expanduser()
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise ExportError(f"{given} is {kinds.of_folder(path)}")
+        if not stat.S_ISREG(mode):  # opening a pipe would wait for its other end
+            raise ExportError(f"{given} is {_special(mode)}, not a file; {instead}")
+        path.open("rb").close()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        if path.is_symlink():
+            raise ExportError(f"{given} is a link to {os.readlink(path)}, which does not exist; {instead}") from error
+        raise ExportError(f"there is no file {given}; {instead}") from error
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ExportError(f"{given} cannot be read: {reason}; {instead}") from error
+    return path
+
+
+def _special(mode: int) -> str:
+    kinds_of = {stat.S_ISFIFO: "a named pipe", stat.S_ISSOCK: "a socket"}
+    return next((name for test, name in kinds_of.items() if test(mode)), "a device")
 
 
 def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
@@ -101,120 +111,41 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
 def load(path: Path) -> Checkpoint:
     """Load a checkpoint of either format for inference.
 
-    Raises ExportError for a file that is no checkpoint, needs other names, or holds another kind of model.
+    Raises ExportError for a file that is no checkpoint, needs other classes, or holds another kind of model.
     """
-    content = _unpickle(path)
-    if not isinstance(content, dict):
-        raise ExportError(
-            f"{path} holds a {type(content).__name__}, not a YOLOv5 checkpoint; give the .pt that training wrote"
-        )
-    network = content.get("ema") or content.get("model")
-    if not isinstance(network, layers.Network):
-        raise ExportError(
-            f"{path} has weights but no model in it; give the whole checkpoint (best.pt), not a state dict"
-        )
-    if not isinstance(network.model[-1], layers.AnchorHead | layers.AnchorFreeHead):
-        raise ExportError(
-            f"{path} is no detection model (its last layer is {type(network.model[-1]).__name__}); give a YOLOv5 one"
-        )
-    for module in network.modules():
-        if isinstance(module, nn.Upsample):
-            module.recompute_scale_factor = None  # absent in old checkpoints
-    network.float().eval().requires_grad_(False)
+    network = find_network(_read(path), path)
+    stride = prepare(network, path)
     names = getattr(network, "names", None)
     labels = label_names(names, network.head.nc, path, "set model.names of the checkpoint to one name a class")
-    return Checkpoint(path, network, labels, least_stride(int(network.head.stride.max())))
+    return Checkpoint(path, network, labels, stride)
 
 
-def _unpickle(path: Path) -> Any:
+def _read(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(allow_list()), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            if zipfile.is_zipfile(path):
-                unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-                if unknown:
-                    raise ExportError(_refusal(path, sorted(unknown)))
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        name = str(error).partition("GLOBAL ")[2].partition(" ")[0]
-        if name:
-            raise ExportError(_refusal(path, [name])) from error
-        raise ExportError(_not_a_checkpoint(path)) from error
-    except (
-        RuntimeError,
-        EOFError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        IndexError,
-        tarfile.TarError,
-    ) as error:
-        raise ExportError(_not_a_checkpoint(path)) from error
+        what = kinds.of_file(path)
     except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def _refusal(path: Path, names: list[str]) -> str:
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return (
-        f"{path} is refused: it needs {', '.join(names[:3])}{more}, which is no part of YOLOv5; "
-        "give a YOLOv5 checkpoint, or an .onnx made of it where it was trained"
-    )
-
-
-def _not_a_checkpoint(path: Path) -> str:
-    return f"{path} is no PyTorch checkpoint, or a damaged one; give the .pt that training wrote, whole"
+        raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
+    if what is not None:
+        raise ExportError(f"{path} is {what}")
+    try:
+        return pickled.read(path)
+    except pickled.Acting as error:
+        raise ExportError(
+            f"{path} is refused: it needs {error}, which is no part of a model and would run code where it is loaded "
+            "without care; give a checkpoint from a source that you trust"
+        ) from error
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # a corrupted file can raise anything
+        raise ExportError(f"{path} is no PyTorch checkpoint, or a damaged one; {kinds.CHECKPOINT}, whole") from error
 
 
 def label_names(names: object, count: int, path: Path, otherwise: str) -> tuple[str, ...]:
     """One label a class, on one line each. Raises ExportError, ending in `otherwise`, when `names` has not `count`."""
-    found = [names[key] for key in sorted(names)] if isinstance(names, dict) else names
+    found = [names[key] for key in sorted(names)] if isinstance(names, dict) else items(names) or names
     labels = [" ".join(str(name).split()) for name in found] if isinstance(found, list | tuple) else []
     if not labels or len(labels) != count or not all(labels):
         named = sum(bool(label) for label in labels)
         has = f"names for {named} of {count} classes" if count else "no class names"
         raise ExportError(f"{path} has {has}: {otherwise}")
     return tuple(labels)
-
-
-def allow_list() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Every name that a checkpoint may use beyond torch's own list, with its replacement here."""
-    ours: dict[type, list[str]] = {
-        layers.Conv: ["Conv", "DWConv"],
-        **{
-            kind: [kind.__name__]
-            for kind in (layers.Bottleneck, layers.BottleneckCSP, layers.C3, layers.SPP, layers.SPPF)
-        },
-        layers.Focus: ["Focus"],
-        layers.Concat: ["Concat"],
-    }
-    modules = ("models.common", "ultralytics.nn.modules", "ultralytics.nn.modules.conv", "ultralytics.nn.modules.block")
-    named: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
-        (kind, f"{module}.{name}") for kind, names in ours.items() for name in names for module in modules
-    ]
-    named += [(layers.Network, f"models.yolo.{name}") for name in ("Model", "DetectionModel")]
-    named += [(layers.Network, "ultralytics.nn.tasks.DetectionModel"), (layers.AnchorHead, "models.yolo.Detect")]
-    named += [(layers.AnchorFreeHead, f"ultralytics.nn.modules.{name}") for name in ("Detect", "head.Detect")]
-    named += [(layers.DFL, f"ultralytics.nn.modules.{name}") for name in ("DFL", "block.DFL")]
-    named += [nn.Sequential, nn.ModuleList, nn.Conv2d, nn.BatchNorm2d, nn.MaxPool2d, nn.Upsample, nn.Identity]
-    named += [nn.SiLU, nn.LeakyReLU, nn.ReLU, nn.Hardswish]
-    return named + _inert()
-
-
-def _inert() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    """Training leaves these in checkpoints: paths, option namespaces, losses, NumPy numbers."""
-    spaces = ("ultralytics.utils", "ultralytics.yolo.utils")
-    losses = ("v8DetectionLoss", "BboxLoss", "DFLoss", "E2ELoss")
-    names = [
-        f"{module}.{kind}Path" for module in ("pathlib", "pathlib._local") for kind in ("Posix", "Windows", "PurePosix")
-    ]
-    names += ["argparse.Namespace", "utils.autoanchor.AutoAnchor"]
-    names += [f"{space}.IterableSimpleNamespace" for space in spaces]
-    names += [f"ultralytics.utils.loss.{name}" for name in losses] + ["ultralytics.utils.tal.TaskAlignedAssigner"]
-    numbers: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [np.ndarray, np.dtype, np.dtypes.Float64DType]
-    numbers += [np.dtypes.Float32DType, np.dtypes.Int64DType]
-    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
-        numbers += [(multiarray.scalar, f"{module}.scalar")]
-        numbers += [(multiarray._reconstruct, f"{module}._reconstruct")]
-    return [(Inert, name) for name in names] + numbers

@@ -1,8 +1,8 @@
 """The layers of YOLOv5, as far as a checkpoint's inference needs them.
 
-Checkpoints pickle their modules by class name; `weights.py` lets these classes stand for both code bases' names, so
-nothing of either has to be installed, and a checkpoint's names lead to no code but that of this file and torch.nn.
-Constructors are absent on purpose: unpickling restores the attributes.
+Checkpoints pickle their modules by class name; `names.py` lets these classes, and those of `blocks.py` and
+`activations.py`, stand for both code bases' names. So nothing of either has to be installed, and a checkpoint's names
+lead to no code but theirs and torch.nn's. Constructors are absent on purpose: unpickling restores the attributes.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ class Conv(nn.Module):
         x = self.conv(x)
         if "bn" in self._modules:
             x = self.bn(x)
-        return _tensor(self.act(x))
+        return as_tensor(self.act(x))
 
 
 class Bottleneck(nn.Module):
@@ -31,7 +31,7 @@ class Bottleneck(nn.Module):
     add: bool
 
     def forward(self, x: Tensor) -> Tensor:
-        y = _tensor(self.cv2(self.cv1(x)))
+        y = as_tensor(self.cv2(self.cv1(x)))
         return x + y if self.add else y
 
 
@@ -46,7 +46,7 @@ class BottleneckCSP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), 1)
-        return _tensor(self.cv4(self.act(self.bn(y))))
+        return as_tensor(self.cv4(self.act(self.bn(y))))
 
 
 class C3(nn.Module):
@@ -56,7 +56,7 @@ class C3(nn.Module):
     m: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
-        return _tensor(self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1)))
+        return as_tensor(self.cv3(torch.cat((self.m(self.cv1(x)), self.cv2(x)), 1)))
 
 
 class SPP(nn.Module):
@@ -66,7 +66,7 @@ class SPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.cv1(x)
-        return _tensor(self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], 1)))
+        return as_tensor(self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], 1)))
 
 
 class SPPF(nn.Module):
@@ -77,10 +77,10 @@ class SPPF(nn.Module):
     add: bool = False
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = [_tensor(self.cv1(x))]
+        pooled = [as_tensor(self.cv1(x))]
         for _ in range(self.n):
             pooled.append(self.m(pooled[-1]))
-        y = _tensor(self.cv2(torch.cat(pooled, 1)))
+        y = as_tensor(self.cv2(torch.cat(pooled, 1)))
         return y + x if self.add else y
 
 
@@ -91,7 +91,7 @@ class Focus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         corners = (x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2])
-        return _tensor(self.conv(torch.cat(corners, 1)))
+        return as_tensor(self.conv(torch.cat(corners, 1)))
 
 
 class Concat(nn.Module):
@@ -178,12 +178,15 @@ class Network(nn.Module):
 
 
 def fuse(network: nn.Module) -> None:
-    """Fold each batch normalisation into the convolution before it, in place."""
+    """Fold each batch normalisation into the convolution before it, in place, where both are what `Conv` says."""
     for module in network.modules():
-        if isinstance(module, Conv) and "bn" in module._modules:
-            module.conv = nn.utils.fusion.fuse_conv_bn_eval(module.conv, module.bn)
+        if not isinstance(module, Conv):
+            continue
+        conv, bn = module.conv, module._modules.get("bn")
+        if type(conv) is nn.Conv2d and isinstance(bn, nn.BatchNorm2d) and bn.running_mean is not None:
+            module.conv = nn.utils.fusion.fuse_conv_bn_eval(conv, bn)
             del module.bn
 
 
-def _tensor(value: Tensor) -> Tensor:
+def as_tensor(value: Tensor) -> Tensor:
     return value

@@ -48,7 +48,8 @@ def _anchored(logits: Floats, stride: float, anchors: Floats) -> Floats:
 def _anchor_free(logits: Floats, stride: float, bins: int) -> Floats:
     """Each side is the expected value of its distribution away from the cell's centre."""
     height, width = logits.shape[1:]
-    weights = np.exp(logits[: 4 * bins].reshape(4, bins, height, width))
+    spread = logits[: 4 * bins].reshape(4, bins, height, width)
+    weights = np.exp(spread - spread.max(1, keepdims=True))
     sides = np.einsum("sbhw,b->shw", weights / weights.sum(1, keepdims=True), np.arange(bins, dtype=np.float32))
     centres = _cells(height, width) + 0.5
     return _rows((centres - sides[:2]) * stride, (centres + sides[2:]) * stride, _sigmoid(logits[4 * bins :]))
@@ -67,4 +68,5 @@ def _cells(height: int, width: int) -> Floats:
 
 
 def _sigmoid(values: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
+    with np.errstate(over="ignore"):  # e^88 is infinite, and its inverse 0
+        return np.asarray(1 / (1 + np.exp(-values)), np.float32)

@@ -81,20 +81,21 @@ def test_a_checkpoint_that_would_run_code_is_refused_by_name(
     assert not Path("harm").exists()
 
 
-def test_another_family_is_refused_with_the_class_named(tmp_path: Path) -> None:
-    names = {**models.ULTRALYTICS, "Conv": ("ultralytics.nn.modules.block", "C2f")}
-    path = models.save(models.anchor_free(), tmp_path / "yolov8n.pt", names)
-    with pytest.raises(ExportError, match=r"refused: it needs ultralytics.nn.modules.block.C2f, which is no part"):
+def test_a_layer_that_is_not_of_yolov5_is_refused_by_name(tmp_path: Path) -> None:
+    names = {**models.ORIGINAL, "Conv": ("models.common", "CBAM")}
+    path = models.save(models.anchored(), tmp_path / "a.pt", names)
+    with pytest.raises(ExportError, match=r"refused: it needs models.common.CBAM, which is no part of YOLOv5"):
         checkpoint.load(path)
 
 
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        pytest.param(b"", "no PyTorch checkpoint", id="empty"),
-        pytest.param(b"hello world, this is no checkpoint", "no PyTorch checkpoint", id="text"),
-        pytest.param(pickle.dumps({"model": 1}), "no PyTorch checkpoint", id="pickle"),
-        pytest.param(SHAPES.read_bytes()[:100_000], "no PyTorch checkpoint", id="cut"),
+        pytest.param(b"", "is an empty file", id="empty"),
+        pytest.param(b"hello world, this is no checkpoint", "is a text file", id="text"),
+        pytest.param(pickle.dumps({"model": 1}), "a pickle, but no PyTorch checkpoint", id="pickle"),
+        pytest.param(SHAPES.read_bytes()[:100_000], "is damaged: its end is missing", id="cut"),
+        pytest.param(bytes(range(200, 256)) * 8, "is no PyTorch checkpoint", id="bytes"),
     ],
 )
 def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
@@ -108,7 +109,7 @@ def test_a_file_that_is_no_checkpoint_is_told_in_one_line(tmp_path: Path, conten
 def test_a_zip_without_weights_is_told_in_one_line(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
         archive.writestr("readme.txt", "no weights")
-    with pytest.raises(ExportError, match="no PyTorch checkpoint"):
+    with pytest.raises(ExportError, match="a zip archive with no PyTorch checkpoint in it"):
         checkpoint.load(tmp_path / "a.pt")
 
 
@@ -117,7 +118,7 @@ def test_a_zip_without_weights_is_told_in_one_line(tmp_path: Path) -> None:
     [
         pytest.param({"weight": torch.zeros(3)}, "no model in it", id="state dict"),
         pytest.param(torch.zeros(3), "holds a Tensor", id="tensor"),
-        pytest.param({"model": torch.nn.Conv2d(1, 1, 1)}, "no model in it", id="a layer"),
+        pytest.param({"model": torch.nn.Conv2d(1, 1, 1)}, "no model in it, but a Conv2d", id="a layer"),
     ],
 )
 def test_a_checkpoint_without_a_model_is_told_in_one_line(tmp_path: Path, content: object, said: str) -> None:
