@@ -41,7 +41,7 @@ def columns(scores: dict[str, Scores]) -> dict[str, Scores]:
 def costs(evaluation: Evaluation) -> str:
     """A line for each step from PyTorch as in `val.py` to the served model; they add up to the whole difference."""
     steps = {
-        LETTERBOX: "the service's letterbox, without val.py's extra padding",
+        LETTERBOX: "the service's letterbox: least padding, linear scaling",
         ONE_CLASS: "one class for each box",
         CUT: f"the cut to the best {evaluation.rows} boxes",
         SERVED: "the served model itself",
