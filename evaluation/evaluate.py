@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command. Returns the exit status: 1 when something is wrong or the two halves differ beyond the tolerance."""
     try:
         return _run(_parser().parse_args(arguments))
-    except (AddressError, DatasetError, ExportError, SettingsError) as error:
+    except (AddressError, DatasetError, ExportError, OSError, SettingsError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
     except TritonUnavailable as error:
         print(f"evaluate: {error}; start it with `make run`, or say where it is with TRITON_URL", file=sys.stderr)
@@ -130,8 +130,7 @@ def _evaluated(options: argparse.Namespace, settings: Settings, place: Place, cl
 def _introduce(dataset: Dataset, spec: ModelSpec, said: Sequence[str]) -> None:
     shape = f"{spec.imgsz}, {'square' if spec.square else 'rectangular'}"
     listing = dataset.listing
-    split = f"{listing.split} of " if listing.split else ""
-    where = f"{split}{listing.root}" + (f", {', '.join(listing.places)}" if listing.split else "")
+    where = f"{listing.split} of {listing.root} ({', '.join(listing.places)})" if listing.split else f"{listing.root}"
     _say(f"{spec.name} version {spec.version} ({shape}) over {len(dataset.images)} images of {where}")
     for line in (*said, *dataset.notes):
         _say(line)

@@ -41,7 +41,7 @@ def columns(scores: dict[str, Scores]) -> dict[str, Scores]:
 def costs(evaluation: Evaluation) -> str:
     """A line for each step from PyTorch as in `val.py` to the served model; they add up to the whole difference."""
     steps = {
-        LETTERBOX: "the service's letterbox: least padding, linear scaling",
+        LETTERBOX: "the service's letterbox in place of val.py's",
         ONE_CLASS: "one class for each box",
         CUT: f"the cut to the best {evaluation.rows} boxes",
         SERVED: "the served model itself",
@@ -80,8 +80,5 @@ def notes(evaluation: Evaluation) -> list[str]:
     if evaluation.unreadable:
         said.append(f"{len(evaluation.unreadable)} images left out: {several(evaluation.unreadable)}")
     if evaluation.refused:
-        said.append(
-            f"{len(evaluation.refused)} images scored that the service refuses as they are: "
-            f"{several(evaluation.refused)}"
-        )
+        said.append(f"{len(evaluation.refused)} images scored that the service refuses, first {evaluation.refused[0]}")
     return said

@@ -24,6 +24,7 @@ from benchmarks import pictures
 from benchmarks.gpu import host, report, service, triton
 from benchmarks.gpu.host import ROOT, CannotCheck
 from benchmarks.gpu.report import Report, Row
+from evaluation import names
 from evaluation.dataset import read
 from evaluation.errors import DatasetError
 from evaluation.evaluate import served
@@ -125,6 +126,7 @@ class Check:
         try:
             spec = client.spec(model)
             data = read(Path(self._arguments.data), len(spec.labels))
+            names.check(data.names, spec.labels)
             scores = evaluate(data, spec, served(client, spec)).scores
         finally:
             client.close()
