@@ -86,8 +86,9 @@ gpu-check: setup ## on a host with a GPU and Docker: export, verify and measure 
 	@$(PY) -m benchmarks.gpu $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,DATA,data) \
 	  $(call given,WORKERS,workers) $(ARGS)
 
-evaluate: .venv/.ready ## mAP of the served model over DATA=dir, next to PyTorch's
-	@$(PY) -m evaluation --data '$(DATA)' $(call given,MODEL,model) $(call given,WEIGHTS,weights)
+evaluate: .venv/.ready ## mAP of the served model over DATA= (SPLIT=val), next to PyTorch's; SERVED_ONLY=1 without
+	@$(PY) -m evaluation $(call given,DATA,data) $(call given,SPLIT,split) $(call given,MODEL,model) \
+	  $(call given,WEIGHTS,weights) $(if $(SERVED_ONLY),--served-only) $(ARGS)
 
 $(ONNX): $(WEIGHTS) | .venv/.ready
 	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')

@@ -1,14 +1,21 @@
-"""Mean average precision as COCO counts it: IoU 0.50 to 0.95, at most 100 detections per class and image."""
+"""Mean average precision as YOLOv5's `val.py` counts it: IoU 0.50 to 0.95, no limit to the detections of a class.
+
+Sources: `process_batch`, `ap_per_class` and `compute_ap` in `utils/metrics.py` of ultralytics/yolov5, of which this is
+the arithmetic. Two things differ from COCO's own: a detection claims the object that it fits best, even when that one
+is taken; and precision falls to 0 at recall 1 in a straight line, so that the best possible score is 0.995.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from faster_coco_eval import COCO, COCOeval_faster  # type: ignore[import-untyped]
+
+IOUS = np.linspace(0.5, 0.95, 10, dtype=np.float32)
+RECALLS = np.linspace(0, 1, 101)
+_EPSILON = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,54 +35,69 @@ class Scores:
     per_class: dict[int, tuple[float, float]]
 
 
-def score(truths: Sequence[Truth], detections: Sequence[npt.NDArray[np.float32]], class_count: int) -> Scores:
+def score(truths: Sequence[Truth], detections: Sequence[npt.NDArray[np.float32]]) -> Scores:
     """Count one model's answers: for each image float32 (M, 6) rows of x1, y1, x2, y2 (source pixels), score, class_id.
 
-    Classes that no image shows do not count; a data set without any object has no score (ValueError).
+    The rows of an image are best first. Classes that no image shows do not count; a data set without any object has no
+    score (ValueError).
     """
-    shown = sorted({int(class_id) for truth in truths for class_id in truth.class_ids})
-    if not shown:
+    shown, objects = np.unique(np.concatenate([truth.class_ids for truth in truths]), return_counts=True)
+    if not len(shown):
         raise ValueError("there is no object in the ground truth")
-    ground_truth = COCO(_ground_truth(truths, class_count))
-    evaluation = COCOeval_faster(
-        ground_truth, ground_truth.loadRes(_answers(detections)), "bbox", print_function=_silent
-    )
-    evaluation.evaluate()
-    evaluation.accumulate()
-    # IoU thresholds x recalls x classes, of all areas (0) and the most detections (-1).
-    precision: npt.NDArray[np.float64] = evaluation.eval["precision"][:, :, :, 0, -1]
-    by_iou = precision.mean(1)
-    per_class = {class_id: (float(by_iou[0, class_id]), float(by_iou[:, class_id].mean())) for class_id in shown}
+    hits = np.concatenate([matches(*pair) for pair in zip(truths, detections, strict=True)])
+    rows = np.concatenate(detections)
+    order = np.argsort(-rows[:, 4], kind="stable")
+    hits, class_ids = hits[order], rows[order, 5]
+    precisions = {
+        int(class_id): average_precisions(hits[class_ids == class_id], int(count))
+        for class_id, count in zip(shown, objects, strict=True)
+    }
+    per_class = {class_id: (float(each[0]), float(each.mean())) for class_id, each in precisions.items()}
     averages = np.array(list(per_class.values())).mean(0)
     return Scores(float(averages[0]), float(averages[1]), per_class)
 
 
-def _ground_truth(truths: Sequence[Truth], class_count: int) -> dict[str, list[dict[str, Any]]]:
-    objects: list[dict[str, Any]] = []
-    for image_id, truth in enumerate(truths):
-        for class_id, box_xyxy in zip(truth.class_ids.tolist(), truth.boxes_xyxy_source.tolist(), strict=True):
-            box = _xywh(box_xyxy)
-            identity = {"id": len(objects) + 1, "image_id": image_id, "category_id": class_id, "iscrowd": 0}
-            objects.append({**identity, "bbox": box, "area": box[2] * box[3]})
-    return {
-        "images": [{"id": image_id} for image_id in range(len(truths))],
-        "categories": [{"id": class_id} for class_id in range(class_count)],
-        "annotations": objects,
-    }
+def matches(truth: Truth, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.bool_]:
+    """Which rows (M, 6), best first, hit an object of their class, at each of the ten IoUs: (M, 10).
+
+    Each claims the object with which its IoU is largest; the first to claim one has it, the others are false.
+    """
+    hits = np.zeros((len(rows), len(IOUS)), np.bool_)
+    if not len(rows) or not len(truth.class_ids):
+        return hits
+    same = truth.class_ids[None] == rows[:, 5:6]
+    overlaps = np.where(same, ious(rows[:, :4], truth.boxes_xyxy_source), np.float32(-1))
+    claimed, largest = overlaps.argmax(1), overlaps.max(1)
+    for column, least in enumerate(IOUS):
+        claimants = np.flatnonzero(largest >= least)
+        _, first = np.unique(claimed[claimants], return_index=True)
+        hits[claimants[first], column] = True
+    return hits
 
 
-def _answers(detections: Sequence[npt.NDArray[np.float32]]) -> list[dict[str, Any]]:
-    return [
-        {"image_id": image_id, "category_id": int(row[5]), "bbox": _xywh(row[:4]), "score": row[4]}
-        for image_id, rows in enumerate(detections)
-        for row in rows.tolist()
-    ]
+def ious(first: npt.NDArray[np.float32], second: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Intersection over union of boxes (M, 4) with boxes (N, 4), as corners: float32 (M, N)."""
+    low = np.maximum(first[:, None, :2], second[None, :, :2])
+    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
+    shared = np.clip(high - low, 0, None).prod(2)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).prod(1) for boxes in (first, second)]
+    found: npt.NDArray[np.float32] = shared / (areas[0][:, None] + areas[1][None] - shared + np.float32(_EPSILON))
+    return found
 
 
-def _xywh(box_xyxy: list[float]) -> list[float]:
-    x1, y1, x2, y2 = box_xyxy
-    return [x1, y1, x2 - x1, y2 - y1]
+def average_precisions(hits: npt.NDArray[np.bool_], objects: int) -> npt.NDArray[np.float64]:
+    """The area under precision over recall, at each IoU (10,), of one class's detections (M, 10), best first.
+
+    Precision is the best of that recall or a larger one, taken at 101 recalls and joined by straight lines.
+    """
+    if not len(hits):
+        return np.zeros(len(IOUS))
+    found = hits.cumsum(0)
+    precision, recall = found / np.arange(1, len(hits) + 1)[:, None], found / objects
+    return np.array([_area(recall[:, each], precision[:, each]) for each in range(len(IOUS))])
 
 
-def _silent(*_: object) -> None:
-    pass
+def _area(recall: npt.NDArray[np.float64], precision: npt.NDArray[np.float64]) -> float:
+    recalls, precisions = np.array([0, *recall, 1]), np.array([1, *precision, 0])
+    envelope = np.maximum.accumulate(precisions[::-1])[::-1]
+    return float(np.trapezoid(np.interp(RECALLS, recalls, envelope), RECALLS))

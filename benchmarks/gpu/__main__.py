@@ -24,8 +24,11 @@ from benchmarks import pictures
 from benchmarks.gpu import host, report, service, triton
 from benchmarks.gpu.host import ROOT, CannotCheck
 from benchmarks.gpu.report import Report, Row
-from evaluation import evaluate
-from evaluation.dataset import DatasetError, read
+from evaluation import names
+from evaluation.dataset import read
+from evaluation.errors import DatasetError
+from evaluation.evaluate import served
+from evaluation.steps import SERVED, evaluate
 from export import publish, verify
 from export.config import Precision
 from export.errors import ExportError
@@ -123,10 +126,11 @@ class Check:
         try:
             spec = client.spec(model)
             data = read(Path(self._arguments.data), len(spec.labels))
-            scores = evaluate.evaluate(data, spec, {"served": evaluate.served(client, spec)})
+            names.check(data.names, spec.labels)
+            scores = evaluate(data, spec, served(client, spec)).scores
         finally:
             client.close()
-        return scores["served"].map50_95
+        return scores[SERVED].map50_95
 
     def _service(self, server: triton.Server, model: str, what: str) -> None:
         """The whole service, once: it costs the same in front of each of them."""

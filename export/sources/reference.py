@@ -20,45 +20,57 @@ def candidates(network: Network, image: npt.NDArray[np.uint8]) -> Floats:
 
     float32 (N, 6): x1, y1, x2, y2 in input pixels, the best class's score, its id.
     """
+    boxes_xyxy, scores = boxes_and_scores(network, image)
+    best = [scores.max(1, keepdims=True), scores.argmax(1)[:, None]]
+    return np.concatenate([boxes_xyxy, *best], 1).astype(np.float32)
+
+
+def boxes_and_scores(network: Network, image: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
+    """As `candidates`, with the scores of every class: float32 (N, 4), x1, y1, x2, y2 in input pixels, and (N, C)."""
     with torch.inference_mode():
         maps = network(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
     head = network.head
-    rows = []
+    found = []
     for level, logits in enumerate(maps):
         values: Floats = logits[0].numpy()
         stride = float(head.stride[level])
         if isinstance(head, AnchorHead):
-            rows.append(_anchored(values, stride, head.anchors[level].numpy()))
+            found += _anchored(values, stride, head.anchors[level].numpy())
         else:
-            rows.append(_anchor_free(values, stride, head.reg_max))
-    return np.concatenate(rows)
+            found.append(_anchor_free(values, stride, head.reg_max))
+    boxes, scores = zip(*found, strict=True)
+    return np.concatenate(boxes), np.concatenate(scores)
 
 
-def _anchored(logits: Floats, stride: float, anchors: Floats) -> Floats:
+def _anchored(logits: Floats, stride: float, anchors: Floats) -> list[tuple[Floats, Floats]]:
     """xy = (2s - 0.5 + cell)·stride, wh = (2s)²·anchor·stride, score = objectness·class, s the sigmoid."""
     height, width = logits.shape[1:]
-    boxes = []
+    found = []
     for values, anchor in zip(_sigmoid(logits).reshape(len(anchors), -1, height, width), anchors, strict=True):
         centres = (2 * values[:2] - 0.5 + _cells(height, width)) * stride
         halves = (2 * values[2:4]) ** 2 * anchor[:, None, None] * stride / 2
-        boxes.append(_rows(centres - halves, centres + halves, values[4] * values[5:]))
-    return np.concatenate(boxes)
+        found.append(_table(centres - halves, centres + halves, values[4] * values[5:]))
+    return found
 
 
-def _anchor_free(logits: Floats, stride: float, bins: int) -> Floats:
+def _anchor_free(logits: Floats, stride: float, bins: int) -> tuple[Floats, Floats]:
     """Each side is the expected value of its distribution away from the cell's centre."""
     height, width = logits.shape[1:]
     spread = logits[: 4 * bins].reshape(4, bins, height, width)
     weights = np.exp(spread - spread.max(1, keepdims=True))
     sides = np.einsum("sbhw,b->shw", weights / weights.sum(1, keepdims=True), np.arange(bins, dtype=np.float32))
     centres = _cells(height, width) + 0.5
-    return _rows((centres - sides[:2]) * stride, (centres + sides[2:]) * stride, _sigmoid(logits[4 * bins :]))
+    return _table((centres - sides[:2]) * stride, (centres + sides[2:]) * stride, _sigmoid(logits[4 * bins :]))
 
 
-def _rows(upper_left: Floats, lower_right: Floats, scores: Floats) -> Floats:
-    """(2, H, W) corners and (classes, H, W) scores → (H·W, 6)."""
-    planes = [*upper_left, *lower_right, scores.max(0), scores.argmax(0)]
-    return np.stack([plane.ravel() for plane in planes], 1).astype(np.float32)
+def _table(upper_left: Floats, lower_right: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """(2, H, W) corners and (classes, H, W) scores → (H·W, 4) and (H·W, classes)."""
+    corners = np.concatenate([upper_left, lower_right])
+    return _columns(corners), _columns(scores)
+
+
+def _columns(planes: Floats) -> Floats:
+    return np.ascontiguousarray(planes.reshape(len(planes), -1).T, np.float32)
 
 
 def _cells(height: int, width: int) -> Floats:

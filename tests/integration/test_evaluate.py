@@ -1,5 +1,6 @@
 """`make evaluate` against a real Triton."""
 
+import json
 import subprocess
 import sys
 import time
@@ -7,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from tritonclient.grpc import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from demo import train_shapes
 from evaluation.evaluate import main
+from export.sources.checkpoint import load
 from local import triton
 from local.ports import free_ports
+from tests.support.datasets import write
 from tests.support.pictures import encoded
 from tests.support.shared import SHARED
 
@@ -24,14 +28,19 @@ PATIENCE_S = 90
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("triton") / "models"
+
+
+@pytest.fixture(scope="module")
+def served(models: Path) -> Iterator[str]:
     """gRPC endpoint of a Triton that serves `shapes` and, where there are weights, `yolov5n`."""
-    folder = tmp_path_factory.mktemp("triton")
-    export(SHAPES, "shapes", 320, folder / "models")
+    folder = models.parent
+    export(SHAPES, "shapes", 320, models)
     if COCO.is_file():
-        export(COCO, "yolov5n", 640, folder / "models")
+        export(COCO, "yolov5n", 640, models)
     http, grpc, metrics = free_ports(3)
-    process = triton.start(folder / "models", http, grpc, metrics, folder / "triton.log")
+    process = triton.start(models, http, grpc, metrics, folder / "triton.log")
     try:
         wait_until_ready(process, f"127.0.0.1:{grpc}", folder / "triton.log")
         yield f"127.0.0.1:{grpc}"
@@ -66,22 +75,102 @@ def test_the_served_shapes_score_as_in_pytorch(served: str, capsys: pytest.Captu
     said = capsys.readouterr()
     assert status == 0, said.err
     lines = {line.split()[0]: line.split()[1:] for line in said.out.splitlines()}
-    assert list(lines) == ["class", "all", *train_shapes.NAMES, "served"]
+    assert list(lines) == ["class", "all", *train_shapes.NAMES, "from", "the", "one", "served"]
     assert float(lines["all"][2]) > 0.9
-    assert "over 4 images" in said.err and "4/4" in said.err
+    assert "over 4 images of val of" in said.err and "4/4" in said.err
 
 
-def test_the_served_yolov5n_scores_as_in_pytorch_over_coco8(served: str, capsys: pytest.CaptureFixture[str]) -> None:
+def coco8(root: Path, *, other_forms: bool) -> Path:
+    """COCO8 as a data set with splits: all in val, or five images there and three in test.
+
+    With `other_forms` there are a TIFF file, polygons, rows twice, folders in folders, a background and a list, too.
+    """
     if not COCO.is_file() or not (SHARED / "images").is_dir():
         pytest.skip("YOLO_SHARED names no folder with weights/yolov5n.pt and images/")
-    images = str(SHARED / "images")
-    status = main(["--data", images, "--model", "yolov5n", "--weights", str(COCO), "--triton", served])
+    for number, source in enumerate(sorted((SHARED / "images").glob("coco_*.jpg"))):
+        place = ("test" if number > 4 else "val", "more" if number % 2 else "") if other_forms else ("val",)
+        rows = source.with_suffix(".txt").read_text().splitlines()
+        if other_forms:
+            rows = [*(polygon(row) if number == 3 else row for row in rows)]
+            rows.append(rows[0])
+        image = root.joinpath("images", *place, source.stem + (".tif" if other_forms and number == 2 else ".jpg"))
+        image.parent.mkdir(parents=True, exist_ok=True)
+        if image.suffix == ".tif":
+            Image.open(source).save(image)
+        else:
+            image.write_bytes(source.read_bytes())
+        write(root.joinpath("labels", *place), {f"{source.stem}.txt": "\n".join(rows)})
+    if other_forms:
+        write(root / "images/val", {"dog.jpg": (SHARED / "images/dog.jpg").read_bytes()})
+    tests = "".join(f"./{path.relative_to(root)}\n" for path in sorted((root / "images").glob("test/**/*.jpg")))
+    names = json.dumps(dict(enumerate(load(COCO).labels)))
+    described = f"path: .\ntrain: images/val\nval: images/val\ntest: test.txt\nnames: {names}\n"
+    return write(root, {"test.txt": tests, "data.yaml": described}) / "data.yaml"
+
+
+def polygon(row: str) -> str:
+    """A diamond with the same box around it."""
+    class_id, *box = row.split()
+    x, y, w, h = map(float, box)
+    return f"{class_id} {x - w / 2:.6f} {y:.6f} {x:.6f} {y - h / 2:.6f} {x + w / 2:.6f} {y:.6f} {x:.6f} {y + h / 2:.6f}"
+
+
+@pytest.mark.parametrize(
+    ("other_forms", "split", "images", "objects", "val_py"),
+    [
+        (False, "val", 8, 30, (0.7966, 0.5507)),
+        (True, "val", 6, 15, (0.9283, 0.6937)),
+        (True, "test", 3, 15, (0.6334, 0.3977)),
+    ],
+    ids=["COCO8", "val", "test"],
+)
+def test_the_figures_are_those_of_val_py(
+    served: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    other_forms: bool,
+    split: str,
+    images: int,
+    objects: int,
+    val_py: tuple[float, float],
+) -> None:
+    """`val_py` are the mAP50 and mAP50-95 of YOLOv5's own val.py (its branch master) on the same files, in float32."""
+    data = coco8(tmp_path, other_forms=other_forms)
+    options = ["--model", "yolov5n", "--weights", str(COCO), "--triton", served]
+    status = main(["--data", str(data), "--split", split, *options])
     said = capsys.readouterr()
     assert status == 0, said.err + said.out
-    _, images_counted, objects, *values = said.out.splitlines()[1].split()
-    assert (images_counted, objects) == ("8", "30")
-    assert float(values[0]) == pytest.approx(float(values[2]), abs=0.005)
-    assert float(values[1]) == pytest.approx(float(values[3]), abs=0.005)
+    _, images_counted, objects_counted, *values = said.out.splitlines()[1].split()
+    assert (int(images_counted), int(objects_counted)) == (images, objects)
+    assert [float(value) for value in values[2:]] == pytest.approx(val_py, abs=0.001)
+    costs = [line.split()[-2:] for line in said.out.splitlines() if line.startswith("  ")]
+    total = [sum(float(cost[column]) for cost in costs) for column in (0, 1)]
+    assert len(costs) == 4
+    assert total == pytest.approx([float(values[0]) - val_py[0], float(values[1]) - val_py[1]], abs=0.001)
+    assert "letterboxed and cut alike" in said.out.splitlines()[-1]
+    assert ("TIFF" in said.err) == (other_forms and split == "val")
+
+
+def test_classes_in_another_order_are_refused_by_name_unless_asked_not_to(
+    served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images = train_shapes.HERE / "shapes"
+    names = [*train_shapes.NAMES[1:], train_shapes.NAMES[0]]
+    write(tmp_path, {"data.yaml": f"path: {images}\nval: images\nnames: {names}"})
+    options = ["--data", str(tmp_path), "--model", "shapes", "--triton", served, "--served-only"]
+    assert main(options) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("evaluate: classes differ: 0 is 'square' in data.yaml and 'circle' in the model")
+    assert said.err.count("\n") == 1 and not said.out
+    assert main([*options, "--ignore-names"]) == 0
+
+
+def test_the_score_is_kept_in_the_model_repository(served: str, models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODEL_REPOSITORY", str(models))
+    samples = str(train_shapes.HERE / "shapes")
+    assert main(["--data", samples, "--model", "shapes", "--triton", served, "--served-only"]) == 0
+    kept = json.loads((models / "shapes/1/evaluation.json").read_text())
+    assert (kept["images"], kept["split"]) == (4, "val") and kept["map50"] > 0.9
 
 
 def test_without_pytorch_only_the_served_half_is_shown(served: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -290,7 +290,7 @@ def test_pixels_are_scaled_whatever_the_first_layer_is(tmp_path: Path, name: str
     network.head.stride = torch.tensor([8.0, 16.0, 32.0])
     deployed = Deployed(network)
     assert (deployed.scale is None) == folded
-    write(deployed, tmp_path / "a.onnx", imgsz=64, square=False)
+    write(deployed, tmp_path / "a.onnx", size_hw=(64, 64), fixed=False)
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), np.uint8)
     got = Written(tmp_path / "a.onnx")(image)
     expected = reference.candidates(network, image)
