@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,9 +56,7 @@ def find(data: Path, split: str = "") -> Listing:
 def _described(description: Description, split: str) -> Listing:
     wanted = split or DEFAULT_SPLIT
     if wanted not in description.splits:
-        there = " and ".join(description.splits) or "none of train, val and test"
-        advice = f"; give SPLIT={next(iter(description.splits))}" if description.splits else "; add `val: folder` to it"
-        raise DatasetError(f"{description.path} has no {wanted}, it has {there}{advice}")
+        raise DatasetError(f"{description.path} has no {wanted}, it has {_advice(description.splits)}")
     root, entries = description.resolved(wanted)
     return _listing(description.path, entries, root, description.names, wanted)
 
@@ -75,8 +73,13 @@ def _folder(root: Path, split: str, names: dict[int, str]) -> Listing:
         return _listing(root, [root], root, names)
     wanted = split or DEFAULT_SPLIT
     if wanted not in found:
-        raise DatasetError(f"{root} has no folder {wanted}, it has {' and '.join(found)}; give SPLIT={min(found)}")
+        raise DatasetError(f"{root} has no folder {wanted}, it has {_advice(found)}")
     return _listing(root, found[wanted], root, names, wanted)
+
+
+def _advice(splits: Collection[str]) -> str:
+    first = DEFAULT_SPLIT if DEFAULT_SPLIT in splits else min(splits)
+    return f"{' and '.join(splits)}; give SPLIT={first}"
 
 
 def _no_splits(data: Path, split: str) -> None:

@@ -77,6 +77,8 @@ def verdict(answered: Scores, expected: Scores, tolerance: float) -> int:
 def notes(evaluation: Evaluation) -> list[str]:
     """What the user should know of images that were read otherwise than the service or `val.py` does."""
     said = []
+    if not any(scores.map50 for scores in evaluation.scores.values()):
+        said.append("nothing that is labelled was found: are these the images and classes that the model was made for?")
     if evaluation.unreadable:
         said.append(f"{len(evaluation.unreadable)} images left out: {several(evaluation.unreadable)}")
     if evaluation.refused:

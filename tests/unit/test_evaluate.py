@@ -11,6 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from evaluation.dataset import read
+from evaluation.errors import DatasetError
 from evaluation.evaluate import main
 from evaluation.record import keep
 from evaluation.report import columns, costs, notes, table, verdict
@@ -104,6 +105,23 @@ def test_every_class_of_a_box_counts_for_val_py_and_the_best_alone_for_the_servi
 )
 def test_the_inputs_have_val_pys_shapes(sizes_wh: list[tuple[int, int]], shapes: list[tuple[int, int]]) -> None:
     assert input_shapes(sizes_wh, 640, 32) == shapes
+
+
+def test_a_model_that_finds_nothing_is_told(tmp_path: Path) -> None:
+    dataset = read(write(tmp_path, {"a.png": encoded(64, 48), "a.txt": ROW}), CLASSES)
+    assert notes(evaluate(dataset, SPEC, answering()))[0].startswith("nothing that is labelled was found")
+
+
+def test_an_image_that_cannot_be_decoded_is_left_out_and_named(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": encoded(64, 48), "a.txt": ROW, "b.png": encoded(64, 48), "b.txt": ROW})
+    dataset = read(tmp_path, CLASSES)
+    (tmp_path / "b.png").write_bytes(b"no image")
+    result = evaluate(dataset, SPEC, answering([240, 120, 400, 360, 0.9, 0]))
+    assert result.scores[SERVED].map50 == pytest.approx(BEST)
+    assert notes(result)[0].startswith(f"1 images left out: {tmp_path / 'b.png'}: ")
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match="no image with an object can be decoded"):
+        evaluate(dataset, SPEC, answering())
 
 
 def test_false_alarms_cost_precision() -> None:

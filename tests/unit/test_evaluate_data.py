@@ -220,6 +220,10 @@ def test_an_image_is_measured_upright(tmp_path: Path) -> None:
         ({"a.png": IMAGE, "a.txt": ROW, "data.yaml": "names: 3"}, "no readable `names`"),
         ({"a.png": IMAGE, "a.txt": ROW, "data.yaml": "{"}, "no readable `names`"),
         ({"a.png": IMAGE, "data.yaml": "train: .\nnames: [x]"}, "has no val, it has train; give SPLIT=train"),
+        (
+            {"a.png": IMAGE, "data.yaml": "path: ..\nnames: [x]", "train/a.png": IMAGE},
+            "has no folder val, it has train",
+        ),
         ({"data.yaml": "val: images\nnames: [x]"}, "val is images, which is in none of .*set `path`"),
         ({"data.yaml": "path: 3\nval: images\nnames: [x]"}, "`path` must be"),
         ({"data.yaml": "val: {a: b}\nnames: [x]"}, "`val` must be a folder"),
@@ -241,6 +245,12 @@ def test_what_is_no_data_set_is_refused(tmp_path: Path, name: str, message: str)
     write(tmp_path, {"a.zip": b"PK"})
     with pytest.raises(DatasetError, match=message):
         read(tmp_path / name, CLASSES)
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    write(tmp_path, SPLITS | {"data.yaml": "train: images/train\nval: images/val\ntest:\nnames: [person]"})
+    with pytest.raises(DatasetError, match="has no test, it has train and val; give SPLIT=val"):
+        read(tmp_path, CLASSES, "test")
 
 
 def test_a_split_of_what_has_none_is_refused(tmp_path: Path) -> None:
