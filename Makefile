@@ -14,6 +14,14 @@ PYTHON := $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done),python3)
 endif
 
+# A file's name is taken as it stands, with its $ and quotes.
+ifneq (,$(filter command,$(origin WEIGHTS)))
+override WEIGHTS := $(value WEIGHTS)
+endif
+quoted = '$(subst ','\'',$1)'
+# What can be written into a rule; make has no quotes for the others.
+plain = $(if $(word 2,$1)$(strip $(foreach character,: ; % = | \#,$(findstring $(character),$1))),,$1)
+
 # MODEL's default is the name that an export of WEIGHTS takes.
 MODEL ?= $(or $(basename $(notdir $(WEIGHTS))),yolov5n)
 PORT ?=
@@ -21,7 +29,8 @@ WORKERS ?=
 REDIS_URL ?=
 export MODEL WEIGHTS PORT WORKERS REDIS_URL
 
-ONNX = $(or $(lastword $(wildcard model_repository/$(MODEL)/*/model.onnx)),model_repository/$(MODEL)/1/model.onnx)
+REPOSITORY_MODEL = model_repository/$(call plain,$(MODEL))
+ONNX = $(or $(lastword $(wildcard $(REPOSITORY_MODEL)/*/model.onnx)),$(REPOSITORY_MODEL)/1/model.onnx)
 PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
@@ -68,7 +77,7 @@ overload: develop $(ONNX) ## prove that the service stays healthy at ten times i
 	@$(PY) -m reliability $@ $(ARGS)
 
 # An option counts only where it is given to make: shells export names like NAME for other ends.
-given = $(if $(findstring command,$(origin $1)),--$2 '$($1)')
+given = $(if $(filter command override,$(origin $1)),--$2=$(call quoted,$($1)))
 EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) \
   $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
   $(call given,SQUARE,square) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
@@ -90,8 +99,9 @@ evaluate: .venv/.ready ## mAP of the served model over DATA= (SPLIT=val), next t
 	@$(PY) -m evaluation $(call given,DATA,data) $(call given,SPLIT,split) $(call given,MODEL,model) \
 	  $(call given,WEIGHTS,weights) $(if $(SERVED_ONLY),--served-only) $(ARGS)
 
-$(ONNX): $(WEIGHTS) | .venv/.ready
-	@$(PY) -m export --name '$(MODEL)' $(if $(WEIGHTS),--weights '$(WEIGHTS)',--model '$(MODEL)')
+$(ONNX): $(call plain,$(WEIGHTS)) | .venv/.ready
+	@$(PY) -m export --name=$(call quoted,$(MODEL)) \
+	  $(if $(WEIGHTS),--weights=$(call quoted,$(WEIGHTS)),--model=$(call quoted,$(MODEL)))
 
 setup: .venv-triton/.ready .venv/.ready ## make both environments, with what running needs
 

@@ -50,7 +50,7 @@ def run(given: Mapping[str, str]) -> int:
     ports.check_free(settings.host, settings.port)
     chosen = ports.choose(given, settings.port)
     if "--export" in sys.argv[1:]:
-        weights = Path(given["WEIGHTS"]).resolve() if given.get("WEIGHTS") else None
+        weights = Path(os.path.expanduser(given["WEIGHTS"])).absolute() if given.get("WEIGHTS") else None
         settings = msgspec.structs.replace(settings, model=prepare(repository, settings.model, weights))
     check_model(repository, settings.model)
     with lock(run_dir):

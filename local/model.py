@@ -41,6 +41,8 @@ def prepare(repository: Path, model: str, weights: Path | None) -> str:
 
 
 def digest_of(weights: Path) -> str:
+    if weights.exists() and not weights.is_file() and not weights.is_dir():  # opening a pipe would wait
+        raise LocalError(f"WEIGHTS={weights}: is a pipe or a device, not a file")
     try:
         with weights.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

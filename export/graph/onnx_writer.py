@@ -83,9 +83,12 @@ def silence() -> Iterator[None]:
     """Keep the exporters' chatter away: it is about torch's own code."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
+    dump = torch._C._jit_onnx_log  # prints the whole graph when a node cannot be written
+    torch._C._jit_onnx_log = lambda *_: None
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
         logging.disable(level)
+        torch._C._jit_onnx_log = dump

@@ -1,4 +1,4 @@
-"""The activations of YOLOv5's utils/activations.py that torch has not, with weights of their own. No constructors.
+"""Activations that torch has not, or not for ONNX. As in `layers.py`, no constructors.
 
 All take and give float (B, C, H, W).
 """
@@ -49,3 +49,13 @@ class MetaAconC(AconC):
             y = self._modules[layer](y)  # type: ignore[misc]
             y = self._modules[norm](y) if norm in self._modules else y  # type: ignore[misc]
         return self.activate(x, as_tensor(y).sigmoid())
+
+
+class Threshold(nn.Module):
+    """x above the threshold, else `value`; the exporter knows torch's own for a threshold of zero alone."""
+
+    threshold: float
+    value: float
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > self.threshold, x, self.value)

@@ -74,6 +74,7 @@ OTHERS: dict[str, Target] = {
     "ultralytics.nn.modules.head.Detect": layers.AnchorFreeHead,
     "ultralytics.nn.modules.DFL": layers.DFL,
     "ultralytics.nn.modules.block.DFL": layers.DFL,
+    "torch.nn.modules.activation.Threshold": activations.Threshold,
     "torch.nn.modules.batchnorm.SyncBatchNorm": nn.BatchNorm2d,  # the same for inference, on one device
     "torch.nn.modules.linear.NonDynamicallyQuantizableLinear": nn.Linear,  # what nn.MultiheadAttention holds
     "torch.nn.modules.linear._LinearWithBias": nn.Linear,  # its name up to torch 1.8

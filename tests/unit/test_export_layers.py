@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from export.errors import ExportError
 from export.graph.deployed import Deployed, fold_scale
 from export.graph.onnx_writer import write
 from export.graph.session import Deployed as Written
@@ -181,6 +182,7 @@ ACTIVATIONS: dict[str, tuple[nn.Module, Layer]] = {
     "Softplus": (nn.Softplus(), lambda x: torch.log(1 + x.exp())),
     "CELU": (nn.CELU(), lambda x: torch.where(x > 0, x, x.exp() - 1)),
     "Hardsigmoid": (nn.Hardsigmoid(), lambda x: (x / 6 + 0.5).clamp(0, 1)),
+    "Threshold": (nn.Threshold(0.1, 0.3), lambda x: torch.where(x > 0.1, x, 0.3)),
     "own SiLU": (foreign.layer("utils.activations.SiLU"), lambda x: x * x.sigmoid()),
     "Swish": (foreign.layer("utils.activations.Swish"), lambda x: x * x.sigmoid()),
     "MemoryEfficientSwish": (foreign.layer("utils.activations.MemoryEfficientSwish"), lambda x: x * x.sigmoid()),
@@ -304,3 +306,12 @@ def test_a_convolution_used_twice_keeps_its_weights() -> None:
     network = models.anchored()
     network.model[1].act = nn.Sequential(network.model[0])
     assert not fold_scale(network)
+
+
+def test_a_layer_that_onnx_has_not_is_told_in_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    network = stem(nn.Conv2d(3, 8, 3, 2, 1))
+    network.model[1].act = nn.AdaptiveMaxPool2d((3, 5))
+    with pytest.raises(ExportError, match="the model cannot be written as ONNX: ") as told:
+        write(Deployed(network), tmp_path / "a.onnx", imgsz=64, square=False)
+    assert "\n" not in str(told.value)
+    assert capfd.readouterr() == ("", "")

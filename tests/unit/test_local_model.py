@@ -1,5 +1,6 @@
 """Which model `make run` serves, as far as no exporter is needed to tell."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -67,3 +68,6 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
         model.prepare(tmp_path, "best", tmp_path / "none.pt")
     with pytest.raises(LocalError, match=r"WEIGHTS=.*: is a directory"):
         model.prepare(tmp_path, "best", tmp_path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(LocalError, match=r"WEIGHTS=.*pipe\.pt: is a pipe or a device, not a file"):
+        model.prepare(tmp_path, "best", tmp_path / "pipe.pt")
