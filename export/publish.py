@@ -14,7 +14,7 @@ from export.contract import Graph, breaches
 from export.errors import ExportError
 from export.graph import engine, session
 from export.options import Options
-from export.sources import checkpoint
+from export.sources import checkpoint, class_names
 from export.sources.open import open_source
 from export.sources.source import Source
 
@@ -27,10 +27,11 @@ def export(options: Options, report: Report) -> int:
     Raises ExportError, with the repository as it was.
     """
     repository.check_name(options.name)
+    names = class_names.read(options.names) if options.names else None
     triton.address()  # a wrong TRITON_URL is reported before the work, not after it
     path = checkpoint.find(options.model, options.weights, report)
     report(f"loading {path}")
-    return publish(open_source(path), options, report)
+    return publish(open_source(path, names), options, report)
 
 
 def publish(source: Source, options: Options, report: Report) -> int:
@@ -137,13 +138,13 @@ def provenance(serving: Serving, source: Path) -> dict[str, str]:
 
 def serving_of(options: Options, source: Source, report: Report) -> Serving:
     """The settings of config.pbtxt; raises ExportError when what was asked for does not fit the source."""
-    imgsz = options.imgsz or source.fixed_size or (1280 if source.stride == 64 else 640)
+    imgsz = options.imgsz or source.fixed_hw[0] or (1280 if source.stride == 64 else 640)
     if imgsz % source.stride:
         below, above = imgsz // source.stride * source.stride, -(-imgsz // source.stride) * source.stride
         fitting = f"{below} or {above}" if below else str(above)
         raise ExportError(f"IMGSZ={imgsz} is no multiple of the model's stride {source.stride}; use {fitting}")
-    if source.fixed_size not in (None, imgsz):
-        raise ExportError(f"IMGSZ={imgsz}, but {source.path} was written for {source.fixed_size}; leave IMGSZ away")
+    if source.fixed_hw[0] not in (None, imgsz):
+        raise ExportError(f"IMGSZ={imgsz}, but {source.path} was written for {source.fixed_hw[0]}; leave IMGSZ away")
     precision = source.fixed_precision or options.precision
     if options.precision == "fp16" != precision:
         raise ExportError(f"{source.path} is float32; for PRECISION=fp16 give the .pt, or an .onnx written with --half")
@@ -155,7 +156,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         stride=source.stride,
         square=options.square
         or options.device == "gpu"
-        or source.fixed_size is not None,  # requests of different shapes cannot share a batch
+        or source.fixed_hw[0] is not None,  # requests of different shapes cannot share a batch
         device=options.device,
         format=options.format,
         precision=precision,

@@ -98,8 +98,8 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         ) from error
 
 
-def load(path: Path) -> Checkpoint:
-    """Load a checkpoint of either format for inference.
+def load(path: Path, given: tuple[str, ...] | None = None) -> Checkpoint:
+    """Load a checkpoint of either format for inference; `given` names of its classes count instead of its own.
 
     Raises ExportError for a file that is no checkpoint, needs other names, or holds another kind of model.
     """
@@ -121,8 +121,8 @@ def load(path: Path) -> Checkpoint:
         if isinstance(module, nn.Upsample):
             module.recompute_scale_factor = None  # absent in old checkpoints
     network.float().eval().requires_grad_(False)
-    names = getattr(network, "names", None)
-    labels = label_names(names, network.head.nc, path, "set model.names of the checkpoint to one name a class")
+    names = given or getattr(network, "names", None)
+    labels = label_names(names, network.head.nc, path, "give one name a class with NAMES=")
     return Checkpoint(path, network, labels, least_stride(int(network.head.stride.max())))
 
 
