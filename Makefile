@@ -78,7 +78,7 @@ overload: develop $(ONNX) ## prove that the service stays healthy at ten times i
 
 # An option counts only where it is given to make: shells export names like NAME for other ends.
 given = $(if $(filter command override,$(origin $1)),--$2=$(call quoted,$($1)))
-EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) \
+EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) $(call given,NAMES,names) \
   $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
   $(call given,SQUARE,square) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
   $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize) \

@@ -20,6 +20,7 @@ class Options:
     model: str = DEFAULT_MODEL
     weights: str | None = None
     name: str = DEFAULT_MODEL
+    names: str | None = None
     repository: Path = Path("model_repository")
     device: Device = "cpu"
     format: Format = "onnx"
@@ -75,6 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--weights", type=_text, help="one's own checkpoint (.pt of either format) or .onnx")
     add("--name", type=_text, help="the name it is served under (default: the model's, else the file's)")
+    add(
+        "--names",
+        type=_text,
+        help="names of the classes instead of the file's: a,b,c, a list in JSON, a .txt with one a line, a data.yaml",
+    )
     add("--repository", type=_path, help="model repository (default model_repository)")
     add("--device", type=_choice("cpu", "gpu"), help="cpu (default) or gpu: what it will be served on")
     add("--format", type=_choice("onnx", "tensorrt"), help="onnx (default), or tensorrt: an engine")

@@ -16,7 +16,7 @@ from export.contract import breaches
 from export.errors import ExportError
 from export.graph import engine, session
 from export.options import Options
-from export.sources import checkpoint
+from export.sources import checkpoint, class_names
 from export.sources.open import open_source
 from export.sources.source import Source
 
@@ -29,10 +29,11 @@ def export(options: Options, report: Report) -> int:
     Raises ExportError, with the repository as it was.
     """
     repository.check_name(options.name)
+    names = class_names.read(options.names) if options.names else None
     triton.address()  # a wrong TRITON_URL is reported before the work, not after it
     path = checkpoint.find(options.model, options.weights, report)
     report(f"loading {path}")
-    return publish(open_source(path), options, report)
+    return publish(open_source(path, names), options, report)
 
 
 def publish(source: Source, options: Options, report: Report) -> int:
@@ -153,21 +154,22 @@ def provenance(serving: Serving, source: Path) -> dict[str, str]:
 
 
 def size_of(options: Options, source: Source) -> tuple[int, int]:
-    """Height and width of the input; raises ExportError where the source cannot have them."""
-    wanted = options.imgsz or source.fixed_size or (1280 if source.stride == 64 else 640)
-    size_hw = wanted if isinstance(wanted, tuple) else (wanted, wanted)
-    for side in size_hw:
+    """Height and width of the input, pixels; raises ExportError where the source cannot have them."""
+    fixed_h, fixed_w = source.fixed_hw
+    if fixed_h and fixed_w and options.imgsz in (None, max(fixed_h, fixed_w)):
+        return fixed_h, fixed_w
+    wanted = options.imgsz or fixed_h or fixed_w or (1280 if source.stride == 64 else 640)
+    height, width = wanted if isinstance(wanted, tuple) else (wanted, wanted)
+    given = f"IMGSZ={height},{width}" if isinstance(wanted, tuple) else f"IMGSZ={wanted}"
+    if fixed_h not in (None, height) or fixed_w not in (None, width):
+        written = f"{fixed_h or 'any'} high and {fixed_w or 'any'} wide"
+        raise ExportError(f"{given}, but {source.path} was written for images {written}; leave IMGSZ away")
+    for side in (height, width):
         if side % source.stride:
             below, above = side // source.stride * source.stride, -(-side // source.stride) * source.stride
             fitting = f"{below} or {above}" if below else str(above)
-            raise ExportError(f"IMGSZ={side} is no multiple of the model's stride {source.stride}; use {fitting}")
-    fixed = source.fixed_size
-    if fixed is not None and size_hw != (fixed if isinstance(fixed, tuple) else (fixed, fixed)):
-        given, written = (
-            ",".join(map(str, each)) for each in (size_hw, fixed if isinstance(fixed, tuple) else (fixed,))
-        )
-        raise ExportError(f"IMGSZ={given}, but {source.path} was written for {written}; leave IMGSZ away")
-    return size_hw
+            raise ExportError(f"{given}: {side} is no multiple of the model's stride {source.stride}; use {fitting}")
+    return height, width
 
 
 def serving_of(options: Options, source: Source, report: Report) -> Serving:
@@ -185,7 +187,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         square=options.square
         or options.device == "gpu"  # requests of different shapes cannot share a batch
         or isinstance(options.imgsz, tuple)
-        or source.fixed_size is not None,
+        or source.fixed_hw != (None, None),
         sides_hw=None if size_hw[0] == size_hw[1] else size_hw,
         device=options.device,
         format=options.format,

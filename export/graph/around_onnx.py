@@ -13,21 +13,22 @@ from torch.nn import functional
 from export.config import CANDIDATES, Serving
 from export.errors import ExportError
 from export.graph.deployed import at_most, gather
+from export.graph.onnx_nodes import LEAST_OPSET, opset
 from export.graph.onnx_writer import name_cast, rename, state_output, trace
 
 Layout = Literal["original", "ultralytics"]  # (B, N, 5 + classes) with objectness; (B, 4 + classes, N) without
 
-OPSETS = range(11, 21)  # what the TorchScript exporter writes of what is asked for here
+OPSETS = range(LEAST_OPSET, 21)  # what the TorchScript exporter writes of what is asked for here
 
 
 @dataclass(frozen=True, slots=True)
 class Signature:
-    """What the file takes and gives. `size` is None where height and width are free; `batch` where it is."""
+    """What the file takes and gives. Of `size_hw`, pixels, a side is None where it is free, and so is `batch`."""
 
     input: str
     output: str
     half: bool
-    size: int | None
+    size_hw: tuple[int | None, int | None]
     batch: int | None
 
 
@@ -91,10 +92,6 @@ def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: 
         onnx.checker.check_model(str(target))
     except (ValueError, onnx.checker.ValidationError) as error:
         raise ExportError(f"the ONNX file cannot be given another input: {str(error).splitlines()[0]}") from error
-
-
-def opset(model: onnx.ModelProto) -> int:
-    return max((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), default=0)
 
 
 def _part(

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 import onnxruntime
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from export.errors import ExportError
@@ -33,10 +34,10 @@ class Session:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        source = str(model) if isinstance(model, Path) else model.SerializeToString()
         try:
+            source = str(model) if isinstance(model, Path) else model.SerializeToString()
             self._session = onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-        except REFUSALS as error:
+        except (*REFUSALS, EncodeError, ValueError) as error:  # the last two: more than 2 GB
             raise ExportError(f"ONNX Runtime refuses the model: {_line(error)}") from error
 
     def run(self, output: str, inputs: dict[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:

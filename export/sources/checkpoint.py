@@ -108,15 +108,15 @@ def download(name: str, folder: Path, report: Callable[[str], None]) -> Path:
         ) from error
 
 
-def load(path: Path) -> Checkpoint:
-    """Load a checkpoint of either format for inference.
+def load(path: Path, given: tuple[str, ...] | None = None) -> Checkpoint:
+    """Load a checkpoint of either format for inference; `given` names of its classes count instead of its own.
 
     Raises ExportError for a file that is no checkpoint, needs other classes, or holds another kind of model.
     """
     network = find_network(_read(path), path)
     stride = prepare(network, path)
-    names = getattr(network, "names", None)
-    labels = label_names(names, network.head.nc, path, "set model.names of the checkpoint to one name a class")
+    names = given or getattr(network, "names", None)
+    labels = label_names(names, network.head.nc, path, "give one name a class with NAMES=")
     return Checkpoint(path, network, labels, stride)
 
 

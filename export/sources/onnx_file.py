@@ -3,8 +3,7 @@
 The file keeps its own nodes. The uint8 input is put before them, the choice of the best rows behind them.
 """
 
-import ast
-from collections.abc import Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -16,53 +15,83 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from export.errors import ExportError
 from export.graph import around_onnx
 from export.graph.around_onnx import Layout, Signature
+from export.graph.free_batch import freed
+from export.graph.onnx_nodes import opset, tidy, upgrade
 from export.graph.session import Session
-from export.sources.checkpoint import label_names
+from export.sources import onnx_layout, onnx_metadata
+from export.sources.onnx_layout import AGAIN, Answer
 from export.sources.source import Source, least_stride
 
 Rows = npt.NDArray[np.float32]
+Run = Callable[[npt.NDArray[np.uint8]], Rows]
 
-AGAIN = "export it again with yolov5's export.py or with ultralytics, or give the .pt"
+MOST_BYTES = (1 << 31) - 1  # of a protobuf message, and so of an ONNX file in one piece
 
 
-def load(path: Path) -> Source:
-    """Raises ExportError for a file that is no ONNX, or has not the inputs, outputs and names of a YOLOv5 detector."""
+def load(path: Path, names: tuple[str, ...] | None = None) -> Source:
+    """`names` count instead of those in the file.
+
+    Raises ExportError for a file that is no ONNX, or has not the inputs, outputs and names of a YOLOv5 detector.
+    """
     model = _read(path)
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata = onnx_metadata.read(model, path)
     signature = _signature(model, path)
-    names = _literal(metadata.get("names", ""))
-    count = len(names) if isinstance(names, dict | list | tuple) else 0
-    labels = label_names(names, count, path, AGAIN)
-    stride = int(metadata["stride"]) if metadata.get("stride", "").isdecimal() else 32
-    if signature.size is None:
-        stride = least_stride(stride)
-    session = Session(path)
-    raw = partial(_raw, session, signature)
-    size = signature.size or stride * 4
-    layout = _layout(raw(np.zeros((size, size, 3), np.uint8)).shape, count, path)
-    free = signature.batch is None or _free_batch(model, signature, size)
-    if not free and signature.batch != 1:
-        raise ExportError(f"{path} takes {signature.batch} images at a time, never fewer; export it with --dynamic")
+    onnx_metadata.check_nodes(model, signature.output, path)
+    try:
+        tidy(model, signature.output)
+        raw = partial(_raw, Session(path), signature)
+        stride, answers = _answers(raw, signature, metadata.stride or 32)
+        labels = names or metadata.names
+        layout, count = onnx_layout.decide(answers, len(labels) or None, path)
+        if not labels:
+            given = "NAMES=name,name,... or NAMES=data.yaml"
+            raise ExportError(f"{path}: {metadata.wrong}; give the names of its {count} classes with {given}")
+        onnx_layout.check_values(answers[-1], layout, path)
+        model = upgrade(model)
+        free = freed(model, signature.input, signature.output, _images(signature, answers[0].size_hw))
+    except ExportError as error:
+        raise error if str(path) in str(error) else ExportError(f"{path}: {error}") from error
+    if free is None and signature.batch not in (None, 1):
+        raise ExportError(
+            f"{path} takes {signature.batch} images at a time, never fewer; export it with --dynamic, or with a batch "
+            "of 1"
+        )
     return Source(
         path=path,
         labels=labels,
         stride=stride,
         candidates=lambda image: _candidates(raw(image), layout),
-        write=lambda target, serving: around_onnx.write(model, signature, layout, target, serving),
-        fixed_size=signature.size,
-        one_image=not free,
-        fixed_precision="fp16" if signature.half else "fp32",
+        write=lambda target, serving: around_onnx.write(free or model, signature, layout, target, serving),
+        fixed_hw=signature.size_hw,
+        one_image=free is None,
+        fixed_precision="fp16" if signature.half or _computes_in_half(model) else "fp32",
     )
 
 
 def _read(path: Path) -> onnx.ModelProto:
+    damaged = f"{path} is no ONNX file, or a damaged one; {AGAIN}"
     try:
-        model = onnx.load(str(path))
-        onnx.checker.check_model(model)
-    except (DecodeError, onnx.checker.ValidationError) as error:
-        raise ExportError(f"{path} is no ONNX file, or a damaged one; {AGAIN}") from error
-    except OSError as error:
-        raise ExportError(f"{path} cannot be read: {error.strerror}") from error
+        model = onnx.load(str(path), load_external_data=False)
+        onnx.load_external_data_for_model(model, str(path.parent))
+    except DecodeError as error:
+        raise ExportError(damaged) from error
+    except (onnx.checker.ValidationError, FileNotFoundError) as error:
+        if not path.is_file():
+            raise ExportError(f"{path} cannot be read: there is no such file") from error
+        raise ExportError(
+            f"{path} has weights in a file of its own, which is not beside it; put both into one folder"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise ExportError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not model.graph.node:
+        raise ExportError(damaged)
+    if opset(model) > onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION:
+        raise ExportError(
+            f"{path} is of a newer ONNX (opset {opset(model)}, IR version {model.ir_version}) than is known here; "
+            "export it again with opset=17"
+        )
+    if model.ByteSize() > MOST_BYTES:
+        raise ExportError(f"{path} has more than 2 GB, which no ONNX file in one piece can have; give a smaller model")
     return model
 
 
@@ -71,41 +100,80 @@ def _signature(model: onnx.ModelProto, path: Path) -> Signature:
     inputs = [entry for entry in model.graph.input if entry.name not in weights]
     kinds = {onnx.TensorProto.FLOAT: False, onnx.TensorProto.FLOAT16: True}
     shape = _shape(inputs[0]) if inputs else []
-    kind = inputs[0].type.tensor_type.elem_type if inputs else None
-    if len(inputs) != 1 or len(shape) != 4 or shape[1] != 3 or kind not in kinds:
-        raise ExportError(f"{path} does not take one float image (B, 3, H, W), as YOLOv5 does; {AGAIN}")
-    if not model.graph.output or len(_shape(model.graph.output[0])) != 3:
-        raise ExportError(f"{path} does not give one table of candidates, as YOLOv5 without NMS does; {AGAIN}")
+    kind = inputs[0].type.tensor_type.elem_type if inputs else 0
+    if len(inputs) != 1 or len(shape) != 4 or shape[1] not in (3, 0) or kind not in kinds:
+        said = ", ".join(_text(entry) for entry in inputs[:3]) or "nothing"
+        ours = "images" in said and "detections" in (entry.name for entry in model.graph.output)
+        what = "it was exported for Triton already: give what it was made of" if ours else AGAIN
+        raise ExportError(f"{path} does not take one float image (B, 3, H, W), as YOLOv5 does, but {said}; {what}")
     batch, _, height, width = shape
-    if height != width:
+    output = _output(list(model.graph.output), path)
+    return Signature(inputs[0].name, output, kinds[kind], (height or None, width or None), batch or None)
+
+
+def _output(outputs: list[onnx.ValueInfoProto], path: Path) -> str:
+    """The table of candidates: the only output, or the first in files that give the maps of the levels too."""
+    ranks = [len(_shape(entry)) for entry in outputs]
+    if 3 in ranks and ranks.count(4) == 1:
+        raise ExportError(f"{path} is a segmentation model (it gives masks too); give a detection model")
+    unknown = [entry for entry in outputs if not entry.type.tensor_type.HasField("shape")]
+    table = outputs[ranks.index(3)] if 3 in ranks else unknown[0] if unknown else None
+    if table is None:
+        said = ", ".join(_text(entry) for entry in outputs[:3]) or "nothing"
         raise ExportError(
-            f"{path} takes {height}x{width} images only; export it with a square size, or with a free one"
+            f"{path} does not give one table of candidates, as YOLOv5 without NMS does, but {said}; {AGAIN}"
         )
-    return Signature(inputs[0].name, model.graph.output[0].name, kinds[kind], height or None, batch or None)
+    return str(table.name)
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int]:
     """0 is a free dimension."""
-    return [dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
+    return [max(dimension.dim_value, 0) for dimension in value.type.tensor_type.shape.dim]
 
 
-def _literal(text: str) -> object:
-    try:
-        value: object = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return None
-    return value
+def _text(value: onnx.ValueInfoProto) -> str:
+    """An input or output for a reader."""
+    kind = onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type).lower()
+    return f"{value.name}: {kind} ({', '.join(str(side or '?') for side in _shape(value))})"
 
 
-def _layout(shape: Sequence[int], classes: int, path: Path) -> Layout:
-    if shape[2] == 5 + classes:
-        return "original"
-    if shape[1] == 4 + classes:
-        return "ultralytics"
-    raise ExportError(
-        f"{path} gives {tuple(shape)} for {classes} classes, neither (1, N, {5 + classes}) nor "
-        f"(1, {4 + classes}, N); {AGAIN}"
-    )
+def _answers(raw: Run, signature: Signature, told: int) -> tuple[int, list[Answer]]:
+    """The stride, and the answers to noise of the file's size, or where that is free, of two sizes.
+
+    A network runs with odd multiples of its stride, and not with those of half of it.
+    """
+    height, width = signature.size_hw
+    if height or width:
+        return told, [_answer(raw, (height or width or 0, width or height or 0))]
+    stride = least_stride(told)
+    while True:
+        try:
+            answers = [_answer(raw, (stride * rows, stride * columns)) for rows, columns in ((4, 4), (5, 7))]
+        except ExportError:
+            if stride > 64:
+                raise
+            stride *= 2
+        else:
+            return stride, answers
+
+
+def _answer(raw: Run, size_hw: tuple[int, int]) -> Answer:
+    table = raw(np.random.default_rng(0).integers(0, 256, (*size_hw, 3), np.uint8))
+    if table.ndim != 3:
+        raise ExportError(f"it gives {table.shape}, not one table of candidates as YOLOv5 without NMS does; {AGAIN}")
+    return Answer(table, size_hw)
+
+
+def _images(signature: Signature, size_hw: tuple[int, int]) -> npt.NDArray[np.floating]:
+    """Noise as the file takes it, (3, 3, H, W) from 0 to 1."""
+    kind = np.float16 if signature.half else np.float32
+    return np.random.default_rng(0).random((3, 3, *size_hw), np.float32).astype(kind)
+
+
+def _computes_in_half(model: onnx.ModelProto) -> bool:
+    """Whether the convolutions' weights are float16, whatever the input is."""
+    half = onnx.TensorProto.FLOAT16
+    return any(entry.data_type == half and len(entry.dims) == 4 for entry in model.graph.initializer)
 
 
 def _raw(session: Session, signature: Signature, image: npt.NDArray[np.uint8]) -> Rows:
@@ -122,41 +190,3 @@ def _candidates(raw: Rows, layout: Layout) -> Rows:
     half = table[:, 2:4] / 2
     best = [classes.max(1, keepdims=True), classes.argmax(1)[:, np.newaxis]]
     return np.concatenate([table[:, :2] - half, table[:, :2] + half, *best], 1).astype(np.float32)
-
-
-def _free_batch(model: onnx.ModelProto, signature: Signature, size: int) -> bool:
-    """Make the batch of `model` free where its nodes allow it: reshapes copy it from their input instead of naming it.
-
-    Returns whether a batch of two then answers as its images do; if not, `model` is left as it was.
-    """
-    freed = onnx.ModelProto()
-    freed.CopyFrom(model)
-    moving = {signature.input}  # what depends on the image, and so has its batch in front
-    constants = {entry.name: entry for entry in freed.graph.initializer}
-    constants |= {node.output[0]: node.attribute[0].t for node in freed.graph.node if node.op_type == "Constant"}
-    for number, node in enumerate(freed.graph.node):
-        if moving.isdisjoint(node.input):
-            continue
-        moving.update(node.output)
-        if node.op_type == "Reshape" and node.input[1] in constants:
-            shape = onnx.numpy_helper.to_array(constants[node.input[1]]).copy()
-            if shape.ndim == 1 and len(shape) > 1 and shape[0] == signature.batch:
-                shape[0] = 0
-                node.input[1] = f"free_batch_{number}"
-                freed.graph.initializer.append(onnx.numpy_helper.from_array(shape, node.input[1]))
-    for value in (*freed.graph.input, *freed.graph.output):
-        if value.type.tensor_type.shape.dim:
-            value.type.tensor_type.shape.dim[0].dim_param = "batch"
-    del freed.graph.value_info[:]
-    image = np.random.default_rng(0).random((2, 3, size, size), np.float32)
-    batch = image.astype(np.float16 if signature.half else np.float32)
-    try:
-        session = Session(freed)
-        together = session.run(signature.output, {signature.input: batch})
-        alone = [session.run(signature.output, {signature.input: batch[i : i + 1]})[0] for i in range(2)]
-    except ExportError:
-        return False
-    if together.shape[0] != 2 or not np.allclose(together, np.stack(alone), rtol=1e-2, atol=1e-2):
-        return False
-    model.CopyFrom(freed)
-    return True

@@ -10,11 +10,14 @@ from export.sources import checkpoint, onnx_file, reference
 from export.sources.source import Source
 
 
-def open_source(path: Path) -> Source:
-    """A checkpoint of either format, or an .onnx of either tool. Raises ExportError for anything else."""
+def open_source(path: Path, names: tuple[str, ...] | None = None) -> Source:
+    """A checkpoint of either format, or an .onnx of either tool; `names` of its classes count instead of its own.
+
+    Raises ExportError for anything else.
+    """
     if path.suffix.lower() == ".onnx":
-        return onnx_file.load(path)
-    loaded = checkpoint.load(path)
+        return onnx_file.load(path, names)
+    loaded = checkpoint.load(path, names)
 
     def write(target: Path, serving: Serving) -> None:
         deployed = Deployed(loaded.network, half=serving.precision == "fp16", gpu=serving.device == "gpu")

@@ -90,7 +90,7 @@ def test_a_fixed_batch_is_freed(tmp_path: Path, layout: str, batch: int) -> None
         else models.UltralyticsTable(models.anchor_free())
     )
     source = open_source(models.save_onnx(table, tmp_path / "fixed.onnx", size=320, batch=batch))
-    assert (source.fixed_size, source.one_image) == (320, False)
+    assert (source.fixed_hw, source.one_image) == ((320, 320), False)
     publish.publish(source, options(tmp_path), lambda line: None)
     rows = Written(tmp_path / "repository/m/1/model.onnx").batch(np.zeros((3, 320, 320, 3), np.uint8))
     assert rows.shape == (3, 1000, 6)

@@ -312,6 +312,6 @@ def test_a_layer_that_onnx_has_not_is_told_in_one_line(tmp_path: Path, capfd: py
     network = stem(nn.Conv2d(3, 8, 3, 2, 1))
     network.model[1].act = nn.AdaptiveMaxPool2d((3, 5))
     with pytest.raises(ExportError, match="the model cannot be written as ONNX: ") as told:
-        write(Deployed(network), tmp_path / "a.onnx", imgsz=64, square=False)
+        write(Deployed(network), tmp_path / "a.onnx", size_hw=(64, 64), fixed=False)
     assert "\n" not in str(told.value)
     assert capfd.readouterr() == ("", "")

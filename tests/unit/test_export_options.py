@@ -5,7 +5,10 @@ import pytest
 from export.errors import ExportError
 from export.options import Options, parse
 
-EVERY = "model weights name repository device format precision imgsz square batch instances delay-us keep optimize list"
+EVERY = (
+    "model weights name names repository device format precision imgsz square batch instances delay-us keep optimize "
+    "list"
+)
 
 
 def test_empty_values_count_as_not_given() -> None:

@@ -1,0 +1,112 @@
+"""Names of classes: in the metadata of a file, or given with NAMES=."""
+
+import ast
+import json
+import stat
+from pathlib import Path
+
+import yaml  # type: ignore[import-untyped]
+
+from export.errors import ExportError
+
+FORMS = "give names with commas between them, a list in JSON, a .txt with one name a line, or a data.yaml"
+MOST_BYTES = 1 << 20
+
+
+def literal(text: str) -> object:
+    """The value of a text in Python's or JSON's notation; None where it has neither."""
+    try:
+        value: object = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+    return value
+
+
+def in_order(names: object) -> tuple[str, ...]:
+    """One name a class, each on one line, from a list of names or from names by class number, also as text.
+
+    Raises ValueError, saying what is wrong, where a class has no name.
+    """
+    if isinstance(names, dict):
+        numbered = {int(key): value for key, value in names.items() if str(key).strip().isdecimal()}
+        if len(numbered) != len(names) or sorted(numbered) != list(range(len(names))):
+            raise ValueError(f"the classes are numbered {_short(names)}, not 0 to {len(names) - 1}")
+        names = [numbered[number] for number in range(len(numbered))]
+    if not isinstance(names, list | tuple) or not names:
+        raise ValueError("no class names")
+    if any(isinstance(name, dict | list | tuple) for name in names):
+        raise ValueError("names that are no text")
+    labels = tuple(" ".join(str(name).split()) if name is not None else "" for name in names)
+    if not all(labels):
+        raise ValueError(f"no name for class {labels.index('')}")
+    return labels
+
+
+def read(given: str) -> tuple[str, ...]:
+    """The names that `NAMES=given` stands for. Raises ExportError, one line, for what is no list of names."""
+    text = given.strip()
+    try:
+        if text[:1] in ("[", "{"):
+            return in_order(literal(text))
+        if is_file(text):
+            return in_order(_of_file(Path(text).expanduser()))
+        return in_order([name.strip() for name in text.split(",")])
+    except (ValueError, RuntimeError) as error:  # RuntimeError: the home folder of nobody
+        raise ExportError(f"NAMES={_cut(given)}: {error}; {FORMS}") from error
+
+
+def is_file(text: str) -> bool:
+    """Whether a value of NAMES= names a file."""
+    path = Path(text)
+    if path.suffix.lower() in (".txt", ".names", ".yaml", ".yml", ".json"):
+        return True
+    try:
+        return "," not in text and path.expanduser().exists() and ("/" in text or path.is_file())
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _of_file(path: Path) -> object:
+    text = _text(path)
+    if path.suffix.lower() == ".json":
+        found = literal(text)
+    elif path.suffix.lower() in (".yaml", ".yml"):
+        try:
+            found = yaml.load(text, yaml.BaseLoader)  # text alone: a class `no` or `on` stays one
+        except yaml.YAMLError as error:
+            raise ValueError(f"no YAML ({' '.join(str(error).split())[:120]})") from error
+    else:
+        return text.rstrip().split("\n") if text.strip() else []
+    if isinstance(found, dict) and "names" in found:
+        return found["names"]
+    if isinstance(found, dict) and not any(str(key).strip().isdecimal() for key in found):
+        raise ValueError("no `names:` in the file")
+    return found
+
+
+def _text(path: Path) -> str:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its other end
+            raise ValueError("not a file")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+    except OSError as error:
+        raise ValueError(f"the file cannot be read: {error.strerror}") from error
+    if len(content) > MOST_BYTES:
+        raise ValueError(f"a file of more than {MOST_BYTES} bytes")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError("the file is no UTF-8 text") from error
+
+
+def _short(names: dict[object, object]) -> str:
+    return _cut(", ".join(map(str, names)))
+
+
+def _cut(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 80 else f"{line[:77]}..."

@@ -1,0 +1,72 @@
+"""What the tools write into an ONNX file beside its graph: task, names, stride, and whether NMS is inside."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from export.errors import ExportError
+from export.graph.onnx_nodes import before
+from export.sources import class_names
+
+TASKS = {
+    "segment": "a segmentation model",
+    "pose": "a pose model",
+    "classify": "a classification model",
+    "obb": "a model of rotated boxes",
+    "semantic": "a semantic segmentation model",
+    "depth": "a depth model",
+}
+DETECTION = "give a detection model"
+NMS_OUT = "export it again without NMS (ultralytics: nms=False, end2end=False), or give the .pt"
+INSIDE = re.compile("nms|nonmaxsuppression|topk", re.IGNORECASE)  # TensorRT's plugins too; TopK: YOLOv10's own choice
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """`names` is empty where there are none, and `wrong` says why. `stride` is in pixels, None where not said."""
+
+    names: tuple[str, ...]
+    wrong: str
+    stride: int | None
+
+
+def read(model: onnx.ModelProto, path: object) -> Metadata:
+    """Raises ExportError for a file that says that it is no detection model, or has NMS inside."""
+    entries = {entry.key: entry.value for entry in model.metadata_props}
+    _check(entries, path)
+    names: tuple[str, ...] = ()
+    wrong = "no class names"
+    try:
+        if entries.get("names", "").strip():
+            names = class_names.in_order(class_names.literal(entries["names"]))
+    except ValueError as error:
+        wrong = str(error)
+    return Metadata(names, wrong, _stride(entries.get("stride", "")))
+
+
+def check_nodes(model: onnx.ModelProto, output: str, path: object) -> None:
+    """Raises ExportError where a node before `output` chooses among the boxes already."""
+    graph = model.graph
+    kinds = sorted({graph.node[number].op_type for number in before(graph, output)})
+    inside = next((kind for kind in kinds if INSIDE.search(kind)), None)
+    if inside is not None:
+        raise ExportError(f"{path} has NMS inside (a node {inside} chooses the boxes); {NMS_OUT}")
+
+
+def _check(entries: Mapping[str, str], path: object) -> None:
+    task = entries.get("task", "").strip().strip("'\"").lower() or ("pose" if entries.get("kpt_shape") else "detect")
+    if task != "detect":
+        raise ExportError(f"{path} is {TASKS.get(task, f'a model for the task {task[:40]!r}')}; {DETECTION}")
+    arguments = class_names.literal(entries.get("args", ""))
+    given = {**(arguments if isinstance(arguments, dict) else {}), **entries}
+    for key in ("nms", "end2end"):
+        if str(given.get(key, "")).strip().strip("'\"").lower() in ("true", "1", "yes"):
+            raise ExportError(f"{path} has NMS inside (its metadata says {key}); {NMS_OUT}")
+
+
+def _stride(text: str) -> int | None:
+    """The largest of the numbers in `32`, `32.0`, `[8, 16, 32]` and `tensor([8., 16., 32.])`."""
+    numbers = [int(float(number)) for number in re.findall(r"\d+(?:\.\d*)?", text)]
+    return max((number for number in numbers if 0 < number <= 1024), default=None)
