@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from gateway.input_size import InputSize
 from gateway.vision.decode import decode
 from gateway.vision.letterbox import letterbox
 
@@ -41,7 +42,7 @@ def enlarged(images: list[Path], folder: Path) -> list[Path]:
     return made
 
 
-def tensors(images: list[Path], imgsz: int, stride: int, square: bool, folder: Path) -> list[Path]:
+def tensors(images: list[Path], imgsz: InputSize, stride: int, square: bool, folder: Path) -> list[Path]:
     """The letterboxed images as `.npy` files, uint8 RGB (height, width, 3)."""
     made = []
     for image in images:

@@ -18,6 +18,7 @@ from benchmarks.arms import Loader, NotStarted, Peers, Service, loading
 from benchmarks.load import Plan, Sample
 from benchmarks.results import ArmFigures, Latency, Report, latency_of
 from benchmarks.senders import Target
+from gateway.input_size import size_text
 from gateway.redis_names import QUEUE_KEY
 from gateway.triton.spec import ModelSpec
 
@@ -63,7 +64,7 @@ class Suite:
     def run(self) -> Report:
         report = Report(
             machine=f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}",
-            model=f"{self.spec.name} at {self.spec.imgsz}",
+            model=f"{self.spec.name} at {size_text(self.spec.imgsz)}",
             images=len(self.images),
             began=time.strftime("%Y-%m-%d %H:%M:%S"),
             load_before=os.getloadavg()[0],

@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from gateway.input_size import InputSize, sides_hw
+
 CANDIDATES = 1000  # rows an image; NMS keeps 300 of them at most. TensorRT's TopK takes 3840.
 COLUMNS = 6  # x1, y1, x2, y2, score, class_id
 
@@ -21,11 +23,11 @@ CAST = "images_cast"  # the tensor behind the graph's first cast
 class Serving:
     """How a model is to be served. None: the device's default. Sizes in pixels, `delay_us` in microseconds.
 
-    `one_image`: the graph takes a batch of exactly one.
+    `square`: the sides of the input are fixed, to those of `imgsz`. `one_image`: its batch is exactly one.
     """
 
     name: str
-    imgsz: int
+    imgsz: InputSize
     stride: int
     square: bool
     device: Device = "cpu"
@@ -69,7 +71,8 @@ class Serving:
         if self.one_image:
             return {}
         sizes = {"min": 1, "opt": self.max_batch, "max": self.max_batch}
-        return {kind: f"{size}x{self.imgsz}x{self.imgsz}x3" for kind, size in sizes.items()}
+        height, width = sides_hw(self.imgsz)
+        return {kind: f"{size}x{height}x{width}x3" for kind, size in sizes.items()}
 
 
 def cores() -> int:
@@ -107,11 +110,12 @@ max_batch_size: {size}
 
 
 def _tensors(serving: Serving) -> str:
-    size, batch = str(serving.imgsz), "1, " if serving.one_image else ""
+    (height, width), batch = sides_hw(serving.imgsz), "1, " if serving.one_image else ""
+    kind = "Square" if height == width else "Fixed"
     dims, said = (
-        (f"{size}, {size}", f"Square letterbox: every image is padded to {size} x {size}.")
+        (f"{height}, {width}", f"{kind} letterbox: every image is padded to {height} x {width}.")
         if serving.square
-        else ("-1, -1", f"Least padding: the longer side is {size}, both sides are multiples of the stride.")
+        else ("-1, -1", f"Least padding: the longer side is {height}, both sides are multiples of the stride.")
     )
     return f"""\
 input [
@@ -185,7 +189,7 @@ instance_group [
 
 def _parameters(serving: Serving) -> str:
     rows = [
-        ("imgsz", str(serving.imgsz), "Longer side of the letterboxed image, pixels."),
+        ("imgsz", str(max(sides_hw(serving.imgsz))), "Longer side of the letterboxed image, pixels."),
         ("stride", str(serving.stride), "Sides of the input are multiples of it."),
     ]
     if serving.device == "cpu":
@@ -205,6 +209,7 @@ def _parameters(serving: Serving) -> str:
 
 def _warm_up(serving: Serving) -> str:
     sizes, batch = sorted({1, serving.max_batch}), "1, " if serving.one_image else ""
+    height, width = sides_hw(serving.imgsz)
     return (
         "# The first inference of a size is slow: made before the model is said to be ready.\n"
         + "\n".join(
@@ -215,7 +220,7 @@ model_warmup [
     batch_size: {size}
     inputs {{
       key: "images"
-      value: {{ data_type: TYPE_UINT8 dims: [ {batch}{serving.imgsz}, {serving.imgsz}, 3 ] random_data: true }}
+      value: {{ data_type: TYPE_UINT8 dims: [ {batch}{height}, {width}, 3 ] random_data: true }}
     }}
   }}
 ]"""

@@ -1,6 +1,7 @@
 """The command line of `make export-model`. An empty value means "not given", so that make can pass every option."""
 
 import argparse
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import NoReturn
 
 from export.config import Device, Format, Optimize, Precision
 from export.errors import ExportError
+from gateway.input_size import InputSize, of_sides, size_text
 
 DEFAULT_MODEL = "yolov5n"
 
@@ -24,7 +26,7 @@ class Options:
     device: Device = "cpu"
     format: Format = "onnx"
     precision: Precision = "fp32"
-    imgsz: int | None = None
+    imgsz: InputSize | None = None
     square: bool = False
     batch: int | None = None
     instances: int | None = None
@@ -50,6 +52,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:
         raise ExportError("FORMAT=tensorrt is an engine already; OPTIMIZE= goes with FORMAT=onnx")
+    if options.square and isinstance(options.imgsz, tuple):
+        raise ExportError(f"IMGSZ={size_text(options.imgsz)} is no square; leave SQUARE=1 away, or give one number")
     return options
 
 
@@ -72,7 +76,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--device", type=_choice("cpu", "gpu"), help="cpu (default) or gpu: what it will be served on")
     add("--format", type=_choice("onnx", "tensorrt"), help="onnx (default), or tensorrt: an engine")
     add("--precision", type=_choice("fp32", "fp16"), help="fp32 (default) or fp16")
-    add("--imgsz", type=_number(32, 4096), help="longer side of the input, pixels (default 640, P6 models 1280)")
+    add(
+        "--imgsz",
+        type=_size,
+        help="longer side of the input, pixels (default 640, P6 models 1280), or height,width of a fixed input",
+    )
     add(
         "--square", type=_flag, nargs="?", const=True, help="square input instead of least padding; a GPU always has it"
     )
@@ -119,6 +127,16 @@ def _number(least: int, most: int) -> Callable[[str], int | None]:
         return int(value)
 
     return convert
+
+
+def _size(value: str) -> InputSize | None:
+    """One number, or height and width: `320,640`, `320x640`, `320 640`, `[320, 640]`."""
+    numbers = re.fullmatch(r"[\[(]?\s*(\d+)\s*(?:,|x|\s)\s*(\d+)\s*[\])]?", value, re.IGNORECASE)
+    side = _number(32, 4096)
+    if numbers is None:
+        return side(value)
+    height, width = side(numbers[1]), side(numbers[2])
+    return None if height is None or width is None else of_sides(height, width)
 
 
 def _instances(value: str) -> int | None:

@@ -17,6 +17,7 @@ from export.options import Options
 from export.sources import checkpoint, class_names
 from export.sources.open import open_source
 from export.sources.source import Source
+from gateway.input_size import InputSize, of_sides, sides_hw, size_text
 
 Report = Callable[[str], None]
 
@@ -126,25 +127,20 @@ def load_version(name: str, version: int, device: Device, report: Report) -> Non
 
 def provenance(serving: Serving, source: Path) -> dict[str, str]:
     """What `--list` shows of an export."""
+    kind = "least padding" if not serving.square else "square" if isinstance(serving.imgsz, int) else "fixed"
     return {
         "source": source.name,
         "format": serving.format,
         "precision": serving.precision,
         "device": serving.device,
-        "input": f"{serving.imgsz} {'square' if serving.square else 'least padding'}",
+        "input": f"{size_text(serving.imgsz)} {kind}",
         "exported": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
 
 def serving_of(options: Options, source: Source, report: Report) -> Serving:
     """The settings of config.pbtxt; raises ExportError when what was asked for does not fit the source."""
-    imgsz = options.imgsz or source.fixed_hw[0] or (1280 if source.stride == 64 else 640)
-    if imgsz % source.stride:
-        below, above = imgsz // source.stride * source.stride, -(-imgsz // source.stride) * source.stride
-        fitting = f"{below} or {above}" if below else str(above)
-        raise ExportError(f"IMGSZ={imgsz} is no multiple of the model's stride {source.stride}; use {fitting}")
-    if source.fixed_hw[0] not in (None, imgsz):
-        raise ExportError(f"IMGSZ={imgsz}, but {source.path} was written for {source.fixed_hw[0]}; leave IMGSZ away")
+    imgsz = size_of(options.imgsz, source)
     precision = source.fixed_precision or options.precision
     if options.precision == "fp16" != precision:
         raise ExportError(f"{source.path} is float32; for PRECISION=fp16 give the .pt, or an .onnx written with --half")
@@ -156,7 +152,8 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         stride=source.stride,
         square=options.square
         or options.device == "gpu"
-        or source.fixed_hw[0] is not None,  # requests of different shapes cannot share a batch
+        or not isinstance(imgsz, int)
+        or source.fixed_hw != (None, None),  # requests of different shapes cannot share a batch
         device=options.device,
         format=options.format,
         precision=precision,
@@ -168,9 +165,29 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
     )
 
 
+def size_of(asked: InputSize | None, source: Source) -> InputSize:
+    """The size of the input, pixels; raises ExportError when the one that was asked for does not fit the source."""
+    fixed_h, fixed_w = source.fixed_hw
+    if fixed_h and fixed_w and asked in (None, max(fixed_h, fixed_w)):
+        return of_sides(fixed_h, fixed_w)
+    size = asked or fixed_h or fixed_w or (1280 if source.stride == 64 else 640)
+    height, width = sides_hw(size)
+    if fixed_h not in (None, height) or fixed_w not in (None, width):
+        written = f"{fixed_h or 'any'}x{fixed_w or 'any'} (height x width)"
+        raise ExportError(f"IMGSZ={size_text(size)}, but {source.path} was written for {written}; leave IMGSZ away")
+    for side in (height, width) if not (fixed_h and fixed_w) else ():
+        if side % source.stride:
+            below, above = side // source.stride * source.stride, -(-side // source.stride) * source.stride
+            fitting = f"{below} or {above}" if below else str(above)
+            which = "" if isinstance(size, int) else f": {side}"
+            raise ExportError(
+                f"IMGSZ={size_text(size)}{which} is no multiple of the model's stride {source.stride}; use {fitting}"
+            )
+    return size
+
+
 def shape_of(serving: Serving) -> str:
-    return (
-        f"{serving.imgsz}x{serving.imgsz} square"
-        if serving.square
-        else f"up to {serving.imgsz}x{serving.imgsz}, least padding"
-    )
+    height, width = sides_hw(serving.imgsz)
+    if not serving.square:
+        return f"up to {height}x{width}, least padding"
+    return f"{height}x{width} {'square' if height == width else 'fixed'}"

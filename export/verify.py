@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from export.config import CANDIDATES, Format, Precision
 from export.errors import VerificationError
+from gateway.input_size import InputSize, sides_hw
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
 
@@ -141,7 +142,7 @@ def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, 
     return float(iou[best]), float(difference[best])
 
 
-def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
+def inputs(imgsz: InputSize, stride: int, square: bool) -> dict[str, Image]:
     """Letterboxed images by name: those of YOLO_SHARED/images, else ultralytics' samples, and always drawings.
 
     Without `square` some drawings have a side of one stride and of three: a network that cannot take every shape
@@ -154,7 +155,7 @@ def inputs(imgsz: int, stride: int, square: bool) -> dict[str, Image]:
     files = next((found for folder in folders if (found := sorted(folder.glob("*.jpg")))), [])
     images = {"drawing": drawing(), "drawing, upright": np.rot90(drawing()).copy()}
     for side in () if square else (stride, 3 * stride):
-        strip = cv2.resize(drawing(), (imgsz, side))
+        strip = cv2.resize(drawing(), (max(sides_hw(imgsz)), side))
         images[f"drawing, {side} high"] = np.asarray(strip, np.uint8)
         images[f"drawing, {side} wide"] = np.rot90(np.asarray(strip, np.uint8)).copy()
     for file in files[:MOST_IMAGES]:

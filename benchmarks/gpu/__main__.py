@@ -35,6 +35,7 @@ from export.sources import checkpoint
 from export.sources.open import open_source
 from export.sources.source import Source
 from export.triton import Candidate
+from gateway.input_size import size_text
 from gateway.triton.client import TritonClient
 from gateway.triton.connection import CHANNEL_ARGUMENTS
 
@@ -95,8 +96,11 @@ class Check:
         version = publish.publish(source, options, lambda line: say(f"  {line}"))
         row.export_seconds = time.monotonic() - begun
         serving = publish.serving_of(options, source, lambda line: None)
+        size = serving.imgsz
+        if not isinstance(size, int):
+            raise CannotCheck(f"it measures square inputs, not {size_text(size)}; give a .pt, or a square .onnx")
         if serving.format == "tensorrt":
-            row.trtexec_rate = trtexec(repository / model / str(version), serving.max_batch, serving.imgsz)
+            row.trtexec_rate = trtexec(repository / model / str(version), serving.max_batch, size)
         say(f"{what}: first start")
         with triton.serving(self._arguments.image, repository, engines, model) as server:
             row.first_start_seconds = server.seconds
@@ -107,9 +111,9 @@ class Check:
                     "Triton", Candidate(client, model), tolerance
                 ).summary()
             row.doctor = doctor(server, model)
-            row.lone_ms = triton.lone_ms(server.url, model, serving.imgsz)
+            row.lone_ms = triton.lone_ms(server.url, model, size)
             say(f"{what}: Triton alone")
-            row.alone = triton.measure(server, model, serving.imgsz, self._arguments.seconds, self._processes)
+            row.alone = triton.measure(server, model, size, self._arguments.seconds, self._processes)
             row.map50_95 = self._map(server.url, model)
             if way is WAYS[0] and precision == PRECISIONS[-1]:
                 self._service(server, model, what)

@@ -15,6 +15,7 @@ from export.errors import ExportError
 from export.graph.deployed import at_most, gather
 from export.graph.onnx_nodes import LEAST_OPSET, opset
 from export.graph.onnx_writer import name_cast, rename, state_output, trace
+from gateway.input_size import sides_hw
 
 Layout = Literal["original", "ultralytics"]  # (B, N, 5 + classes) with objectness; (B, 4 + classes, N) without
 
@@ -69,7 +70,7 @@ class BestRows(nn.Module):
 def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: Path, serving: Serving) -> None:
     """Write the deployed graph around `model` to `target`. Raises ExportError when the parts do not fit."""
     kind = torch.float16 if signature.half else torch.float32
-    images = torch.zeros((2, serving.imgsz, serving.imgsz, 3), dtype=torch.uint8)
+    images = torch.zeros((2, *sides_hw(serving.imgsz), 3), dtype=torch.uint8)
     table = torch.rand((2, 2000, 7) if layout == "original" else (2, 7, 2000)).to(kind)
     free = {0: "batch", 1: "height", 2: "width"} if not serving.square else {0: "batch"}
     before = _part(Normalise(kind), images, "images", "pixels", free, model, "before/")

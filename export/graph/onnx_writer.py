@@ -13,13 +13,14 @@ from torch import nn
 
 from export.config import CANDIDATES, CAST, COLUMNS
 from export.graph.deployed import Deployed
+from gateway.input_size import InputSize, sides_hw
 
 OPSET = 17
 
 
-def write(deployed: Deployed, path: Path, *, imgsz: int, square: bool) -> None:
-    """Write `deployed` to `path`: the batch is free, and height and width too unless `square`."""
-    images = torch.zeros((2, imgsz, imgsz, 3), dtype=torch.uint8)
+def write(deployed: Deployed, path: Path, *, imgsz: InputSize, square: bool) -> None:
+    """Write `deployed` to `path`: the batch is free, and height and width too unless `square`; `imgsz` in pixels."""
+    images = torch.zeros((2, *sides_hw(imgsz), 3), dtype=torch.uint8)
     free = {0: "batch"} if square else {0: "batch", 1: "height", 2: "width"}
     model = trace(deployed, images, "images", "detections", free, OPSET)
     state_output(model)

@@ -16,12 +16,16 @@ _ASK_SECONDS = 5.0
 _FRESH_SECONDS = 10.0
 
 
-class ModelInput(msgspec.Struct):
-    """What the model takes; `imgsz` is the longer side in pixels, `letterbox` square or rectangular."""
+class ModelInput(msgspec.Struct, omit_defaults=True):
+    """What the model takes; `imgsz` is the longer side in pixels, `letterbox` square, rectangular or fixed.
+
+    `size_hw`, height and width in pixels, is there for a fixed one.
+    """
 
     imgsz: int
     stride: int
     letterbox: str
+    size_hw: tuple[int, int] | None = None
 
 
 class ModelVersion(msgspec.Struct):
@@ -104,8 +108,7 @@ class Models:
 
     async def _view(self, model: str, versions: list[ModelVersion]) -> ModelView:
         spec = await self.spec(model)
-        shape = ModelInput(spec.imgsz, spec.stride, "square" if spec.square else "rectangular")
-        return ModelView(model, versions, list(spec.labels), shape, spec.max_batch_size)
+        return ModelView(model, versions, list(spec.labels), _input(spec), spec.max_batch_size)
 
     async def _index(self) -> list[Any]:
         try:
@@ -141,6 +144,12 @@ class Models:
             return InvalidParameter(f"model={model}: Triton serves {', '.join(sorted(versions)) or 'no model'}")
         there = ", ".join(entry.version for entry in versions[model] if entry.state == "READY")
         return InvalidParameter(f"version={version}: of {model} Triton serves the versions {there or 'none'}")
+
+
+def _input(spec: ModelSpec) -> ModelInput:
+    if isinstance(spec.imgsz, int):
+        return ModelInput(spec.imgsz, spec.stride, "square" if spec.square else "rectangular")
+    return ModelInput(max(spec.imgsz), spec.stride, "fixed", spec.imgsz)
 
 
 def _versions(index: list[Any]) -> dict[str, list[ModelVersion]]:

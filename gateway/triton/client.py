@@ -1,5 +1,6 @@
 """The worker's Triton client: one inference at a time per thread, errors translated."""
 
+import math
 import threading
 from typing import Any, ClassVar, NamedTuple
 
@@ -9,6 +10,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import ModelUnavailable
+from gateway.input_size import sides_hw
 from gateway.triton.connection import CHANNEL_ARGUMENTS, OUTAGE
 from gateway.triton.shared_memory import SharedMemory
 from gateway.triton.spec import OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
@@ -117,7 +119,7 @@ class TritonClient:
     def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
         region = None
         try:
-            with self._memory.lent(max(3 * spec.imgsz**2, image.nbytes)) as region:
+            with self._memory.lent(max(3 * math.prod(sides_hw(spec.imgsz)), image.nbytes)) as region:
                 tensor = image_tensor(image) if region is None else region.tensor(image)
                 return self._ask(spec.name, tensor, version)
         except InferenceServerException as error:

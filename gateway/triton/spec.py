@@ -7,24 +7,25 @@ import numpy as np
 from tritonclient.grpc import InferInput, InferRequestedOutput, InferResult
 
 from gateway.errors import ModelMismatch
+from gateway.input_size import InputSize, sides_hw
 
 INPUT, OUTPUT = "images", "detections"
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One version of a served model. `imgsz` is the longer side of its input, pixels."""
+    """One version of a served model. `square`: the sides of its input are fixed, to those of `imgsz`, pixels."""
 
     name: str
     version: str
-    imgsz: int
+    imgsz: InputSize
     stride: int
     square: bool
     labels: tuple[str, ...]
     max_batch_size: int = 1
 
     @property
-    def input(self) -> tuple[int, int, bool]:
+    def input(self) -> tuple[InputSize, int, bool]:
         """What the letterbox of an image depends on."""
         return self.imgsz, self.stride, self.square
 
@@ -36,22 +37,26 @@ def image_tensor(image: np.ndarray[Any, np.dtype[np.uint8]]) -> InferInput:
     return tensor
 
 
-def label_question(imgsz: int) -> tuple[list[InferInput], list[InferRequestedOutput]]:
+def label_question(imgsz: InputSize) -> tuple[list[InferInput], list[InferRequestedOutput]]:
     """Inputs and outputs of the inference whose answer tells the labels.
 
     Triton's classification extension gives value:index:label for each element of an output, with labels.txt's labels:
     https://github.com/triton-inference-server/server/blob/main/docs/protocol/extension_classification.md
     """
-    blank = np.zeros((imgsz, imgsz, 3), np.uint8)
+    blank = np.zeros((*sides_hw(imgsz), 3), np.uint8)
     return [image_tensor(blank)], [InferRequestedOutput(OUTPUT, class_count=1 << 20)]
 
 
-def image_size(name: str, config: Any) -> int:
-    """The longer side of the model's input, pixels. Raises ModelMismatch when `export` did not write the config."""
+def image_size(name: str, config: Any) -> InputSize:
+    """The size of the model's input, pixels: its parameter `imgsz`, or fixed sides that differ.
+
+    Raises ModelMismatch when `export` did not write the config.
+    """
     inputs = {entry.name for entry in config.input}
     if inputs != {INPUT} or OUTPUT not in {entry.name for entry in config.output}:
         raise ModelMismatch(f"model {name} must have the input {INPUT} and the output {OUTPUT}; export it again")
-    return _parameter(name, config, "imgsz")
+    imgsz, sides = _parameter(name, config, "imgsz"), tuple(config.input[0].dims)[-3:-1]
+    return sides if len(sides) == 2 and min(sides) > 0 and sides[0] != sides[1] else imgsz
 
 
 def read_spec(name: str, config: Any, answer: InferResult) -> ModelSpec:

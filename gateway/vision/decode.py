@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gateway.errors import InvalidImage
+from gateway.input_size import InputSize, sides_hw
 from gateway.vision import jpeg
 from gateway.vision.header import PNG, ImageHeader
 from gateway.vision.opencv import cv2
@@ -24,17 +25,19 @@ _ENDS = {
 _MARGIN = 1.5  # a reduced image stays this much larger than the model's input
 
 
-def reduction(header: ImageHeader, imgsz: int) -> int:
+def reduction(header: ImageHeader, imgsz: InputSize) -> int:
     """By how much, 1, 2, 4 or 8, the sides of an image may shrink while it is decoded for an input of `imgsz` pixels.
 
-    Only JPEG decodes faster so.
+    Only JPEG decodes faster so. The header's sides may be those of an image that lies on its side.
     """
     if header.format != "jpeg":
         return 1
+    shorter, longer = sorted(sides_hw(imgsz))
     for divisor in (8, 4, 2):
         sides = -(-header.height // divisor), -(-header.width // divisor)
         distinct = header.height == header.width or sides[0] != sides[1]  # or `upright_hw` could not tell
-        if max(sides) >= _MARGIN * imgsz and distinct:
+        large = min(sides) >= _MARGIN * shorter or max(sides) >= _MARGIN * longer
+        if large and distinct:
             return divisor
     return 1
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from gateway.input_size import InputSize, sides_hw
 from gateway.vision.opencv import cv2
 
 GREY = 114
@@ -38,22 +39,24 @@ class Placement:
 def letterbox(
     image: npt.NDArray[np.uint8],
     *,
-    imgsz: int,
+    imgsz: InputSize,
     stride: int,
     square: bool,
     source_hw: tuple[int, int] | None = None,
 ) -> tuple[npt.NDArray[np.uint8], Placement]:
     """Fit an image into the model's input.
 
-    `image` is RGB uint8 (height, width, 3). The longer side becomes `imgsz`; the result is RGB uint8, (imgsz, imgsz, 3)
-    when `square`, otherwise padded by the least that makes both sides multiples of `stride`. `source_hw` is the
-    source's (height, width) in pixels where `image` is a reduced copy of it; the placement is the source's.
+    `image` is RGB uint8 (height, width, 3). It is scaled until it touches the sides of `imgsz`, pixels. The result is
+    RGB uint8: when `square`, exactly of those sides, which may differ; otherwise padded by the least that makes both
+    sides multiples of `stride`. `source_hw` is the source's (height, width) in pixels where `image` is a reduced copy
+    of it; the placement is the source's.
     """
     height, width = source_hw or image.shape[:2]
-    scale = min(imgsz / height, imgsz / width)
+    most_h, most_w = sides_hw(imgsz)
+    scale = min(most_h / height, most_w / width)
     fitted_w, fitted_h = max(round(width * scale), 1), max(round(height * scale), 1)
     if square:
-        input_h = input_w = imgsz
+        input_h, input_w = most_h, most_w
     else:
         input_h, input_w = -(-fitted_h // stride) * stride, -(-fitted_w // stride) * stride
     left, top = round((input_w - fitted_w) / 2 - 0.1), round((input_h - fitted_h) / 2 - 0.1)

@@ -65,6 +65,18 @@ def test_reduction_leaves_more_than_the_input_needs(kind: str, width: int, heigh
     assert reduction(ImageHeader(kind, width, height), 640) == expected
 
 
+@pytest.mark.parametrize("size", [(192, 640), (640, 192), 640, (640, 608)], ids=str)
+@pytest.mark.parametrize(("width", "height"), [(4000, 3000), (3000, 4000), (1920, 1080), (900, 800), (3000, 500)])
+def test_a_reduced_image_is_larger_than_its_place_however_it_lies(
+    size: int | tuple[int, int], width: int, height: int
+) -> None:
+    divisor = reduction(ImageHeader("jpeg", width, height), size)
+    most_h, most_w = (size, size) if isinstance(size, int) else size
+    for sides in ((height, width), (width, height)):
+        scale = min(most_h / sides[0], most_w / sides[1])
+        assert divisor == 1 or divisor * scale <= 1 / 1.5 + 1e-3
+
+
 @pytest.mark.parametrize("reduced", [2, 4, 8])
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_decode_reduces_and_the_source_size_stays_known(reduced: int, orientation: int) -> None:

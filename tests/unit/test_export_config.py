@@ -44,6 +44,15 @@ def test_a_square_input_has_fixed_sides() -> None:
     assert config.parameters["imgsz"].string_value == "320"
 
 
+def test_fixed_sides_may_differ() -> None:
+    serving = replace(GPU, imgsz=(192, 320))
+    config = parse(config_pbtxt(serving, "1" * 64))
+    assert list(config.input[0].dims) == [192, 320, 3]
+    assert config.parameters["imgsz"].string_value == "320"
+    assert list(config.model_warmup[0].inputs["images"].dims) == [192, 320, 3]
+    assert serving.profile == {"min": "1x192x320x3", "opt": "16x192x320x3", "max": "16x192x320x3"}
+
+
 def test_on_a_gpu_requests_do_not_wait_for_ever_and_batches_are_warm() -> None:
     config = parse(config_pbtxt(GPU))
     policy = config.dynamic_batching.default_queue_policy

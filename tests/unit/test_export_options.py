@@ -20,6 +20,15 @@ def test_values_are_read() -> None:
     assert options == Options(model="yolov5s", name="yolov5s", imgsz=320, square=True, batch=8, delay_us=0, list=True)
 
 
+@pytest.mark.parametrize("text", ["320,640", "320x640", "320X640", "320 640", "[320, 640]", "(320,640)", "320, 640"])
+def test_height_and_width_are_read(text: str) -> None:
+    assert parse(["--imgsz", text]).imgsz == (320, 640)
+
+
+def test_equal_sides_are_one_number() -> None:
+    assert parse(["--imgsz", "640,640"]).imgsz == 640
+
+
 @pytest.mark.parametrize(
     ("arguments", "name"),
     [
@@ -40,6 +49,9 @@ def test_a_model_is_served_under_the_name_that_was_asked_for(arguments: str, nam
         ("--imgs 640", "--imgs"),
         ("--imgsz big", "big is no whole number"),
         ("--imgsz 31", "from 32 to 4096"),
+        ("--imgsz 640,20", "20 is no whole number from 32 to 4096"),
+        ("--imgsz 640,640,3", "640,640,3 is no whole number"),
+        ("--imgsz 320x640 --square 1", "IMGSZ=320x640 is no square"),
         ("--batch 0", "from 1 to"),
         ("--device tpu", "cpu or gpu"),
         ("--precision int8", "fp32 or fp16"),

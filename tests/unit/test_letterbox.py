@@ -25,6 +25,18 @@ def test_letterbox_shape(source: tuple[int, int], square: bool, expected_hw: tup
     assert letterboxed.dtype == np.uint8 and letterboxed.flags.c_contiguous
 
 
+@pytest.mark.parametrize("source", [(480, 640), (640, 480), (10, 2000), (1, 1), (192, 320)], ids=str)
+def test_letterbox_into_fixed_sides_that_differ(source: tuple[int, int]) -> None:
+    letterboxed, placement = letterbox(gradient(*source), imgsz=(192, 320), stride=32, square=True)
+    assert letterboxed.shape == (192, 320, 3)
+    width, height = source
+    assert placement.scale == min(192 / height, 320 / width)
+    corners = np.array([[0, 0, width, height]], np.float32) * placement.scale
+    corners += np.array([placement.left, placement.top] * 2, np.float32)
+    np.testing.assert_allclose(corners[0, :2] + corners[0, 2:], [320, 192], atol=1e-3)
+    np.testing.assert_allclose(placement.to_source(corners), [[0, 0, width, height]], atol=1e-2)
+
+
 def test_letterbox_pads_with_grey_on_both_sides() -> None:
     letterboxed, _ = letterbox(np.zeros((320, 640, 3), np.uint8), imgsz=640, stride=32, square=True)
     assert (letterboxed[:160] == GREY).all() and (letterboxed[480:] == GREY).all()
