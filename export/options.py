@@ -63,6 +63,9 @@ def parse(arguments: Sequence[str]) -> Options:
         raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:
         raise ExportError("FORMAT=tensorrt is an engine already; OPTIMIZE= goes with FORMAT=onnx")
+    if options.square and isinstance(options.imgsz, tuple) and len(set(options.imgsz)) > 1:
+        height, width = options.imgsz
+        raise ExportError(f"IMGSZ={height},{width} is no square; leave SQUARE=1 away, or give one number")
     return options
 
 
