@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from export import declared, repository, triton, verify
+from export import declared, model_name, repository, triton, verify
 from export.config import Device, Format, Serving, config_pbtxt
 from export.contract import Graph, breaches
 from export.errors import ExportError
@@ -27,7 +27,7 @@ def export(options: Options, report: Report) -> int:
 
     Raises ExportError, with the repository as it was.
     """
-    repository.check_name(options.name)
+    model_name.check(options.name)
     names = class_names.read(options.names) if options.names else None
     triton.address()  # a wrong TRITON_URL is reported before the work, not after it
     path = checkpoint.find(options.model, options.weights, report)

@@ -37,6 +37,7 @@ def test_equal_sides_are_one_number() -> None:
         ("--weights runs/helmets.pt", "helmets"),
         ("--weights runs/best.pt --name helmets", "helmets"),
         ("--weights runs/best.pt --model yolov5n", "yolov5n"),
+        ("--weights -my.pt", "my"),
     ],
 )
 def test_a_model_is_served_under_the_name_that_was_asked_for(arguments: str, name: str) -> None:

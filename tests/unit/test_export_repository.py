@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
-from export.repository import check_name, describe, prune, staging, versions
+from export.repository import describe, prune, staging, versions
 
 
 def publish(repository: Path, content: str = "new") -> int:
@@ -79,9 +79,3 @@ def test_the_list_shows_what_is_there(tmp_path: Path) -> None:
     assert len(describe(tmp_path)) == 1
     assert "version 1" in describe(tmp_path)[0]
     assert describe(tmp_path / "nowhere") == []
-
-
-@pytest.mark.parametrize("name", ["../up", "", ".hidden", "a b", "a/b"])
-def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
-    with pytest.raises(ExportError, match="no model name"):
-        check_name(name)
