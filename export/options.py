@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from export import model_name
 from export.config import Device, Format, Optimize, Precision
 from export.errors import ExportError
 
 DEFAULT_MODEL = "yolov5n"
+TEXTS = ("--model", "--weights", "--name", "--names", "--repository")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,10 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(arguments: Sequence[str]) -> Options:
     """Raises ExportError, one line, for an option or a value that has no meaning."""
-    given = {key: value for key, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    given = {key: value for key, value in vars(_parser().parse_args(_joined(arguments))).items() if value is not None}
     if "name" not in given:
-        stem = Path(given["weights"]).stem if "weights" in given and "model" not in given else None
-        given["name"] = stem or given.get("model", DEFAULT_MODEL)
+        of_file = "weights" in given and "model" not in given and not given.get("list")
+        given["name"] = model_name.of_file(given["weights"]) if of_file else given.get("model", DEFAULT_MODEL)
     options = Options(**given)
     several = [f"{name.upper()}=" for name in ("list", "use", "rollback", "unload", "delete") if given.get(name)]
     if len(several) > 1:
@@ -67,6 +69,17 @@ def parse(arguments: Sequence[str]) -> Options:
         height, width = options.imgsz
         raise ExportError(f"IMGSZ={height},{width} is no square; leave SQUARE=1 away, or give one number")
     return options
+
+
+def _joined(arguments: Sequence[str]) -> list[str]:
+    """`--weights -my.pt` as `--weights=-my.pt`: argparse would take the value for an option."""
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1] in TEXTS and argument.startswith("-") and not argument.startswith("--"):
+            found[-1] += f"={argument}"
+        else:
+            found.append(argument)
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:

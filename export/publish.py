@@ -10,7 +10,7 @@ from typing import Any
 
 import onnx
 
-from export import declared, facts, repository, triton, verify, versions
+from export import declared, facts, model_name, repository, triton, verify, versions
 from export.config import Device, Format, Serving, config_pbtxt
 from export.contract import breaches
 from export.errors import ExportError
@@ -28,7 +28,7 @@ def export(options: Options, report: Report) -> int:
 
     Raises ExportError, with the repository as it was.
     """
-    repository.check_name(options.name)
+    model_name.check(options.name)
     names = class_names.read(options.names) if options.names else None
     triton.address()  # a wrong TRITON_URL is reported before the work, not after it
     path = checkpoint.find(options.model, options.weights, report)

@@ -40,13 +40,6 @@ class Staged:
             (self.model / NEWEST).write_text(f"{number}\n")
 
 
-def check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ExportError(
-            f"NAME={name} is no model name; use letters, digits, '_', '-' and '.', beginning with a letter or digit"
-        )
-
-
 def versions(model: Path) -> list[int]:
     """Numbers of the versions that hold a model file, ascending."""
     if not model.is_dir():

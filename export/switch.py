@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from export import repository, triton, versions
+from export import model_name, repository, triton, versions
 from export.config import Device
 from export.errors import ExportError
 from export.options import Options
@@ -34,7 +34,7 @@ def named(options: Options, given: str) -> tuple[Path, int | None]:
     """The model, and the version if the value is a number."""
     if given.isdecimal() and not (options.repository / given).is_dir():
         return options.repository / options.name, int(given)
-    repository.check_name(given)
+    model_name.check(given)
     return options.repository / given, None
 
 

@@ -21,11 +21,12 @@ BROADCAST = frozenset({"Add", "Sub", "Mul", "Div", "Pow", "Where", "Max", "Min"}
 def freed(model: onnx.ModelProto, name_in: str, name_out: str, images: Numbers) -> onnx.ModelProto | None:
     """`model` with a free batch; None where its nodes do not allow it.
 
-    Three `images` (3, 3, H, W) of the input's type must then be answered together as they are alone.
+    Three `images` (3, 3, H, W) of the input's type must then be answered together as `model` answers each of them.
     """
-    if not model.graph.input[0].type.tensor_type.shape.dim[0].dim_value and _takes_batches(
-        model, name_in, name_out, images
-    ):
+    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    session = Session(model)
+    alone = [session.run(name_out, {name_in: np.stack([image] * batch)})[:1] for image in images]
+    if batch == 1 and _answers(model, name_in, name_out, images, alone):
         return model
     changed = onnx.ModelProto()
     changed.CopyFrom(model)
@@ -34,26 +35,23 @@ def freed(model: onnx.ModelProto, name_in: str, name_out: str, images: Numbers) 
             value.type.tensor_type.shape.dim[0].dim_param = "batch"
     del changed.graph.value_info[:]
     try:
-        _Freeing(changed, name_in, _batch(model)).run()
+        _Freeing(changed, name_in, batch).run()
     except ExportError:
         return None
-    return changed if _takes_batches(changed, name_in, name_out, images) else None
+    return changed if _answers(changed, name_in, name_out, images, alone) else None
 
 
-def _batch(model: onnx.ModelProto) -> int:
-    return int(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value) or 1
-
-
-def _takes_batches(model: onnx.ModelProto, name_in: str, name_out: str, images: Numbers) -> bool:
+def _answers(model: onnx.ModelProto, name_in: str, name_out: str, images: Numbers, expected: list[Numbers]) -> bool:
+    """Whether all images together, and the first alone, are answered as `expected`, each of which is (1, ...)."""
     try:
         session = Session(model)
-        together = session.run(name_out, {name_in: images})
-        alone = [session.run(name_out, {name_in: image[np.newaxis]}) for image in images]
+        found = [session.run(name_out, {name_in: images[:count]}) for count in (len(images), 1)]
     except ExportError:
         return False
-    return len(together) == len(images) and all(
-        len(one) == 1 and np.allclose(one[0], among, rtol=1e-2, atol=1e-2)
-        for one, among in zip(alone, together, strict=True)
+    wanted = np.concatenate(expected)
+    return all(
+        answer.shape == (count, *wanted.shape[1:]) and np.allclose(answer, wanted[:count], rtol=1e-2, atol=1e-2)
+        for answer, count in zip(found, (len(images), 1), strict=True)
     )
 
 
@@ -66,7 +64,8 @@ class _Freeing:
     batch: int
     constants: dict[str, Numbers] = field(default_factory=dict)
     makers: dict[str, onnx.NodeProto] = field(default_factory=dict)
-    moving: set[str] = field(default_factory=set)  # what depends on the image, and so has its batch in front
+    moving: set[str] = field(default_factory=set)  # what is computed of the image, and so has its batch in front
+    read: set[str] = field(default_factory=set)  # what depends on the image: sizes that are read from it too
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     made: int = 0
 
@@ -74,9 +73,11 @@ class _Freeing:
         graph = self.model.graph
         self.constants = {entry.name: numpy_helper.to_array(entry) for entry in graph.initializer}
         self.makers = {name: node for node in graph.node for name in node.output}
-        self.moving = {self.name_in}
+        self.moving, self.read = {self.name_in}, {self.name_in}
         for node in graph.node:
-            if not self.moving.isdisjoint(read_by(node)):
+            if not self.read.isdisjoint(read_by(node)):
+                self.read.update(node.output)
+            if not self.moving.isdisjoint(read_by(node)) and node.op_type not in ("Shape", "Size"):
                 self.moving.update(node.output)
                 self._free(node)
             self.nodes.append(node)
@@ -118,7 +119,7 @@ class _Freeing:
 
     def _value(self, name: str) -> Numbers | None:
         """The value of a tensor that does not depend on the image; None for one that does."""
-        if not name or name in self.moving:
+        if not name or name in self.read:
             return None
         if name not in self.constants and name in self.makers:
             self.constants[name] = self._computed(name)

@@ -48,9 +48,11 @@ def load(path: Path, names: tuple[str, ...] | None = None) -> Source:
             raise ExportError(f"{path}: {metadata.wrong}; give the names of its {count} classes with {given}")
         onnx_layout.check_values(answers[-1], layout, path)
         model = upgrade(model)
-        free = freed(model, signature.input, signature.output, _images(signature, answers[0].size_hw))
+        free = freed(model, signature.input, signature.output, _images(signature, answers[-1].size_hw))
     except ExportError as error:
-        raise error if str(path) in str(error) else ExportError(f"{path}: {error}") from error
+        if str(path) in str(error):
+            raise
+        raise ExportError(f"{path}: {error}; {AGAIN}") from error
     if free is None and signature.batch not in (None, 1):
         raise ExportError(
             f"{path} takes {signature.batch} images at a time, never fewer; export it with --dynamic, or with a batch "

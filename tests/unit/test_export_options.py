@@ -28,6 +28,7 @@ def test_values_are_read() -> None:
         ("--weights runs/helmets.pt", "helmets"),
         ("--weights runs/best.pt --name helmets", "helmets"),
         ("--weights runs/best.pt --model yolov5n", "yolov5n"),
+        ("--weights -my.pt", "my"),
     ],
 )
 def test_a_model_is_served_under_the_name_that_was_asked_for(arguments: str, name: str) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from export.errors import ExportError
-from export.repository import check_name, prune, remove, staging, versions
+from export.repository import prune, remove, staging, versions
 
 
 def publish(repository: Path, content: str = "new") -> int:
@@ -80,9 +80,3 @@ def test_a_place_that_cannot_be_written_is_told_in_one_line(tmp_path: Path) -> N
     (tmp_path / "file").write_text("")
     with pytest.raises(ExportError, match="cannot be written: Not a directory"), staging(tmp_path / "file", "m"):
         pass
-
-
-@pytest.mark.parametrize("name", ["../up", "", ".hidden", "a b", "a/b"])
-def test_a_name_that_is_no_folder_is_refused(name: str) -> None:
-    with pytest.raises(ExportError, match="no model name"):
-        check_name(name)
