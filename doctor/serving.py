@@ -81,7 +81,7 @@ def bytes_out(model: Model, trial: Trial, host: Host) -> Finding | None:
         title="bytes out",
         what=what,
         why="Nearly all of it is background, which each client receives and sorts.",
-        change=f"dims: [ 1000, 6 ], 24 kB: the graph of `{EXPORT}` keeps the best 1000 rows.",
+        change=f"dims: [ 1000, 6 ], 24 kB: the graph of `{EXPORT}` keeps the best 1000 rows or so.",
     )
 
 

@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-CANDIDATES = 1000  # rows an image; NMS keeps 300 of them at most. TensorRT's TopK takes 3840.
+LEAST_ROWS, MOST_ROWS = 1000, 3840  # an image; TensorRT's TopK takes no more
+PLENTY = 25_200  # candidates, of a YOLOv5 at 640; where there are more, crowded pictures need more rows
 COLUMNS = 6  # x1, y1, x2, y2, score, class_id
 
 Device = Literal["cpu", "gpu"]
@@ -21,14 +22,15 @@ CAST = "images_cast"  # the tensor behind the graph's first cast
 class Serving:
     """How a model is to be served. None: the device's default. Sizes in pixels, `delay_us` in microseconds.
 
-    `imgsz` is the longer side, `sides_hw` height and width of an input that is neither square nor free. `one_image`:
-    the graph takes a batch of exactly one.
+    `rows` is how many candidates of an image the model answers. `imgsz` is the longer side, `sides_hw` height and width
+    of an input that is neither square nor free. `one_image`: the graph takes a batch of exactly one.
     """
 
     name: str
     imgsz: int
     stride: int
     square: bool
+    rows: int = LEAST_ROWS
     sides_hw: tuple[int, int] | None = None
     device: Device = "cpu"
     format: Format = "onnx"
@@ -82,6 +84,14 @@ class Serving:
         sizes = {"min": 1, "opt": self.max_batch, "max": self.max_batch}
         height, width = self.size_hw
         return {kind: f"{size}x{height}x{width}x3" for kind, size in sizes.items()}
+
+
+def rows_of(candidates: float) -> int:
+    """How many of an image's candidates go to NMS: 1000 of as many as a YOLOv5 at 640 has, in proportion of more.
+
+    docs/export.md has the measurement.
+    """
+    return min(MOST_ROWS, max(LEAST_ROWS, round(LEAST_ROWS * candidates / PLENTY)))
 
 
 def cores() -> int:
@@ -148,7 +158,7 @@ output [
     # Best rows before NMS, best first: x1, y1, x2, y2 in input pixels, score, class_id. Rows beyond the last are zero.
     name: "detections"
     data_type: TYPE_FP32
-    dims: [ {batch}{CANDIDATES}, {COLUMNS} ]
+    dims: [ {batch}{serving.rows}, {COLUMNS} ]
     label_filename: "{version}/labels.txt"
   }}
 ]

@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from export import declared, facts, model_name, repository, triton, verify, versions
-from export.config import Device, Format, Serving, config_pbtxt
+from export.config import Device, Format, Serving, config_pbtxt, rows_of
 from export.contract import breaches
 from export.errors import ExportError
 from export.graph import engine, session
@@ -188,6 +188,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         or options.device == "gpu"  # requests of different shapes cannot share a batch
         or isinstance(options.imgsz, tuple)
         or source.fixed_hw != (None, None),
+        rows=rows_of(source.density * size_hw[0] * size_hw[1]),
         sides_hw=None if size_hw[0] == size_hw[1] else size_hw,
         device=options.device,
         format=options.format,

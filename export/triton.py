@@ -127,7 +127,7 @@ class Triton:
 
 
 class Candidate:
-    """A loaded model as a function: RGB uint8 (H, W, 3) → candidate rows, float32 (1000, 6)."""
+    """A loaded model as a function: RGB uint8 (H, W, 3) → candidate rows, float32 (rows, 6)."""
 
     def __init__(self, client: InferenceServerClient, name: str) -> None:
         self._client = client

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from export.config import CANDIDATES, Format, Precision
+from export.config import LEAST_ROWS, MOST_ROWS, Format, Precision
 from export.errors import VerificationError
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
@@ -91,7 +91,7 @@ class Check:
             "confidence": self._confidence,
             "images": list(self._inputs),
             "bytes_in_per_image": round(sum(sizes) / len(sizes)),
-            "bytes_out_per_image": CANDIDATES * 6 * 4,
+            "bytes_out_per_image": LEAST_ROWS * 6 * 4,
             "answers": self._found,
         }
 
@@ -108,7 +108,7 @@ def compare(pairs: Sequence[tuple[Rows, Rows]], tolerance: Tolerance, confidence
     """Compare pairs of candidates, float32 (N, 6), of the same images."""
     ious, differences, unmatched = [1.0], [0.0], 0
     for expected, got in pairs:
-        weakest = got[-1, 4] * 1.02 if len(got) == CANDIDATES else 0.0  # weaker ones are cut off, not lost
+        weakest = got[-1, 4] * 1.02 if len(got) >= LEAST_ROWS else 0.0  # weaker ones are cut off, not lost
         for boxes, candidates in ((_seen(expected, confidence), got), (_seen(got, confidence), expected)):
             for box in boxes[boxes[:, 4] > weakest]:
                 iou, difference = _partner(box, candidates, tolerance)
@@ -122,7 +122,7 @@ def compare(pairs: Sequence[tuple[Rows, Rows]], tolerance: Tolerance, confidence
 
 
 def _seen(rows: Rows, confidence: float) -> Rows:
-    best = np.argsort(-rows[:, 4], kind="stable")[:CANDIDATES]
+    best = np.argsort(-rows[:, 4], kind="stable")[:MOST_ROWS]
     return nms(rows[best], confidence=confidence)[:100]
 
 

@@ -10,7 +10,7 @@ from onnx import compose, version_converter
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.config import CANDIDATES, Serving
+from export.config import Serving
 from export.errors import ExportError
 from export.graph.deployed import at_most, gather
 from export.graph.onnx_nodes import LEAST_OPSET, opset
@@ -44,11 +44,12 @@ class Normalise(nn.Module):
 
 
 class BestRows(nn.Module):
-    """Every candidate, with its box as centre and size → the best rows, float32 (B, 1000, 6)."""
+    """Every candidate, with its box as centre and size → the best rows, float32 (B, rows, 6)."""
 
-    def __init__(self, layout: Layout) -> None:
+    def __init__(self, layout: Layout, rows: int) -> None:
         super().__init__()
         self.layout = layout
+        self.rows = rows
 
     def forward(self, table: Tensor) -> Tensor:
         if self.layout == "original":
@@ -57,7 +58,7 @@ class BestRows(nn.Module):
         else:
             scores = table[:, 4:].amax(1)
         total = scores.shape[1]
-        best = functional.pad(scores.float(), (0, CANDIDATES)).topk(CANDIDATES)
+        best = functional.pad(scores.float(), (0, self.rows)).topk(self.rows)
         chosen = gather(table, at_most(best.indices, total - 1)).float()
         first = 5 if self.layout == "original" else 4
         centre, half = chosen[:, :2], chosen[:, 2:4] / 2
@@ -74,7 +75,13 @@ def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: 
     free = {0: "batch", 1: "height", 2: "width"} if not serving.fixed else {0: "batch"}
     before = _part(Normalise(kind), images, "images", "pixels", free, model, "before/")
     after = _part(
-        BestRows(layout), table, "table", "detections", {0: "batch", 1: "rows", 2: "columns"}, model, "after/"
+        BestRows(layout, serving.rows),
+        table,
+        "table",
+        "detections",
+        {0: "batch", 1: "rows", 2: "columns"},
+        model,
+        "after/",
     )
     try:
         joined = compose.merge_models(before, model, io_map=[("before/pixels", signature.input)])
@@ -83,7 +90,7 @@ def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: 
         )
         rename(joined, {"before/images": "images", "after/detections": "detections"})
         del joined.graph.value_info[:]
-        state_output(joined)
+        state_output(joined, serving.rows)
         name_cast(joined)
         if serving.one_image:
             for value in (*joined.graph.input, *joined.graph.output):

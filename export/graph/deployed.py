@@ -10,19 +10,22 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export.config import CANDIDATES
+from export.config import LEAST_ROWS
 from export.sources.layers import AnchorFreeHead, AnchorHead, Conv, Focus, Network, fuse
 
 
 class Deployed(nn.Module):
     """What Triton serves: a copy of `network`, fused. With `half` its weights are float16; decoding stays float32."""
 
-    def __init__(self, network: Network, *, half: bool = False, gpu: bool = False) -> None:
+    def __init__(self, network: Network, *, half: bool = False, gpu: bool = False, rows: int = LEAST_ROWS) -> None:
         super().__init__()
         self.gpu = gpu
+        self.rows = rows
         network = copy.deepcopy(network)
         fuse(network)
-        self.head = _AnchorBoxes(network.head) if isinstance(network.head, AnchorHead) else _FreeBoxes(network.head)
+        self.head = (
+            _AnchorBoxes(network.head) if isinstance(network.head, AnchorHead) else _FreeBoxes(network.head, rows)
+        )
         self.network = network
         self.dtype = torch.float16 if half else torch.float32
         if half:
@@ -31,7 +34,7 @@ class Deployed(nn.Module):
         self.scale = None if not half and fold_scale(network) else 1 / 255
 
     def forward(self, images: Tensor) -> Tensor:
-        """uint8 RGB (B, H, W, 3) → float32 (B, 1000, 6): x1, y1, x2, y2 in input pixels, score, class_id; best first.
+        """uint8 RGB (B, H, W, 3) → float32 (B, rows, 6): x1, y1, x2, y2 in input pixels, score, class_id; best first.
 
         H and W must be multiples of the stride. Rows beyond the available ones are zero.
         """
@@ -41,14 +44,14 @@ class Deployed(nn.Module):
         boxes, classes = self.head.logits(features)
         scores = torch.cat([self.head.scores(*level).flatten(1) for level in zip(boxes, classes, strict=True)], 1)
         total = scores.shape[1]
-        best = functional.pad(scores, (0, CANDIDATES)).topk(CANDIDATES)
+        best = functional.pad(scores, (0, self.rows)).topk(self.rows)
         order = at_most(best.indices, total - 1)
         priors = torch.cat([self.head.priors(level, x.shape[3], x.shape[4]) for level, x in enumerate(boxes)], 2)
         logits = torch.cat([columns(x) for x in boxes], 2)
         corners = self.head.corners(
             gather(logits, order).float(), gather(priors.expand(images.shape[0], -1, -1), order)
         )
-        rows = torch.cat((corners, best.values.unsqueeze(1), best_class(classes, order)), 1)
+        rows = torch.cat((corners, best.values.unsqueeze(1), best_class(classes, order, self.rows)), 1)
         return torch.where((best.indices < total).unsqueeze(1), rows, 0.0).transpose(1, 2)
 
 
@@ -109,8 +112,9 @@ class _FreeBoxes(nn.Module):
 
     bins: Tensor
 
-    def __init__(self, head: AnchorFreeHead) -> None:
+    def __init__(self, head: AnchorFreeHead, rows: int) -> None:
         super().__init__()
+        self.rows = rows
         self.strides = [float(stride) for stride in head.stride]
         self.logits = _Logits(head.cv2, head.cv3, 1)
         self.register_buffer("bins", torch.arange(head.reg_max, dtype=torch.float32).view(1, 1, -1, 1))
@@ -126,7 +130,7 @@ class _FreeBoxes(nn.Module):
 
     def corners(self, boxes: Tensor, priors: Tensor) -> Tensor:
         """x1, y1, x2, y2 in pixels, (B, 4, K), of gathered logits (B, 4 * bins, K)."""
-        spread = boxes.reshape(boxes.shape[0], 4, self.bins.shape[2], CANDIDATES)
+        spread = boxes.reshape(boxes.shape[0], 4, self.bins.shape[2], self.rows)
         sides = (spread.softmax(2) * self.bins).sum(2)
         centre = priors[:, :2] + 0.5
         return torch.cat((centre - sides[:, :2], centre + sides[:, 2:]), 1) * priors[:, 2:3]
@@ -154,7 +158,7 @@ def at_most(index: Tensor, limit: int) -> Tensor:
     return torch.where(index < limit, index, limit)
 
 
-def best_class(classes: list[Tensor], order: Tensor) -> Tensor:
+def best_class(classes: list[Tensor], order: Tensor, rows: int) -> Tensor:
     """Class ids, float32 (B, 1, K), of the candidates `order`, counted through the levels' logits (B, na, nc, H, W).
 
     The logits stay where they are, since moving them all costs more than the index arithmetic.
@@ -169,7 +173,7 @@ def best_class(classes: list[Tensor], order: Tensor) -> Tensor:
         anchor = torch.div(local, area, rounding_mode="trunc")
         first = local + anchor * (area * (count - 1))
         index = first.unsqueeze(1) + (torch.arange(count) * area).view(1, -1, 1)
-        logits = level.flatten(1).gather(1, index.flatten(1)).view(-1, count, CANDIDATES)
+        logits = level.flatten(1).gather(1, index.flatten(1)).view(-1, count, rows)
         here = logits.argmax(1, keepdim=True)
         chosen = here if chosen is None else torch.where((order >= start).unsqueeze(1), here, chosen)
         start = start + candidates

@@ -11,7 +11,7 @@ import onnx
 import torch
 from torch import nn
 
-from export.config import CANDIDATES, CAST, COLUMNS
+from export.config import CAST, COLUMNS
 from export.errors import ExportError
 from export.graph.deployed import Deployed
 
@@ -23,7 +23,7 @@ def write(deployed: Deployed, path: Path, *, size_hw: tuple[int, int], fixed: bo
     images = torch.zeros((2, *size_hw, 3), dtype=torch.uint8)
     free = {0: "batch"} if fixed else {0: "batch", 1: "height", 2: "width"}
     model = trace(deployed, images, "images", "detections", free, OPSET)
-    state_output(model)
+    state_output(model, deployed.rows)
     name_cast(model)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, str(path))
@@ -55,10 +55,10 @@ def trace(
     return onnx.load_from_string(written.getvalue())
 
 
-def state_output(model: onnx.ModelProto) -> None:
-    """Write 1000 and 6 into the graph, where the exporter leaves free dimensions: Triton's backend compares them."""
+def state_output(model: onnx.ModelProto, rows: int) -> None:
+    """Write `rows` and 6 into the graph, where the exporter leaves free dimensions: Triton's backend compares them."""
     shape = model.graph.output[0].type.tensor_type.shape
-    for dimension, size in zip(shape.dim[1:], (CANDIDATES, COLUMNS), strict=True):
+    for dimension, size in zip(shape.dim[1:], (rows, COLUMNS), strict=True):
         dimension.dim_value = size
 
 

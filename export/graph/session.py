@@ -55,11 +55,11 @@ class Deployed:
         self._session = Session(path)
 
     def batch(self, images: Image) -> Rows:
-        """(B, H, W, 3) → (B, 1000, 6)."""
+        """(B, H, W, 3) → (B, rows, 6)."""
         return self._session.run("detections", {"images": images})
 
     def __call__(self, image: Image) -> Rows:
-        """(H, W, 3) → (1000, 6)."""
+        """(H, W, 3) → (rows, 6)."""
         rows: Rows = self.batch(image[np.newaxis])[0]
         return rows
 

@@ -62,6 +62,7 @@ def load(path: Path, names: tuple[str, ...] | None = None) -> Source:
         path=path,
         labels=labels,
         stride=stride,
+        density=onnx_layout.density(answers[-1], layout),
         candidates=lambda image: _candidates(raw(image), layout),
         write=lambda target, serving: around_onnx.write(free or model, signature, layout, target, serving),
         fixed_hw=signature.size_hw,

@@ -60,6 +60,12 @@ def decide(answers: list[Answer], names: int | None, path: object) -> tuple[Layo
     raise ExportError(f"{path} gives {_text(answers)}{said}, neither {expected}; {AGAIN}")
 
 
+def density(answer: Answer, layout: Layout) -> float:
+    """Candidates a pixel of the input."""
+    height, width = answer.size_hw
+    return float(answer.table.shape[1 if layout == "original" else 2] / (height * width))
+
+
 def check_values(answer: Answer, layout: Layout, path: object) -> None:
     """Raises ExportError for boxes that are not centre and size in pixels, and for scores that are no probabilities.
 

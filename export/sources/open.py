@@ -7,6 +7,7 @@ from export.config import Serving
 from export.graph import onnx_writer
 from export.graph.deployed import Deployed
 from export.sources import checkpoint, onnx_file, reference
+from export.sources.layers import AnchorHead, Network
 from export.sources.source import Source
 
 
@@ -20,13 +21,21 @@ def open_source(path: Path, names: tuple[str, ...] | None = None) -> Source:
     loaded = checkpoint.load(path, names)
 
     def write(target: Path, serving: Serving) -> None:
-        deployed = Deployed(loaded.network, half=serving.precision == "fp16", gpu=serving.device == "gpu")
+        half, gpu = serving.precision == "fp16", serving.device == "gpu"
+        deployed = Deployed(loaded.network, half=half, gpu=gpu, rows=serving.rows)
         onnx_writer.write(deployed, target, size_hw=serving.size_hw, fixed=serving.fixed)
 
     return Source(
         path=path,
         labels=loaded.labels,
         stride=loaded.stride,
+        density=density(loaded.network),
         candidates=partial(reference.candidates, loaded.network),
         write=write,
     )
+
+
+def density(network: Network) -> float:
+    """Candidates a pixel of the input: those of a cell of each level."""
+    anchors = network.head.na if isinstance(network.head, AnchorHead) else 1
+    return sum(anchors / float(stride) ** 2 for stride in network.head.stride)

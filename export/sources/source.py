@@ -12,8 +12,9 @@ from export.verify import Answer
 class Source:
     """`candidates` answers as the source itself does; `write(path, serving)` writes the deployed graph as ONNX.
 
-    `fixed_hw` (pixels, None for a free side), `fixed_precision` and `one_image` (a batch of one, and no other) are what
-    the source cannot be served otherwise than with.
+    `density` is how many candidates there are a pixel of the input. `fixed_hw` (pixels, None for a free side),
+    `fixed_precision` and `one_image` (a batch of one, and no other) are what the source cannot be served otherwise than
+    with.
     """
 
     path: Path
@@ -21,6 +22,7 @@ class Source:
     stride: int
     candidates: Answer
     write: Callable[[Path, Serving], None]
+    density: float
     fixed_hw: tuple[int | None, int | None] = (None, None)
     one_image: bool = False
     fixed_precision: Precision | None = None

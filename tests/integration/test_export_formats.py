@@ -71,6 +71,16 @@ def test_every_source_exports_and_verifies(tmp_path: Path, kind: str, square: bo
     assert (model / "1" / "labels.txt").read_text().splitlines() == list(source.labels)
 
 
+@pytest.mark.parametrize("kind", SOURCES)
+def test_a_large_input_has_more_rows(tmp_path: Path, kind: str) -> None:
+    """Two, or with three anchors three and a half, times as many as at 640."""
+    size = 320 if kind.startswith("onnx") else 1088
+    publish.publish(open_source(SOURCES[kind](tmp_path)), options(tmp_path, imgsz=size, keep=1), lambda line: None)
+    (_, rows, columns) = shapes(tmp_path / "repository" / "m" / "1" / "model.onnx")[1]
+    expected = {"original": 2890, "ultralytics": 1000}.get(kind, 1000)
+    assert (rows, columns) == (expected, 6)
+
+
 @pytest.mark.parametrize("kind", ["original", "ultralytics"])
 def test_an_input_need_not_be_square(tmp_path: Path, kind: str) -> None:
     publish.publish(open_source(SOURCES[kind](tmp_path)), options(tmp_path, imgsz=(256, 416)), lambda line: None)

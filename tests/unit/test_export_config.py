@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from export.config import ENGINES, Optimize, Serving, config_pbtxt
+from export.config import ENGINES, Optimize, Serving, config_pbtxt, rows_of
 from export.contract import Graph, Tensor, breaches
 from export.declared import as_json, parse
 
@@ -125,6 +125,15 @@ def test_a_fixed_input_need_not_be_square() -> None:
     assert config.parameters["imgsz"].string_value == "640"
     assert all(list(warm.inputs["images"].dims) == [320, 640, 3] for warm in config.model_warmup)
     assert serving.profile == {"min": "1x320x640x3", "opt": "2x320x640x3", "max": "2x320x640x3"}
+
+
+@pytest.mark.parametrize(
+    ("candidates", "rows"),
+    [(2100, 1000), (25_200, 1000), (50_400, 2000), (102_000, 3840), (1e6, 3840)],
+    ids=["YOLOv5u at 320", "YOLOv5 at 640", "twice as many", "YOLOv5 at 1280", "P2"],
+)
+def test_more_candidates_have_more_rows_up_to_what_tensorrt_takes(candidates: float, rows: int) -> None:
+    assert rows_of(candidates) == rows
 
 
 def test_each_number_has_its_comment() -> None:
