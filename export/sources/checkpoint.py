@@ -134,6 +134,10 @@ def _read(path: Path) -> Any:
             f"{path} is refused: it needs {error}, which is no part of a model and would run code where it is loaded "
             "without care; give a checkpoint from a source that you trust"
         ) from error
+    except pickled.Protocol as error:
+        raise ExportError(
+            f"{path} was pickled with protocol {error}, and PyTorch's own is 2; save it again with plain torch.save"
+        ) from error
     except OSError as error:
         raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:  # a corrupted file can raise anything

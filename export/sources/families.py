@@ -49,7 +49,9 @@ def refusal(path: Path, names: list[str], file: str = "") -> ExportError:
             "give a YOLOv5 detection checkpoint"
         )
     if family in END_TO_END:
-        return ExportError(f"{path} is {_article(family)} checkpoint, which answers otherwise; give a YOLOv5 one")
+        return ExportError(
+            f"{path} is {_article(family)} checkpoint, whose answers are not decoded as YOLOv5's; give a YOLOv5 one"
+        )
     if family is not None and any(name.startswith("ultralytics.") for name in names):
         return ExportError(
             f"{path} is {_article(family)} checkpoint; export it to ONNX with ultralytics, which is taken"

@@ -1,14 +1,15 @@
 """What a file or folder is that is no checkpoint: each said by its true name, and what to give instead."""
 
 import re
-import tarfile
 import zipfile
+import zlib
 from pathlib import Path
 
 CHECKPOINT = "give the .pt that training wrote"
 OR_ONNX = f"{CHECKPOINT}, or an .onnx made of it"
 
 ENGINE = f"a TensorRT engine; {OR_ONNX}: the engine is built from that"
+AGAIN = "download or copy it again"
 ARCHIVE = "unpack it and give the .pt in it"
 
 # How a file begins → what it is. The first that fits.
@@ -59,7 +60,9 @@ def of_file(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(8192)
     if not start:
-        return f"an empty file; download or copy it again, and {CHECKPOINT}"
+        return f"an empty file; {AGAIN}"
+    if start[257:262] == b"ustar":
+        return f"a tar archive, not a checkpoint; {ARCHIVE}"
     if zipfile.is_zipfile(path):
         return _of_zip(path)
     what = next((what for pattern, what in MAGIC if re.match(pattern, start, re.DOTALL)), None)
@@ -70,11 +73,9 @@ def of_file(path: Path) -> str | None:
     if re.match(ONNX, start, re.DOTALL):
         return "an ONNX file; give it a name that ends in .onnx"
     if start.startswith(b"PK\3\4"):
-        return "damaged: its end is missing; download or copy it again"
+        return f"damaged: its end is missing; {AGAIN}"
     if start.startswith(b"\x80") and not start.startswith(OLD_FORMAT):
         return f"a pickle, but no PyTorch checkpoint; {CHECKPOINT}"
-    if _is_tar(path):
-        return f"a tar archive, not a checkpoint; {ARCHIVE}"
     if _is_text(start):
         return f"a text file, not a model; {CHECKPOINT}"
     return None
@@ -89,8 +90,14 @@ def of_folder(path: Path) -> str:
 
 
 def _of_zip(path: Path) -> str | None:
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+            spoilt = archive.testzip() if any(name.endswith("data.pkl") for name in names) else None
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        return f"a zip archive that cannot be read ({error}); {AGAIN}"
+    if spoilt is not None:  # PyTorch itself does not look at the checksums
+        return f"damaged: {spoilt} in it is not what was written; {AGAIN}"
     last = {name.rpartition("/")[2] for name in names}
     if any("Manifest.json" in name or ".mlpackage" in name for name in names):
         return f"a CoreML package in a zip archive; {OR_ONNX}"
@@ -101,13 +108,6 @@ def _of_zip(path: Path) -> str | None:
     if any(name.endswith((".pt", ".pth")) for name in names):
         return f"a zip archive; {ARCHIVE}"
     return f"a zip archive with no PyTorch checkpoint in it; {CHECKPOINT}"
-
-
-def _is_tar(path: Path) -> bool:
-    try:
-        return tarfile.is_tarfile(path)
-    except OSError:
-        return False
 
 
 def _is_text(start: bytes) -> bool:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from export.errors import ExportError
-from export.sources import families, layers
+from export.sources import families, kinds, layers
 from export.sources.numbers import Inert
 from export.sources.pickled import below, children
 
@@ -44,12 +44,10 @@ def find(content: Any, path: Path) -> layers.Network:
             f"{path} has weights but no model in it; give the whole checkpoint (best.pt), not a state dict"
         )
     if isinstance(content, dict):
-        modules = [type(each).__name__ for each in stored if isinstance(each, nn.Module)]
-        instead = f"but a {modules[0]}" if modules else "but " + (", ".join(map(str, list(content)[:5])) or "nothing")
-        raise ExportError(f"{path} has no model in it, {instead}; give the .pt that training wrote")
-    raise ExportError(
-        f"{path} holds a {type(content).__name__}, not a YOLOv5 checkpoint; give the .pt that training wrote"
-    )
+        held = [f"a {type(each).__name__}" for each in stored if isinstance(each, nn.Module)]
+        held = held or [str(key) for key, value in content.items() if value is not None][:5]
+        raise ExportError(f"{path} has no model in it, but {', '.join(held) or 'nothing'}; {kinds.CHECKPOINT}")
+    raise ExportError(f"{path} holds a {type(content).__name__}, not a YOLOv5 checkpoint; {kinds.CHECKPOINT}")
 
 
 def unwrap(value: Any, path: Path) -> Any:

@@ -48,6 +48,10 @@ class Acting(Exception):
     """The file names functions that would run code; the message is their names."""
 
 
+class Protocol(Exception):
+    """The pickle is of a protocol that `weights_only` does not read; the message is its number."""
+
+
 @dataclass(slots=True)
 class Survey:
     """What a pickle names, and the edits that it needs: position → (how many bytes, what instead)."""
@@ -57,7 +61,10 @@ class Survey:
 
 
 def read(path: Path) -> Any:
-    """The content of a checkpoint of either format. Raises Acting, OSError, and for a corrupted file many others."""
+    """The content of a checkpoint of either format.
+
+    Raises Acting, Protocol, OSError, and for a corrupted file whatever its reader raises.
+    """
     if zipfile.is_zipfile(path):
         return _read_zip(path)
     with path.open("rb") as file:
@@ -166,6 +173,8 @@ def survey(file: IO[bytes]) -> Survey:
             stack.append(_Mark(position))
         else:
             taken, mark = _take(stack, op.stack_before)
+            if op.name == "PROTO" and argument > 2:
+                raise Protocol(argument)
             if op.name == "GLOBAL":
                 argument = _full_name(argument)
                 found.globals.add(argument)

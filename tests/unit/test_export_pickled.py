@@ -250,6 +250,12 @@ def test_a_function_that_is_not_known_is_never_called(tmp_path: Path, legacy: bo
     assert not target.exists()
 
 
+def test_a_newer_protocol_of_pickle_is_told(tmp_path: Path) -> None:
+    torch.save({"model": None}, tmp_path / "a.pt", pickle_protocol=4)
+    with pytest.raises(ExportError, match="was pickled with protocol 4, and PyTorch's own is 2"):
+        checkpoint.load(tmp_path / "a.pt")
+
+
 @FORMATS
 def test_a_class_of_the_network_that_is_not_known_is_refused_by_name(tmp_path: Path, legacy: bool) -> None:
     network = original()

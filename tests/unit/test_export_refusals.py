@@ -88,6 +88,21 @@ FILES: dict[str, tuple[str, bytes, str]] = {
 }
 
 
+def test_a_tar_archive_of_a_checkpoint_is_no_checkpoint(tmp_path: Path) -> None:
+    models.save(models.anchored(), tmp_path / "best.pt", models.ORIGINAL)
+    with tarfile.open(tmp_path / "a.pt", "w") as made:
+        made.add(tmp_path / "best.pt")
+    assert refusal(tmp_path / "a.pt").startswith("is a tar archive")
+
+
+def test_weights_that_were_changed_on_the_way_are_damaged(tmp_path: Path) -> None:
+    path = models.save(models.anchored(), tmp_path / "a.pt", models.ORIGINAL)
+    content = bytearray(path.read_bytes())
+    content[content.index(b"/data/3") + 60] ^= 1
+    path.write_bytes(content)
+    assert refusal(path).startswith("is damaged: ")
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path: Path, name: str) -> None:
     file, content, said = FILES[name]
@@ -185,11 +200,11 @@ MODELS: dict[str, tuple[Any, str]] = {
     "YOLO11": (network(of(DETECT), of("block.C3k2"), of("block.C2PSA")), f"is a YOLO11 checkpoint{ULTRALYTICS}"),
     "YOLO12": (network(of(DETECT), of("block.C3k2"), of("block.A2C2f")), f"is a YOLO12 checkpoint{ULTRALYTICS}"),
     "YOLOv9": (network(of(DETECT), of("block.RepNCSPELAN4")), f"is a YOLOv9 checkpoint{ULTRALYTICS}"),
-    "YOLOv10": (network(of("head.v10Detect"), of("block.C2f"), of("block.SCDown")), "is a YOLOv10 checkpoint, which"),
-    "YOLO26": (network(of(DETECT), of("block.C3k2"), yaml="yolo26n.yaml"), "is a YOLO26 checkpoint, which"),
+    "YOLOv10": (network(of("head.v10Detect"), of("block.C2f"), of("block.SCDown")), "is a YOLOv10 checkpoint, whose"),
+    "YOLO26": (network(of(DETECT), of("block.C3k2"), yaml="yolo26n.yaml"), "is a YOLO26 checkpoint, whose"),
     "RT-DETR": (
         network(of("head.RTDETRDecoder"), home="ultralytics.nn.tasks.RTDETRDetectionModel"),
-        "is an RT-DETR checkpoint, which",
+        "is an RT-DETR checkpoint, whose",
     ),
     "YOLO-World": (
         network(of("head.WorldDetect"), of("block.C2fAttn"), home="ultralytics.nn.tasks.WorldModel"),
