@@ -23,7 +23,7 @@ def freed(model: onnx.ModelProto, name_in: str, name_out: str, images: Numbers) 
 
     Three `images` (3, 3, H, W) of the input's type must then be answered together as `model` answers each of them.
     """
-    batch = model.graph.input[0].type.tensor_type.shape.dim[0].dim_value or 1
+    batch = max(model.graph.input[0].type.tensor_type.shape.dim[0].dim_value, 1)
     session = Session(model)
     alone = [session.run(name_out, {name_in: np.stack([image] * batch)})[:1] for image in images]
     if batch == 1 and _answers(model, name_in, name_out, images, alone):

@@ -1,7 +1,7 @@
 """Small YOLOv5s for tests of the export: networks, checkpoints of both formats, ONNX files as both tools write them."""
 
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import onnx
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from export.graph.onnx_writer import trace
 from export.sources import layers
+from gateway.input_size import InputSize, sides_hw
 
 # The tests run beside servers, and PyTorch's waiting threads would spin.
 torch.set_num_threads(1)
@@ -117,17 +118,57 @@ class FixedBatch(nn.Module):
         return torch.cat((self.table(images), torch.zeros(len(images), 1, self.columns)), 1)
 
 
-def save_onnx(table: nn.Module, path: Path, *, size: int | None, names: object = NAMES, batch: int = 1) -> Path:
+def save_onnx(
+    table: nn.Module,
+    path: Path,
+    *,
+    size: InputSize | None,
+    names: object = NAMES,
+    batch: int = 1,
+    opset: int = 17,
+    metadata: Mapping[str, str] | None = None,
+) -> Path:
     """An ONNX file as the tools write it: `size` and `batch` fixed, or all free when `size` is None."""
-    images = torch.zeros(batch, 3, size or 320, size or 320)
+    images = torch.zeros(batch, 3, *sides_hw(size or 320))
     free = {0: "batch", 2: "height", 3: "width"} if size is None else {}
-    model = trace(table, images, "images", "output0", free, 17)
+    model = trace(table, images, "images", "output0", free, opset)
     if size is not None:
         model.graph.output[0].type.tensor_type.shape.dim[0].dim_value = batch
-    entries = {"stride": "32"} | ({"names": str(names)} if names else {})
+    entries = {"stride": "32"} | ({"names": str(names)} if names else {}) | dict(metadata or {})
     onnx.helper.set_model_props(model, entries)
     onnx.save(model, str(path))
     return path
+
+
+def rewritten(path: Path, change: Callable[[onnx.ModelProto], None]) -> Path:
+    """The ONNX file after `change`."""
+    model = onnx.load(str(path))
+    change(model)
+    onnx.save(model, str(path))
+    return path
+
+
+class Given(nn.Module):
+    """Answers every image with the same `outputs`, each with a batch of one in front."""
+
+    def __init__(self, *outputs: Tensor) -> None:
+        super().__init__()
+        self.outputs = outputs
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        nothing = images.mean() * 0
+        return tuple(output + nothing for output in self.outputs)
+
+
+def spread(rows: int, classes: int, size: int = 320) -> Tensor:
+    """A table (1, rows, 5 + classes) of boxes all over an image of `size` pixels; some of them have a score."""
+    torch.manual_seed(0)
+    table = torch.zeros(1, rows, 5 + classes)
+    table[..., :2] = torch.rand(1, rows, 2) * size
+    table[..., 2:4] = 20 + torch.rand(1, rows, 2) * 10
+    found = torch.arange(min(rows, 60))
+    table[:, found, 4] = table[:, found, 5 + found % classes] = 0.9
+    return table
 
 
 def _network(head: nn.Module, strides: tuple[int, ...], outputs: Callable[[int], list[nn.Conv2d]]) -> layers.Network:
