@@ -54,7 +54,7 @@ def publish(source: Source, options: Options, report: Report) -> int:
 
 
 def build_and_verify(
-    expected: verify.Answer, staged: repository.Staged, serving: Serving, report: Report
+    expected: verify.Source, staged: repository.Staged, serving: Serving, report: Report
 ) -> dict[str, Any]:
     """Compare what is staged with its source, in each runtime; the findings for verify.json.
 
@@ -67,8 +67,9 @@ def build_and_verify(
     file = staged.version / "model.onnx"
     written = session.Deployed(file)
     check_contract((staged.folder / "config.pbtxt").read_text(), declared.graph(file))
-    verify.check_batches(written.batch, inputs, serving.max_batch)
-    found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
+    tolerance = verify.TOLERANCES["onnx", serving.precision]
+    verify.check_batches(written.batch, inputs, serving.max_batch, tolerance)
+    found = check("ONNX Runtime", written, tolerance)
     report(f"ONNX Runtime: {found.summary()}")
     if serving.format == "tensorrt":
         engine.build(staged.version, serving, report)

@@ -24,6 +24,6 @@ def open_source(path: Path) -> Source:
         path=path,
         labels=loaded.labels,
         stride=loaded.stride,
-        candidates=partial(reference.candidates, loaded.network),
+        candidates=partial(reference.table, loaded.network),
         write=write,
     )

@@ -10,15 +10,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.comparison import best_rows
 from export.sources.layers import AnchorHead, Network
 
 Floats = npt.NDArray[np.float32]
 
 
 def candidates(network: Network, image: npt.NDArray[np.uint8]) -> Floats:
+    """As `table`, with the best class alone: float32 (N, 6), x1, y1, x2, y2 in input pixels, its score, its id."""
+    return best_rows(table(network, image))
+
+
+def table(network: Network, image: npt.NDArray[np.uint8]) -> Floats:
     """Every box of one letterboxed image, RGB uint8 (height, width, 3), before NMS and in the order of the head.
 
-    float32 (N, 6): x1, y1, x2, y2 in input pixels, the best class's score, its id.
+    float32 (N, 4 + classes): x1, y1, x2, y2 in input pixels, the score of each class.
     """
     with torch.inference_mode():
         maps = network(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
@@ -55,9 +61,9 @@ def _anchor_free(logits: Floats, stride: float, bins: int) -> Floats:
 
 
 def _rows(upper_left: Floats, lower_right: Floats, scores: Floats) -> Floats:
-    """(2, H, W) corners and (classes, H, W) scores → (H·W, 6)."""
-    planes = [*upper_left, *lower_right, scores.max(0), scores.argmax(0)]
-    return np.stack([plane.ravel() for plane in planes], 1).astype(np.float32)
+    """(2, H, W) corners and (classes, H, W) scores → (H·W, 4 + classes)."""
+    planes = np.concatenate([upper_left, lower_right, scores])
+    return planes.reshape(len(planes), -1).T.astype(np.float32)
 
 
 def _cells(height: int, width: int) -> Floats:
@@ -67,4 +73,5 @@ def _cells(height: int, width: int) -> Floats:
 
 
 def _sigmoid(values: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-values)), np.float32)
+    with np.errstate(over="ignore"):  # of logits below -88: 0
+        return np.asarray(1 / (1 + np.exp(-values)), np.float32)
