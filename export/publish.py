@@ -64,7 +64,7 @@ def publish(source: Source, options: Options, report: Report) -> int:
 
 
 def build_and_verify(
-    expected: verify.Answer, staged: Path, serving: Serving, config: str, report: Report
+    expected: verify.Source, staged: Path, serving: Serving, config: str, report: Report
 ) -> dict[str, Any]:
     """Compare what is in the folder `staged` with its source, in each runtime; the findings for verify.json.
 
@@ -77,8 +77,9 @@ def build_and_verify(
     file = staged / "model.onnx"
     written = session.Deployed(file)
     check_contract(config, (staged / versions.LABELS).read_text().splitlines(), onnx.load(str(file)))
-    verify.check_batches(written.batch, inputs, serving.max_batch)
-    found = check("ONNX Runtime", written, verify.TOLERANCES["onnx", serving.precision])
+    tolerance = verify.TOLERANCES["onnx", serving.precision]
+    verify.check_batches(written.batch, inputs, serving.max_batch, tolerance)
+    found = check("ONNX Runtime", written, tolerance)
     report(f"ONNX Runtime: {found.summary()}")
     if serving.format == "tensorrt":
         engine.build(staged, serving, report)

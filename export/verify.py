@@ -1,88 +1,83 @@
 """Does an exported model answer as its source does? PyTorch, ONNX Runtime and Triton on the same images.
 
-Compared are the boxes that each side keeps after NMS with the other side's candidates. So an overlap that is exactly
-on the threshold of NMS is no difference, and every box that a user would see has been looked at from both sides.
+How answers are compared is in `comparison`.
 """
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
-from export.config import LEAST_ROWS, MOST_ROWS, Format, Precision
+from export.comparison import Comparison, Image, Rows, Table, Tolerance, Truth, compare, threshold
+from export.config import Format, Precision
 from export.errors import VerificationError
 from gateway.vision.letterbox import letterbox
-from gateway.vision.nms import nms
 
-Image = npt.NDArray[np.uint8]
-Rows = npt.NDArray[np.float32]
-Answer = Callable[[Image], Rows]  # RGB uint8 (H, W, 3), letterboxed → candidates float32 (N, 6) in any order
+Answer = Callable[[Image], Rows]  # RGB uint8 (H, W, 3), letterboxed → candidates float32 (K, 6) in any order
+Source = Callable[[Image], Table]  # the same → every candidate, float32 (N, 4 + classes)
 
-CONFIDENCE = 0.25
-ENOUGH = 10  # boxes; where a model sees fewer, weaker candidates are compared
 MOST_IMAGES = 10
-SAME_PIXELS = 0.05  # boxes this near are the same, however small: the IoU of a speck is mostly rounding
-
-
-@dataclass(frozen=True, slots=True)
-class Tolerance:
-    """Least IoU of two boxes that are the same, and largest difference of their scores (less for scores below 0.25)."""
-
-    iou: float
-    score: float
 
 
 TOLERANCES: Mapping[tuple[Format, Precision], Tolerance] = {
     ("onnx", "fp32"): Tolerance(iou=0.99, score=0.005),
-    ("onnx", "fp16"): Tolerance(iou=0.96, score=0.02),
-    ("tensorrt", "fp32"): Tolerance(iou=0.98, score=0.01),  # TF32
-    ("tensorrt", "fp16"): Tolerance(iou=0.96, score=0.02),
+    ("onnx", "fp16"): Tolerance(iou=0.96, score=0.02, pixels=0.25),
+    ("tensorrt", "fp32"): Tolerance(iou=0.98, score=0.01, pixels=0.1),  # TF32
+    ("tensorrt", "fp16"): Tolerance(iou=0.96, score=0.02, pixels=0.25),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """How two answers to the same images compare. IoU and score difference are over the boxes that have a partner."""
-
-    matched: int
-    unmatched: int
-    smallest_iou: float
-    largest_score_difference: float
-
-    def summary(self) -> str:
-        lost = f", {self.unmatched} WITHOUT A PARTNER" if self.unmatched else ""
-        return (
-            f"{self.matched} boxes matched{lost}, smallest IoU {self.smallest_iou:.4f}, "
-            f"largest score difference {self.largest_score_difference:.5f}"
-        )
+HALF = {TOLERANCES["onnx", "fp16"], TOLERANCES["tensorrt", "fp16"]}
 
 
 class Check:
-    """Compares runtimes with the source's answers to `inputs`, letterboxed images by name."""
+    """Compares runtimes with the source's answers to `inputs`, letterboxed images by name.
 
-    def __init__(self, expected: Answer, inputs: Mapping[str, Image]) -> None:
+    Raises VerificationError when the source itself answers with anything but finite numbers.
+    """
+
+    def __init__(self, expected: Source, inputs: Mapping[str, Image]) -> None:
         self._inputs = inputs
-        self._truth = [expected(image) for image in inputs.values()]
-        self._confidence = threshold(self._truth)
+        self._truth = [Truth(partial(expected, image)) for image in inputs.values()]
+        if bad := self._not_finite([truth.rows for truth in self._truth]):
+            raise VerificationError(
+                f"the model itself answers {bad} with NaN or infinite numbers: its weights are damaged, or training "
+                "diverged; give another checkpoint"
+            )
+        self._confidence = threshold([truth.rows for truth in self._truth])
         self._found: dict[str, dict[str, Any]] = {}
+        self._bytes_out = 0
 
     def __call__(self, runtime: str, answer: Answer, tolerance: Tolerance) -> Comparison:
         """Raises VerificationError when `answer` is beyond `tolerance`."""
         answers = [answer(image) for image in self._inputs.values()]
+        self._bytes_out = answers[0].nbytes
+        if bad := self._not_finite(answers):
+            raise VerificationError(
+                f"{runtime} answers {bad} with NaN or infinite numbers, the checkpoint does not"
+                f"{self._half(tolerance)}; nothing was published"
+            )
         found = compare(list(zip(self._truth, answers, strict=True)), tolerance, self._confidence)
-        if found.unmatched or not found.matched:
+        if found.differs(tolerance):
             raise VerificationError(
                 f"{runtime} does not answer as the checkpoint does: {found.summary()} (asked: IoU {tolerance.iou}, "
-                f"score {tolerance.score}); nothing was published"
+                f"score {tolerance.score}, centres {tolerance.pixels} pixels)"
+                f"{self._half(tolerance)}; nothing was published"
             )
         self._found[runtime] = {**asdict(found), "tolerance": asdict(tolerance)}
         return found
+
+    def _half(self, tolerance: Tolerance) -> str:
+        return "; half precision changes it, leave PRECISION=fp16 away" if tolerance in HALF else ""
+
+    def _not_finite(self, answers: Sequence[Rows]) -> str:
+        """The first image whose answer has a number that is none; empty where there is none."""
+        named = zip(self._inputs, answers, strict=True)
+        return next((repr(name) for name, rows in named if not np.isfinite(rows).all()), "")
 
     def findings(self) -> dict[str, Any]:
         """What verify.json keeps."""
@@ -91,54 +86,9 @@ class Check:
             "confidence": self._confidence,
             "images": list(self._inputs),
             "bytes_in_per_image": round(sum(sizes) / len(sizes)),
-            "bytes_out_per_image": LEAST_ROWS * 6 * 4,
+            "bytes_out_per_image": self._bytes_out,
             "answers": self._found,
         }
-
-
-def threshold(truth: Sequence[Rows]) -> float:
-    """The highest confidence at which there are enough boxes to compare."""
-    for confidence in (CONFIDENCE, 0.05, 0.01, 0.001):
-        if sum(len(_seen(rows, confidence)) for rows in truth) >= ENOUGH:
-            return confidence
-    return 0.0
-
-
-def compare(pairs: Sequence[tuple[Rows, Rows]], tolerance: Tolerance, confidence: float) -> Comparison:
-    """Compare pairs of candidates, float32 (N, 6), of the same images."""
-    ious, differences, unmatched = [1.0], [0.0], 0
-    for expected, got in pairs:
-        weakest = got[-1, 4] * 1.02 if len(got) >= LEAST_ROWS else 0.0  # weaker ones are cut off, not lost
-        for boxes, candidates in ((_seen(expected, confidence), got), (_seen(got, confidence), expected)):
-            for box in boxes[boxes[:, 4] > weakest]:
-                iou, difference = _partner(box, candidates, tolerance)
-                allowed = tolerance.score * min(1.0, float(box[4]) / CONFIDENCE)
-                if iou < tolerance.iou or difference > allowed:
-                    unmatched += 1
-                else:
-                    ious.append(iou)
-                    differences.append(difference)
-    return Comparison(len(ious) - 1, unmatched, min(ious), max(differences))
-
-
-def _seen(rows: Rows, confidence: float) -> Rows:
-    best = np.argsort(-rows[:, 4], kind="stable")[:MOST_ROWS]
-    return nms(rows[best], confidence=confidence)[:100]
-
-
-def _partner(box: Rows, candidates: Rows, tolerance: Tolerance) -> tuple[float, float]:
-    """IoU and score difference of the candidate that matches `box`; (0, 1) when none has its class."""
-    same = candidates[(candidates[:, 5] == box[5]) & (candidates[:, 4] > 0)]
-    if not len(same):
-        return 0.0, 1.0
-    overlap = np.clip(np.minimum(same[:, 2:4], box[2:4]) - np.maximum(same[:, :2], box[:2]), 0, None).prod(1)
-    areas = (same[:, 2:4] - same[:, :2]).prod(1) + (box[2:4] - box[:2]).prod()
-    iou = overlap / np.maximum(areas - overlap, 1e-9)
-    iou[np.abs(same[:, :4] - box[:4]).max(1) <= SAME_PIXELS] = 1.0
-    difference = np.abs(same[:, 4] - box[4])
-    fitting = np.flatnonzero(iou >= tolerance.iou)
-    best = fitting[difference[fitting].argmin()] if len(fitting) else iou.argmax()
-    return float(iou[best]), float(difference[best])
 
 
 def inputs(size_hw: tuple[int, int], stride: int, fixed: bool) -> dict[str, Image]:
@@ -181,17 +131,19 @@ def drawing() -> Image:
     return canvas
 
 
-def check_batches(answer_batch: Callable[[Image], Rows], images: Mapping[str, Image], largest: int) -> None:
+def check_batches(
+    answer_batch: Callable[[Image], Rows], images: Mapping[str, Image], largest: int, tolerance: Tolerance
+) -> None:
     """A batch must answer as its images do one by one. `answer_batch` takes (B, H, W, 3) and gives (B, K, 6).
 
-    Raises VerificationError when it does not.
+    Raises VerificationError when it does not. NaN, which is no answer at all, is left to Check.
     """
     image = next(iter(images.values()))
     batch = np.stack([image, image[:, ::-1]] * ((min(largest, 4) + 1) // 2))[: min(largest, 4)]
     together = answer_batch(batch)
     for i, one in enumerate(batch):
-        alone = answer_batch(one[None])[0]
-        if np.abs(together[i, :, 4] - alone[:, 4]).max() > 1e-3:
+        alone, scores = answer_batch(one[None])[0], together[i, :, 4]
+        if (np.abs(scores - alone[:, 4]) > tolerance.score_of(np.maximum(scores, alone[:, 4]))).any():
             raise VerificationError(
                 f"image {i + 1} of a batch of {len(batch)} is not answered as it is alone; not published"
             )

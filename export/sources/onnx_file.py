@@ -63,7 +63,7 @@ def load(path: Path, names: tuple[str, ...] | None = None) -> Source:
         labels=labels,
         stride=stride,
         density=onnx_layout.density(answers[-1], layout),
-        candidates=lambda image: _candidates(raw(image), layout),
+        candidates=lambda image: _table(raw(image), layout),
         write=lambda target, serving: around_onnx.write(free or model, signature, layout, target, serving),
         fixed_hw=signature.size_hw,
         one_image=free is None,
@@ -186,10 +186,9 @@ def _raw(session: Session, signature: Signature, image: npt.NDArray[np.uint8]) -
     return session.run(signature.output, {signature.input: batch})[:1].astype(np.float32)
 
 
-def _candidates(raw: Rows, layout: Layout) -> Rows:
-    """The file's own answer as rows x1, y1, x2, y2, score, class_id."""
+def _table(raw: Rows, layout: Layout) -> Rows:
+    """The file's own answer as rows x1, y1, x2, y2, the score of each class."""
     table = raw[0] if layout == "original" else raw[0].T
     classes = table[:, 4:5] * table[:, 5:] if layout == "original" else table[:, 4:]
     half = table[:, 2:4] / 2
-    best = [classes.max(1, keepdims=True), classes.argmax(1)[:, np.newaxis]]
-    return np.concatenate([table[:, :2] - half, table[:, :2] + half, *best], 1).astype(np.float32)
+    return np.concatenate([table[:, :2] - half, table[:, :2] + half, classes], 1).astype(np.float32)

@@ -30,7 +30,7 @@ def open_source(path: Path, names: tuple[str, ...] | None = None) -> Source:
         labels=loaded.labels,
         stride=loaded.stride,
         density=density(loaded.network),
-        candidates=partial(reference.candidates, loaded.network),
+        candidates=partial(reference.table, loaded.network),
         write=write,
     )
 

@@ -10,23 +10,27 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from export.comparison import best_rows
 from export.sources.layers import AnchorHead, Network
 
 Floats = npt.NDArray[np.float32]
 
 
 def candidates(network: Network, image: npt.NDArray[np.uint8]) -> Floats:
+    """As `table`, with the best class alone: float32 (N, 6), x1, y1, x2, y2 in input pixels, its score, its id."""
+    return best_rows(table(network, image))
+
+
+def table(network: Network, image: npt.NDArray[np.uint8]) -> Floats:
     """Every box of one letterboxed image, RGB uint8 (height, width, 3), before NMS and in the order of the head.
 
-    float32 (N, 6): x1, y1, x2, y2 in input pixels, the best class's score, its id.
+    float32 (N, 4 + classes): x1, y1, x2, y2 in input pixels, the score of each class.
     """
-    boxes_xyxy, scores = boxes_and_scores(network, image)
-    best = [scores.max(1, keepdims=True), scores.argmax(1)[:, None]]
-    return np.concatenate([boxes_xyxy, *best], 1).astype(np.float32)
+    return np.concatenate(boxes_and_scores(network, image), 1)
 
 
 def boxes_and_scores(network: Network, image: npt.NDArray[np.uint8]) -> tuple[Floats, Floats]:
-    """As `candidates`, with the scores of every class: float32 (N, 4), x1, y1, x2, y2 in input pixels, and (N, C)."""
+    """As `table`, boxes and scores apart: float32 (N, 4), x1, y1, x2, y2 in input pixels, and (N, C)."""
     with torch.inference_mode():
         maps = network(torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
     head = network.head

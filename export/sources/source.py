@@ -4,13 +4,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from export import verify
 from export.config import Precision, Serving
-from export.verify import Answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
-    """`candidates` answers as the source itself does; `write(path, serving)` writes the deployed graph as ONNX.
+    """`candidates` answers as the source itself does, with a score for every class; `write(path, serving)` writes the
+    deployed graph as ONNX.
 
     `density` is how many candidates there are a pixel of the input. `fixed_hw` (pixels, None for a free side),
     `fixed_precision` and `one_image` (a batch of one, and no other) are what the source cannot be served otherwise than
@@ -20,7 +21,7 @@ class Source:
     path: Path
     labels: tuple[str, ...]
     stride: int
-    candidates: Answer
+    candidates: verify.Source
     write: Callable[[Path, Serving], None]
     density: float
     fixed_hw: tuple[int | None, int | None] = (None, None)

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from export.graph.onnx_writer import trace
 from export.sources import layers
-from gateway.input_size import InputSize, sides_hw
 
 # The tests run beside servers, and PyTorch's waiting threads would spin.
 torch.set_num_threads(1)
@@ -122,14 +121,15 @@ def save_onnx(
     table: nn.Module,
     path: Path,
     *,
-    size: InputSize | None,
+    size: int | tuple[int, int] | None,
     names: object = NAMES,
     batch: int = 1,
     opset: int = 17,
     metadata: Mapping[str, str] | None = None,
 ) -> Path:
     """An ONNX file as the tools write it: `size` and `batch` fixed, or all free when `size` is None."""
-    images = torch.zeros(batch, 3, *sides_hw(size or 320))
+    size_hw = size if isinstance(size, tuple) else (size or 320, size or 320)
+    images = torch.zeros(batch, 3, *size_hw)
     free = {0: "batch", 2: "height", 3: "width"} if size is None else {}
     model = trace(table, images, "images", "output0", free, opset)
     if size is not None:
