@@ -50,7 +50,7 @@ def test_the_findings_tell_bytes_and_matches() -> None:
     assert findings["answers"]["Triton"]["matched"] == 20
     assert findings["answers"]["Triton"]["tolerance"] == {"iou": 0.99, "score": 0.005, "pixels": 0.05}
     assert findings["bytes_in_per_image"] == 480 * 640 * 3
-    assert findings["bytes_out_per_image"] == 24000
+    assert findings["bytes_out_per_image"] == 10 * 6 * 4
 
 
 def test_a_batch_that_mixes_its_images_up_is_refused() -> None:
