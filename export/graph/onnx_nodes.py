@@ -9,19 +9,21 @@ from onnx import version_converter
 from export.errors import ExportError
 
 LEAST_OPSET = 11  # what stands around the file's nodes is written from here on
+MOST_IR = 10  # what ONNX Runtime 1.20 knows; later versions add nothing that a detector has
 
 
 def tidy(model: onnx.ModelProto, output: str) -> None:
     """Leave the nodes alone on which `output` depends, each behind those that it reads.
 
     ONNX asks for that order, ONNX Runtime does not, and converters to half precision break it. Weights are no inputs of
-    the graph, as they are in files of IR version 3. Raises ExportError when nodes wait for each other.
+    the graph, as they are in files of IR version 3, and that version is at most MOST_IR. Raises ExportError when nodes
+    wait for each other.
     """
     graph = model.graph
     weights = {entry.name for entry in (*graph.initializer, *graph.sparse_initializer)}
     keep(graph.input, (entry for entry in graph.input if entry.name not in weights))
     keep(graph.output, (entry for entry in graph.output if entry.name == output))
-    model.ir_version = max(model.ir_version, 4)
+    model.ir_version = min(max(model.ir_version, 4), MOST_IR)
     nodes, wanted = list(graph.node), before(graph, output)
     order = [number for number in range(len(nodes)) if number in wanted]
     if any(earlier > number for number in order for earlier in wanted[number]):
