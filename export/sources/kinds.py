@@ -60,7 +60,7 @@ def of_file(path: Path) -> str | None:
     with path.open("rb") as file:
         start = file.read(8192)
     if not start:
-        return f"an empty file; {AGAIN}"
+        return f"an empty file, no PyTorch checkpoint; {AGAIN}"
     if start[257:262] == b"ustar":
         return f"a tar archive, not a checkpoint; {ARCHIVE}"
     if zipfile.is_zipfile(path):
@@ -77,7 +77,7 @@ def of_file(path: Path) -> str | None:
     if start.startswith(b"\x80") and not start.startswith(OLD_FORMAT):
         return f"a pickle, but no PyTorch checkpoint; {CHECKPOINT}"
     if _is_text(start):
-        return f"a text file, not a model; {CHECKPOINT}"
+        return f"a text file, no PyTorch checkpoint; {CHECKPOINT}"
     return None
 
 
