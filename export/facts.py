@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
+CLASSES, STRIDE = "deployed_classes", "deployed_stride"  # keys of metadata; an ONNX file may bring its own `stride`
 LEAST_STRIDE = 32  # of an input with free sides: YOLOv5's max(stride, 32)
 
 
@@ -34,7 +35,7 @@ class Mistake:
 def state(path: Path, facts: Facts) -> None:
     """Write them into a finished ONNX file, without reading it: a message that is appended to another is merged."""
     said = onnx.ModelProto()
-    onnx.helper.set_model_props(said, {"classes": str(facts.classes), "stride": str(facts.stride)})
+    onnx.helper.set_model_props(said, {CLASSES: str(facts.classes), STRIDE: str(facts.stride)})
     with path.open("ab") as file:
         file.write(said.SerializeToString())
 
@@ -42,8 +43,7 @@ def state(path: Path, facts: Facts) -> None:
 def of(model: onnx.ModelProto) -> Facts:
     """From the metadata of this exporter or of YOLOv5's tools, else the deployed head, else the output's shape."""
     said = {entry.key: entry.value for entry in model.metadata_props}
-    stride = said.get("stride", "")
-    classes = said.get("classes", "")
+    stride, classes = said.get(STRIDE) or said.get("stride", ""), said.get(CLASSES, "")
     return Facts(
         int(classes) if classes.isdecimal() else _names(said) or _of_head(model) or _of_table(model),
         int(stride) if stride.isdecimal() else None,

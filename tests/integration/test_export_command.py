@@ -51,7 +51,7 @@ def test_an_export_tells_what_it_does_and_the_list_shows_it(tmp_path: Path) -> N
         assert said in done.stdout
     listed = run("--list", "1", folder=tmp_path)
     assert listed.returncode == 0
-    assert re.search(r"^shapes +1 .* since \S+Z .* 320 square$", listed.stdout, re.MULTILINE)
+    assert re.search(r"^shapes +1 .* since \S+Z .* 320x320 square$", listed.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,7 @@ def test_what_does_not_fit_the_source_is_told(tmp_path: Path, given: dict[str, o
 
 def test_a_file_of_fixed_size_has_no_other(tmp_path: Path) -> None:
     source = open_source(models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=320))
-    with pytest.raises(ExportError, match="was written for 320"):
+    with pytest.raises(ExportError, match="was written for images 320 high and 320 wide"):
         publish.publish(source, options(tmp_path, imgsz=640), lambda line: None)
 
 

@@ -343,7 +343,7 @@ def test_what_does_not_fit_together_is_found_on_disk(
     repository: Path, files: dict[str, str | None], title: str, words: str
 ) -> None:
     graph = tiny.mean()
-    onnx.helper.set_model_props(graph, {"classes": "2", "stride": "32"})
+    onnx.helper.set_model_props(graph, {facts.CLASSES: "2", "stride": "32"})
     onnx.save(graph, repository / "tiny" / "1" / "model.onnx")
     for file, content in files.items():
         if content is None:
@@ -358,7 +358,7 @@ def test_what_does_not_fit_together_is_found_on_disk(
 @pytest.mark.parametrize(
     ("metadata", "output", "classes"),
     [
-        ({"classes": "7"}, None, 7),
+        ({"deployed_classes": "7", "names": "{0: 'a'}"}, None, 7),
         ({"names": "{0: 'a', 1: 'b'}"}, None, 2),
         ({"names": "not python"}, ("output0", [1, 25200, 85]), 80),
         ({}, ("output0", [1, 84, 8400]), 80),
