@@ -42,7 +42,7 @@ help: ## show this
 	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=2 and REDIS_URL=redis://... go with make run"
 
 run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
-	@exec $(PY) -m local --export
+	@exec env EXPORT_NAMES=$(call quoted,$(if $(filter command override,$(origin NAMES)),$(NAMES))) $(PY) -m local --export
 
 test: develop ## set up if needed, run every test (ARGS="-k name" picks)
 	@$(PY) -m pytest $(ARGS)

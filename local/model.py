@@ -1,6 +1,7 @@
 """Has a model ready to serve: the one asked for, or the demo model where there are no weights to be had."""
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -30,7 +31,8 @@ def prepare(repository: Path, model: str, weights: Path | None) -> str:
         )
     if model in models(repository) and (not weights or source(repository / model) == digest):
         return model
-    status = _export(repository, model, *(["--weights", str(weights)] if weights else ["--model", model]))
+    names = ["--names", os.environ["EXPORT_NAMES"]] if weights and os.environ.get("EXPORT_NAMES") else []
+    status = _export(repository, model, *(["--weights", str(weights), *names] if weights else ["--model", model]))
     if status == NO_WEIGHTS and not weights:
         return _demo(repository, model)
     if status:

@@ -71,3 +71,18 @@ def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.pt")
     with pytest.raises(LocalError, match=r"WEIGHTS=.*pipe\.pt: is a pipe or a device, not a file"):
         model.prepare(tmp_path, "best", tmp_path / "pipe.pt")
+
+
+def test_names_given_to_make_run_go_to_the_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, given = tmp_path / "a.onnx", list[str]()
+    weights.write_text("")
+    monkeypatch.setenv("EXPORT_NAMES", "a,b")
+
+    def export(repository: Path, name: str, *options: str) -> int:
+        given.extend(options)
+        return 1
+
+    monkeypatch.setattr(model, "_export", export)
+    with pytest.raises(LocalError, match="could not be exported"):
+        model.prepare(tmp_path, "a", weights)
+    assert given == ["--weights", str(weights), "--names", "a,b"]
