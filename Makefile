@@ -80,7 +80,7 @@ overload: develop $(ONNX) ## prove that the service stays healthy at ten times i
 given = $(if $(filter command override,$(origin $1)),--$2=$(call quoted,$($1)))
 EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) $(call given,NAMES,names) \
   $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
-  $(call given,SQUARE,square) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
+  $(call given,SQUARE,square) $(call given,ROWS,rows) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
   $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize) \
   $(call given,REPOSITORY,repository) $(call given,USE,use) $(call given,ROLLBACK,rollback) \
   $(call given,UNLOAD,unload) $(call given,DELETE,delete) $(if $(LIST),--list)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from export import model_name
-from export.config import Device, Format, Optimize, Precision
+from export.config import MOST_ROWS, Device, Format, Optimize, Precision
 from export.errors import ExportError
 
 DEFAULT_MODEL = "yolov5n"
@@ -29,6 +29,7 @@ class Options:
     precision: Precision = "fp32"
     imgsz: int | tuple[int, int] | None = None
     square: bool = False
+    rows: int | None = None
     batch: int | None = None
     instances: int | None = None
     delay_us: int | None = None
@@ -65,6 +66,8 @@ def parse(arguments: Sequence[str]) -> Options:
         raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:
         raise ExportError("FORMAT=tensorrt is an engine already; OPTIMIZE= goes with FORMAT=onnx")
+    if options.device == "gpu" and (options.rows or 0) > MOST_ROWS:
+        raise ExportError(f"ROWS={options.rows}: TensorRT takes {MOST_ROWS} at most; give fewer")
     if options.square and isinstance(options.imgsz, tuple) and len(set(options.imgsz)) > 1:
         height, width = options.imgsz
         raise ExportError(f"IMGSZ={height},{width} is no square; leave SQUARE=1 away, or give one number")
@@ -108,6 +111,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add(
         "--square", type=_flag, nargs="?", const=True, help="square input instead of least padding; a GPU always has it"
+    )
+    add(
+        "--rows",
+        type=_number(100, 10_000),
+        help="best candidates of an image that go to NMS (default 1000, in proportion of more than 25,200 up to 3840)",
     )
     add("--batch", type=_number(1, 1024), help="largest batch (default 4, on a GPU 16)")
     add("--instances", type=_instances, help="instances (default auto: one a core, on a GPU 2)")

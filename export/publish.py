@@ -189,7 +189,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         or options.device == "gpu"  # requests of different shapes cannot share a batch
         or isinstance(options.imgsz, tuple)
         or source.fixed_hw != (None, None),
-        rows=rows_of(source.density * size_hw[0] * size_hw[1]),
+        rows=options.rows or rows_of(source.density * size_hw[0] * size_hw[1]),
         sides_hw=None if size_hw[0] == size_hw[1] else size_hw,
         device=options.device,
         format=options.format,

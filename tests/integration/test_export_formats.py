@@ -81,6 +81,17 @@ def test_a_large_input_has_more_rows(tmp_path: Path, kind: str) -> None:
     assert (rows, columns) == (expected, 6)
 
 
+@pytest.mark.parametrize("kind", SOURCES)
+def test_the_density_is_that_of_the_sources_own_candidates(tmp_path: Path, kind: str) -> None:
+    source = open_source(SOURCES[kind](tmp_path))
+    assert len(source.candidates(np.zeros((320, 320, 3), np.uint8))) == round(source.density * 320 * 320)
+
+
+def test_rows_can_be_asked_for(tmp_path: Path) -> None:
+    publish.publish(open_source(SHAPES), options(tmp_path, imgsz=320, rows=1500), lambda line: None)
+    assert shapes(tmp_path / "repository" / "m" / "1" / "model.onnx")[1] == (-1, 1500, 6)
+
+
 @pytest.mark.parametrize("kind", ["original", "ultralytics"])
 def test_an_input_need_not_be_square(tmp_path: Path, kind: str) -> None:
     publish.publish(open_source(SOURCES[kind](tmp_path)), options(tmp_path, imgsz=(256, 416)), lambda line: None)

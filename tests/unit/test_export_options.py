@@ -80,6 +80,12 @@ def test_a_size_is_one_side_or_height_and_width(given: str, sides: int | tuple[i
     assert parse(["--imgsz", given]).imgsz == sides
 
 
+def test_a_gpu_has_no_more_rows_than_tensorrt_takes() -> None:
+    assert parse(["--rows", "9000"]).rows == 9000
+    with pytest.raises(ExportError, match="ROWS=9000: TensorRT takes 3840 at most"):
+        parse(["--rows", "9000", "--device", "gpu"])
+
+
 @pytest.mark.parametrize("given", ["320,", "1,2,3", "320,wide", "16,640", "a"])
 def test_a_size_without_meaning_is_refused_in_one_line(given: str) -> None:
     with pytest.raises(ExportError, match="imgsz") as told:
