@@ -1,13 +1,9 @@
 """Exports beside the whole service under load: a new version may take images of any other size, and nobody fails."""
 
-import threading
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 
 from export import publish
@@ -15,6 +11,7 @@ from export.options import Options
 from export.sources.open import open_source
 from export.sources.source import Source
 from tests.support import export_models as models
+from tests.support.load import Load
 from tests.support.pictures import encoded
 from tests.support.stack import Stack, running_stack, running_triton
 
@@ -67,42 +64,8 @@ def stack(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield service
 
 
-class Load:
-    """Clients that upload and wait all the time. `failed` has what ended badly, `versions` counts who answered."""
-
-    def __init__(self, url: str) -> None:
-        self.failed: list[object] = []
-        self.versions: Counter[str] = Counter()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(url,)) for _ in range(4)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def wait_for(self, version: int) -> None:
-        end = time.monotonic() + 30
-        while self.versions[str(version)] < 10 and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def _run(self, url: str) -> None:
-        with httpx2.Client(base_url=url, timeout=90) as client:
-            while not self._stop.is_set():
-                body = client.post("/predict?wait=60", files={"image": ("p.jpg", PICTURE, "image/jpeg")}).json()
-                if body.get("status") == "SUCCESS":
-                    self.versions[body["result"]["model"]["version"]] += 1
-                else:
-                    self.failed.append(body)
-
-
 def test_no_task_fails_whatever_the_new_version_takes(stack: Stack, repository: Path, tmp_path: Path) -> None:
-    with Load(stack.base_url) as load:
+    with Load(stack.base_url, PICTURE) as load:
         load.wait_for(1)
         for shape in SHAPES:
             load.wait_for(publish.publish(small(repository), options(repository, **shape), lambda line: None))

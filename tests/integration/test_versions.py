@@ -1,9 +1,7 @@
 """Versions gone back and forth alongside the whole service under load: no failed request, no wrong label."""
 
 import re
-import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from export.options import Options
 from export.options import parse as parse_options
 from export.sources.open import open_source
 from tests.support import export_models as models
+from tests.support.load import Load
 from tests.support.pictures import encoded
 from tests.support.stack import Stack, running_stack, running_triton
 
@@ -81,45 +80,8 @@ def wrong(body: Any) -> bool:
     return not found or not found <= {(index, f"v{version}-{letter}") for index, letter in enumerate(letters)}
 
 
-class Load:
-    """Clients that upload and wait all the time; `failed` and `wrong` hold what should not be."""
-
-    def __init__(self, url: str) -> None:
-        self.failed: list[object] = []
-        self.wrong: list[object] = []
-        self.versions: Counter[str] = Counter()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(url,)) for _ in range(4)]
-
-    def __enter__(self) -> "Load":
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stop.set()
-        for thread in self._threads:
-            thread.join(60)
-
-    def wait_for(self, version: int, more: int = 5) -> None:
-        enough, end = self.versions[str(version)] + more, time.monotonic() + 30
-        while self.versions[str(version)] < enough and time.monotonic() < end:
-            time.sleep(0.01)
-
-    def _run(self, url: str) -> None:
-        with httpx2.Client(base_url=url, timeout=90) as client:
-            while not self._stop.is_set():
-                body = predict(client).json()
-                if body.get("status") != "SUCCESS":
-                    self.failed.append(body)
-                    continue
-                self.versions[body["result"]["model"]["version"]] += 1
-                if wrong(body):
-                    self.wrong.append(body)
-
-
 def test_versions_go_back_and_forth_under_load(stack: Stack, repository: Path) -> None:
-    with Load(stack.base_url) as load:
+    with Load(stack.base_url, PICTURE, wrong, conf="0.01") as load:
         load.wait_for(3)
         for given, version in (("--rollback", 2), ("--rollback", 1), ("--use=3", 3), ("--use=1", 1), ("--use=2", 2)):
             said = command(repository, given)
