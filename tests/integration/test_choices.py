@@ -73,7 +73,8 @@ def test_models_are_told_straight_from_triton(http: httpx2.Client) -> None:
     assert model in listing["models"]
     assert model["versions"] == [{"version": "1", "state": "READY", "reason": ""}]
     assert (len(model["labels"]), model["labels"][0]) == (80, "person")
-    assert model["input"] == {"imgsz": 640, "stride": 32, "letterbox": "rectangular"}
+    sides = {"imgsz": 640, "height": 640, "width": 640}
+    assert model["input"] == sides | {"stride": 32, "letterbox": "rectangular"}
     assert model["max_batch_size"] >= 1
     unknown = http.get("/models/yolov9")
     assert (unknown.status_code, unknown.json()["code"]) == (404, "model_not_found")
