@@ -11,7 +11,7 @@ from typing import Any
 import onnx
 
 from export import declared, facts, model_name, repository, triton, verify, versions
-from export.config import Device, Format, Serving, config_pbtxt, rows_of
+from export.config import COLUMNS, Device, Format, Serving, config_pbtxt, rows_of
 from export.contract import breaches
 from export.errors import ExportError
 from export.graph import engine, session
@@ -57,9 +57,9 @@ def publish(source: Source, options: Options, report: Report) -> int:
             staged.publish(number)
             versions.use(model, number)
             report(f"published {model} version {number}")
-            load_version(options.name, number, options.device, report)
-            for removed in repository.prune(model, options.keep, number):
-                report(f"removed version {removed}; the last {options.keep} are kept")
+            if load_version(options.name, number, options.device, report):
+                for removed in repository.prune(model, options.keep, number):
+                    report(f"removed version {removed}; the last {options.keep} are kept")
     return number
 
 
@@ -126,11 +126,11 @@ def known_version(name: str) -> int:
         return server.newest_version(name) if server is not None else 0
 
 
-def load_version(name: str, version: int, device: Device, report: Report) -> None:
-    """Let a running Triton serve the new version; without one there is nothing to do."""
+def load_version(name: str, version: int, device: Device, report: Report) -> bool:
+    """Let a running Triton serve the new version; False when it does not load there, and so the old one is served."""
     with triton.running() as server:
         if server is None:
-            return
+            return True
         try:
             server.load_version(name, version, device)
             report(f"Triton at {server.url} serves version {version}")
@@ -139,7 +139,9 @@ def load_version(name: str, version: int, device: Device, report: Report) -> Non
         except triton.Elsewhere:
             report(f"Triton at {server.url} did not take it up: it serves {name} from another repository")
         except triton.Refused as refusal:
-            report(f"Triton at {server.url} did not take it up: {refusal}")
+            report(f"Triton at {server.url} did not take it up: {refusal}; USE= or ROLLBACK=1 goes back")
+            return False
+    return True
 
 
 def provenance(serving: Serving, source: Path) -> dict[str, str]:
@@ -173,6 +175,14 @@ def size_of(options: Options, source: Source) -> tuple[int, int]:
     return height, width
 
 
+def rows_for(options: Options, source: Source, size_hw: tuple[int, int]) -> int:
+    """At least a number for each label: Triton tells no more labels than an answer has numbers."""
+    least = -(-len(source.labels) // COLUMNS)
+    if options.rows is not None and options.rows < least:
+        raise ExportError(f"ROWS={options.rows} is too few for {len(source.labels)} classes; give {least} or more")
+    return options.rows or max(least, rows_of(source.density * size_hw[0] * size_hw[1]))
+
+
 def serving_of(options: Options, source: Source, report: Report) -> Serving:
     """The settings of config.pbtxt; raises ExportError when what was asked for does not fit the source."""
     size_hw = size_of(options, source)
@@ -189,7 +199,7 @@ def serving_of(options: Options, source: Source, report: Report) -> Serving:
         or options.device == "gpu"  # requests of different shapes cannot share a batch
         or isinstance(options.imgsz, tuple)
         or source.fixed_hw != (None, None),
-        rows=options.rows or rows_of(source.density * size_hw[0] * size_hw[1]),
+        rows=rows_for(options, source, size_hw),
         sides_hw=None if size_hw[0] == size_hw[1] else size_hw,
         device=options.device,
         format=options.format,

@@ -19,6 +19,7 @@ Report = Callable[[str], None]
 
 def run(options: Options, report: Report) -> None:
     """Do what `options` ask for instead of an export. Raises ExportError, with everything as it was."""
+    model_name.check(options.name)
     model = options.repository / options.name
     if options.use is not None:
         use(model, options.use, report)

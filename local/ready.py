@@ -34,7 +34,8 @@ def wait_until_ready(
             others = sorted(set(triton.models(Path(stack["triton"]["repository"]))) - set(failed))
             if settings.model in failed and not others:
                 return f"the model {settings.model} did not load: {failed[settings.model]}"
-            if not lacking or (set(lacking) == {"triton"} and f"{settings.model} did not load" in lacking["triton"]):
+            answers = not lacking.get("triton", "").startswith("does not answer")
+            if not lacking or (set(lacking) == {"triton"} and answers and settings.model in failed):
                 for name, reason in failed.items():
                     say(f"The model {name} did not load, the others are served: {reason}")
                 say(where_line(stack))

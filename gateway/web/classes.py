@@ -19,10 +19,10 @@ def class_ids(given: str | list[str | int], spec: ModelSpec) -> list[int] | None
     """
     if not given:
         return None
-    if isinstance(given, str):
-        whole = _labelled(given, spec)
-        return whole or [index for each in _split(given) for index in _ids(each, spec)]
-    return [index for each in given for index in _ids(each, spec)]
+    if isinstance(given, str) and (whole := _labelled(given, spec)):
+        return whole
+    names = _split(given) if isinstance(given, str) else given
+    return [index for each in names for index in _ids(each, spec)] or None
 
 
 def _split(text: str) -> list[str | int]:
@@ -36,7 +36,10 @@ def _split(text: str) -> list[str | int]:
             if all(isinstance(each, str | int) and not isinstance(each, bool) for each in found):
                 return found
         raise InvalidParameter(f"classes={shown(text)}: give a JSON list of labels and ids, or separate them by commas")
-    return [part for part in next(csv.reader([_line(text)], skipinitialspace=True), []) if part.strip()]
+    try:
+        return [part for part in next(csv.reader([_line(text)], skipinitialspace=True), []) if part.strip()]
+    except csv.Error as error:
+        raise InvalidParameter(f"classes={shown(text)}: {error}") from error
 
 
 def _ids(name: str | int, spec: ModelSpec) -> list[int]:

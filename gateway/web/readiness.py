@@ -88,7 +88,10 @@ class Readiness:
             return f"the model {self._model} did not load: {reason}"
         if {"READY", "LOADING"} & {entry.state for entry in index.models if entry.name == self._model}:
             return ""
-        return f"Triton has no model {self._model}: it was never exported, or taken out of service"
+        return (
+            f"Triton has no model {self._model}: it was never exported, or taken out of service, or its config.pbtxt "
+            "cannot be read (`make doctor` says why)"
+        )
 
 
 async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -253,3 +254,17 @@ def test_an_onnx_file_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("no graph")
     with pytest.raises(ExportError, match="no ONNX file, or a damaged one"):
         open_source(tmp_path / "text.onnx")
+
+
+def test_an_answer_has_a_number_for_every_label(tmp_path: Path) -> None:
+    source = replace(open_source(SHAPES), labels=tuple(f"c{i}" for i in range(7000)))
+    assert publish.serving_of(options(tmp_path, imgsz=320), source, lambda line: None).rows == 1167
+    with pytest.raises(ExportError, match="ROWS=1000 is too few for 7000 classes; give 1167 or more"):
+        publish.serving_of(options(tmp_path, imgsz=320, rows=1000), source, lambda line: None)
+
+
+def test_names_that_are_not_numbered_from_0_are_refused(tmp_path: Path) -> None:
+    network = models.anchored()
+    network.names = {1: "disc", 2: "box", 3: "triangle"}
+    with pytest.raises(ExportError, match="numbers its classes 1, 2, 3, …, not from 0 to 2: give one name a class"):
+        open_source(models.save(network, tmp_path / "a.pt", models.ORIGINAL))

@@ -29,7 +29,7 @@ SPEC = ModelSpec(name="odd", version="1", size_hw=(640, 640), stride=32, fixed=F
         ("", None),
         ([], None),
         ("hard hat, yellow", [0]),
-        ("Hard  Hat,\nyellow", None),
+        ("Hard  Hat,\nyellow", [0]),
         ('"hard hat, yellow",人', [0, 2]),
         ('人, "hard hat, yellow" ', [2, 0]),
         ('["hard hat, yellow", 3]', [0, 3]),
@@ -50,17 +50,31 @@ SPEC = ModelSpec(name="odd", version="1", size_hw=(640, 640), stride=32, fixed=F
         ([7], [7]),  # a number of JSON is an id
         ("5,6", [5, 6]),
         ("人,,", [2]),
+        (",", None),
+        ("[]", None),
     ],
 )
 def test_a_class_by_label_or_id(given: str | list[str | int], ids: list[int] | None) -> None:
-    if ids is None and given:
-        ids = [0]
     assert class_ids(given, SPEC) == ids
 
 
 @pytest.mark.parametrize(
     "given",
-    ["dog", "人,dog", '["dog"]', "[dog", "[true]", '[{"a": 1}]', "[" * 4000, [12], ["-1"], [-1], "1.5", "²"],
+    [
+        "dog",
+        "人,dog",
+        '["dog"]',
+        "[dog",
+        "[true]",
+        '[{"a": 1}]',
+        "[" * 4000,
+        [12],
+        ["-1"],
+        [-1],
+        "1.5",
+        "²",
+        "a" * 140_000,
+    ],
 )
 def test_what_the_model_lacks_is_refused_in_one_line(given: str | list[str | int]) -> None:
     with pytest.raises(InvalidParameter) as told:
