@@ -146,10 +146,13 @@ def _read(path: Path) -> Any:
 
 def label_names(names: object, count: int, path: Path, otherwise: str) -> tuple[str, ...]:
     """One label a class, on one line each. Raises ExportError, ending in `otherwise`, when `names` has not `count`."""
-    if isinstance(names, dict) and len(names) == count and {str(key) for key in names} != set(map(str, range(count))):
-        first = ", ".join(str(key) for key in list(names)[:3])
-        raise ExportError(f"{path} numbers its classes {first}, …, not from 0 to {count - 1}: {otherwise}")
-    found = [names[key] for key in sorted(names)] if isinstance(names, dict) else items(names) or names
+    found = list(names.values()) if isinstance(names, dict) else items(names) or names
+    if isinstance(names, dict) and len(names) == count:
+        by_number = {str(key): name for key, name in names.items()}
+        if set(by_number) != set(map(str, range(count))):
+            first = ", ".join(list(by_number)[:3])
+            raise ExportError(f"{path} numbers its classes {first}, …, not from 0 to {count - 1}: {otherwise}")
+        found = [by_number[str(number)] for number in range(count)]
     labels = [" ".join(str(name).split()) for name in found] if isinstance(found, list | tuple) else []
     if not labels or len(labels) != count or not all(labels):
         named = sum(bool(label) for label in labels)

@@ -140,7 +140,7 @@ def test_a_batch_of_several_that_cannot_be_freed_is_refused(tmp_path: Path) -> N
 
 
 def shapes(file: Path) -> list[tuple[int, ...]]:
-    graph = declared.graph(file)
+    graph = declared.graph_of(onnx.load(str(file)))
     return [tensor.shape for tensor in (*graph.inputs, *graph.outputs)]
 
 
@@ -268,3 +268,9 @@ def test_names_that_are_not_numbered_from_0_are_refused(tmp_path: Path) -> None:
     network.names = {1: "disc", 2: "box", 3: "triangle"}
     with pytest.raises(ExportError, match="numbers its classes 1, 2, 3, …, not from 0 to 2: give one name a class"):
         open_source(models.save(network, tmp_path / "a.pt", models.ORIGINAL))
+
+
+def test_names_numbered_in_text_keep_their_order(tmp_path: Path) -> None:
+    names = {str(number): f"c{number}" for number in (*range(5, 12), *range(5))}
+    labels = checkpoint.label_names(names, 12, tmp_path / "a.pt", "")
+    assert labels == tuple(f"c{number}" for number in range(12))
