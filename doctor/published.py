@@ -13,6 +13,7 @@ from tritonclient.grpc.model_config_pb2 import ModelConfig
 from doctor.findings import EXPORT, Finding
 from export import declared, facts, versions
 from export.contract import breaches
+from export.repository import numbered
 
 FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}  # by backend
 
@@ -25,7 +26,7 @@ def models(repository: Path) -> list[str]:
 def examine(repository: Path, name: str) -> list[Finding]:
     """Whether Triton can load the version in use of a model, and whether its parts fit together."""
     folder = repository / name
-    return list(_examined(folder)) if numbers(folder) else [gone(repository, name)]
+    return list(_examined(folder)) if numbered(folder) else [gone(repository, name)]
 
 
 def gone(repository: Path, name: str) -> Finding:
@@ -46,11 +47,11 @@ def _examined(folder: Path) -> Iterator[Finding]:
     if config.name not in ("", folder.name):
         what = f"{config.name!r} in config.pbtxt, and the folder is {folder.name!r}"
         yield wrong("name", what, "Triton refuses a model with two names.", "Rename one of them.")
-    version = versions.selected(config, numbers(folder))
+    version = versions.selected(config, numbered(folder))
     if version is None:
         chosen = ", ".join(map(str, config.version_policy.specific.versions))
-        what = f"config.pbtxt selects version {chosen}, there is {', '.join(map(str, numbers(folder)))}"
-        yield wrong("version", what, "Triton loads none.", f"`{EXPORT} USE={numbers(folder)[-1]} NAME={folder.name}`.")
+        what = f"config.pbtxt selects version {chosen}, there is {', '.join(map(str, numbered(folder)))}"
+        yield wrong("version", what, "Triton loads none.", f"`{EXPORT} USE={numbered(folder)[-1]} NAME={folder.name}`.")
         return
     file = folder / str(version) / (config.default_model_filename or FILES.get(backend(config), "model.onnx"))
     if not file.is_file():
@@ -107,7 +108,7 @@ def fitting(folder: Path, config: ModelConfig, said: facts.Facts) -> Iterator[Fi
 def read_config(folder: Path) -> tuple[ModelConfig | None, Finding]:
     """The config, or what is wrong with it."""
     path = folder / versions.CONFIG
-    kept = [number for number in numbers(folder) if (folder / str(number) / versions.CONFIG).is_file()]
+    kept = [number for number in numbered(folder) if (folder / str(number) / versions.CONFIG).is_file()]
     back = f"`{EXPORT} USE={kept[-1]} NAME={folder.name}` brings a version back." if kept else again(folder)
     try:
         return declared.parse(path.read_text()), Finding(level="ok", title="config", what=str(path))
@@ -123,13 +124,7 @@ def read_config(folder: Path) -> tuple[ModelConfig | None, Finding]:
 
 
 def again(folder: Path) -> str:
-    return f"`{EXPORT} MODEL={folder.name}` (WEIGHTS= for one of your own) writes config and graph anew."
-
-
-def numbers(folder: Path) -> list[int]:
-    """Folders that Triton takes for versions."""
-    found = folder.iterdir() if folder.is_dir() else []
-    return sorted(int(path.name) for path in found if path.is_dir() and path.name.isdecimal() and path.name[0] != "0")
+    return f"`{EXPORT} MODEL={folder.name}` (WEIGHTS= for your own) writes config and graph again."
 
 
 def backend(config: ModelConfig) -> str:

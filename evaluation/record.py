@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 from evaluation.dataset import Dataset
 from evaluation.scoring import Scores
+from export import versions
+from export.errors import ExportError
 from gateway.triton.spec import ModelSpec
-
-NAME = "evaluation.json"
 
 
 def keep(repository: Path | None, spec: ModelSpec, dataset: Dataset, images: int, scores: Scores) -> None:
@@ -31,10 +30,5 @@ def keep(repository: Path | None, spec: ModelSpec, dataset: Dataset, images: int
         "images": images,
         "evaluated": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-    aside = folder / f".{NAME}.{os.getpid()}"
-    with contextlib.suppress(OSError):
-        try:
-            aside.write_text(json.dumps(kept, indent=1) + "\n")
-            aside.replace(folder / NAME)
-        finally:
-            aside.unlink(missing_ok=True)
+    with contextlib.suppress(ExportError):
+        versions.put(folder / versions.SCORE, json.dumps(kept, indent=1) + "\n")

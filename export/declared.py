@@ -5,16 +5,13 @@ declares is the same in all of them.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import onnx
 from google.protobuf import json_format, text_format  # type: ignore[import-untyped]
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from tritonclient.grpc.model_config_pb2 import ModelConfig
 
 from export.contract import Graph, Tensor
-from export.errors import ExportError
 
 # Names that differ from those of model_config.proto.
 _NAMES = {"FLOAT": "FP32", "FLOAT16": "FP16", "DOUBLE": "FP64", "BFLOAT16": "BF16"}
@@ -34,14 +31,6 @@ def message_as_json(config: ModelConfig) -> dict[str, Any]:
     """A config as `as_json` gives it."""
     found: dict[str, Any] = json_format.MessageToDict(config, preserving_proto_field_name=True)
     return found
-
-
-def graph(path: Path) -> Graph:
-    """The inputs and outputs of an ONNX file. Raises ExportError for a file that is none."""
-    try:
-        return graph_of(onnx.load(str(path), load_external_data=False))
-    except (OSError, DecodeError) as error:
-        raise ExportError(f"{path} is no ONNX file, or a damaged one") from error
 
 
 def graph_of(model: onnx.ModelProto) -> Graph:

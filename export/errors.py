@@ -11,3 +11,9 @@ class NoWeightsError(ExportError):
 
 class VerificationError(ExportError):
     """The exported model does not answer as the checkpoint does; nothing was published."""
+
+
+def shortened(text: str, most: int) -> str:
+    """A text of the user's for a message: on one line, of so many characters at most."""
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 3]}..."

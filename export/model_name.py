@@ -4,7 +4,7 @@ import re
 import unicodedata
 from pathlib import Path
 
-from export.errors import ExportError
+from export.errors import ExportError, shortened
 
 # Characters, all of one byte. A folder's name has 255 at most, and Triton's candidate and TensorRT's engines add to it.
 LONGEST = 128
@@ -14,9 +14,9 @@ ALLOWED = "letters, digits, '_', '-' and '.', beginning with a letter or digit"
 def check(name: str) -> None:
     """Raises ExportError for a name that Triton, a folder or an engine could not have."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ExportError(f"NAME={_cut(name)} is no model name; use {ALLOWED}")
+        raise ExportError(f"NAME={shortened(name, 60)} is no model name; use {ALLOWED}")
     if len(name) > LONGEST:
-        raise ExportError(f"NAME={_cut(name)} has {len(name)} characters; use {LONGEST} at most")
+        raise ExportError(f"NAME={shortened(name, 60)} has {len(name)} characters; use {LONGEST} at most")
 
 
 def of_file(path: str) -> str:
@@ -30,10 +30,5 @@ def of_file(path: str) -> str:
     name = (allowed if allowed == plain else allowed.rstrip("-")).lstrip("_.-")
     lost = any(each.isalnum() and not each.isascii() for each in plain)
     if lost or not name or len(name) > LONGEST:
-        raise ExportError(f"no model name can be made of {_cut(stem)!r}; give one with NAME= ({ALLOWED})")
+        raise ExportError(f"no model name can be made of {shortened(stem, 60)!r}; give one with NAME= ({ALLOWED})")
     return name
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 60 else f"{line[:57]}..."

@@ -130,6 +130,13 @@ def _parser() -> argparse.ArgumentParser:
         type=_choice("tensorrt", "cuda"),
         help="what ONNX Runtime uses on a GPU: tensorrt (default), or cuda, which needs no build and is slower",
     )
+    _add_switches(parser)
+    return parser
+
+
+def _add_switches(parser: argparse.ArgumentParser) -> None:
+    """What is done instead of an export."""
+    add = parser.add_argument
     add("--list", type=_flag, nargs="?", const=True, help="show what the repository holds and export nothing")
     add("--use", type=_version, metavar="VERSION", help="serve this version of the model, and export nothing")
     add("--rollback", type=_flag, nargs="?", const=True, help="serve the next older version than the one in use")
@@ -140,7 +147,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar="VERSION|MODEL",
         help="remove a version that is not in use, or a model with all its versions",
     )
-    return parser
 
 
 def _text(value: str) -> str | None:

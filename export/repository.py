@@ -31,7 +31,7 @@ class Staged:
         """A later one than that of any version there is or was, and than `after`: workers know labels by it."""
         newest = self.model / NEWEST
         was = newest.read_text().strip() if newest.is_file() else ""
-        return max(*_numbered(self.model), after, int(was) if was.isdecimal() else 0, 0) + 1
+        return max(*numbered(self.model), after, int(was) if was.isdecimal() else 0, 0) + 1
 
     def publish(self, number: int) -> None:
         """Make it the model's version `number`, by a rename."""
@@ -42,14 +42,13 @@ class Staged:
 
 def versions(model: Path) -> list[int]:
     """Numbers of the versions that hold a model file, ascending."""
-    if not model.is_dir():
-        return []
-    return sorted(n for n in _numbered(model) if any((model / str(n) / file).is_file() for file in MODEL_FILES))
+    return [n for n in numbered(model) if any((model / str(n) / file).is_file() for file in MODEL_FILES)]
 
 
-def _numbered(model: Path) -> list[int]:
-    """What Triton takes for versions, whatever is in them."""
-    return [int(path.name) for path in model.iterdir() if path.is_dir() and re.fullmatch(r"[1-9]\d*", path.name)]
+def numbered(model: Path) -> list[int]:
+    """What Triton takes for versions, whatever is in them; ascending."""
+    found = model.iterdir() if model.is_dir() else []
+    return sorted(int(path.name) for path in found if path.is_dir() and re.fullmatch(r"[1-9]\d*", path.name))
 
 
 @contextlib.contextmanager

@@ -201,7 +201,7 @@ def in_use_since(current: versions.InUse | None, number: int, served: dict[str, 
 def measured(version: Path) -> str:
     """The mAP that `make evaluate` has left there, and of what."""
     try:
-        found = json.loads((version / "evaluation.json").read_text())
+        found = json.loads((version / versions.SCORE).read_text())
         return f"{found['map50_95']:.4f} {Path(found['data']).name} {found['split']}".rstrip()
     except (OSError, ValueError, KeyError, TypeError):
         return ""

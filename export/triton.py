@@ -70,12 +70,8 @@ class Triton:
             self._unload(trial)
 
     def _load(self, trial: str, config: str, files: dict[str, bytes], seconds: float) -> None:
-        try:
+        with _controlling(f"Triton at {self.url} refuses the model: "):
             self._client.load_model(trial, headers=self._control, config=config, files=files, client_timeout=seconds)
-        except InferenceServerException as error:
-            if UNCONTROLLED in _line(error):
-                raise NotAsked from error
-            raise Refused(f"Triton at {self.url} refuses the model: {_line(error)}") from error
 
     def _unload(self, trial: str) -> None:
         """Also after a load that took too long: Triton goes on with it, and takes the model away when it is done."""
@@ -106,24 +102,16 @@ class Triton:
 
         Raises Refused when it does not load, NotAsked, and Elsewhere.
         """
-        try:
+        with _controlling():
             self._client.load_model(name, headers=self._control, client_timeout=LOAD_S[device])
             ready = self._client.is_model_ready(name, str(version), client_timeout=CALL_S)
-        except InferenceServerException as error:
-            if UNCONTROLLED in _line(error):
-                raise NotAsked from error
-            raise Refused(_line(error)) from error
         if not ready:
             raise Elsewhere
 
     def unload(self, name: str) -> None:
         """Take a model away; requests that are under way end. Raises Refused, NotAsked."""
-        try:
+        with _controlling():
             self._client.unload_model(name, headers=self._control, client_timeout=CALL_S)
-        except InferenceServerException as error:
-            if UNCONTROLLED in _line(error):
-                raise NotAsked from error
-            raise Refused(_line(error)) from error
 
 
 class Candidate:
@@ -144,6 +132,17 @@ class Candidate:
             raise ExportError(f"Triton fails to run the model: {_line(error)}; nothing was published") from error
         rows: Rows = answer.as_numpy("detections")[0]
         return rows
+
+
+@contextlib.contextmanager
+def _controlling(said: str = "") -> Iterator[None]:
+    """What Triton's model control says no with, as NotAsked or Refused; `said` begins the message of the latter."""
+    try:
+        yield
+    except InferenceServerException as error:
+        if UNCONTROLLED in _line(error):
+            raise NotAsked from error
+        raise Refused(f"{said}{_line(error)}") from error
 
 
 @contextlib.contextmanager

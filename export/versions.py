@@ -21,6 +21,7 @@ from export.declared import parse
 from export.errors import ExportError
 
 CONFIG, LABELS = "config.pbtxt", "labels.txt"
+SCORE = "evaluation.json"  # what `make evaluate` leaves
 UNLOADED = "config.pbtxt.unloaded"  # the name of CONFIG while a model is out of service: Triton loads none without it
 _SINCE = re.compile(r"^# Version (\d+), in use since (\S+)\.\n", re.MULTILINE)
 _LABEL_FILE = re.compile(r'(label_filename\s*:\s*)"([^"]+)"')

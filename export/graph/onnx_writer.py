@@ -49,7 +49,7 @@ def trace(
                 output_names=[name_out],
                 dynamic_axes={name_in: free, name_out: {0: "batch"}},
             )
-    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:  # a layer that ONNX, or the exporter, has not
+    except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:  # ONNX or the exporter lacks a layer
         reason = " ".join(str(error).split())[:200]
         raise ExportError(f"the model cannot be written as ONNX: {reason}; use other layers") from error
     return onnx.load_from_string(written.getvalue())

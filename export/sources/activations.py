@@ -1,4 +1,4 @@
-"""Activations that torch has not, or not for ONNX. As in `layers.py`, no constructors.
+"""Activations that torch lacks, or cannot write as ONNX. As in `layers.py`, no constructors.
 
 All take and give float (B, C, H, W).
 """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml  # type: ignore[import-untyped]
 
-from export.errors import ExportError
+from export.errors import ExportError, shortened
 
 FORMS = "give names with commas between them, a list in JSON, a .txt with one name a line, or a data.yaml"
 MOST_BYTES = 1 << 20
@@ -55,7 +55,7 @@ def read(given: str) -> tuple[str, ...]:
             return in_order(_of_file(Path(text).expanduser()))
         return in_order([name.strip() for name in text.split(",")])
     except (ValueError, RuntimeError) as error:  # RuntimeError: the home folder of nobody
-        raise ExportError(f"NAMES={_cut(given)}: {error}; {FORMS}") from error
+        raise ExportError(f"NAMES={shortened(given, 80)}: {error}; {FORMS}") from error
 
 
 def is_file(text: str) -> bool:
@@ -104,9 +104,4 @@ def _text(path: Path) -> str:
 
 
 def _short(names: dict[object, object]) -> str:
-    return _cut(", ".join(map(str, names)))
-
-
-def _cut(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 80 else f"{line[:77]}..."
+    return shortened(", ".join(map(str, names)), 80)

@@ -1,4 +1,4 @@
-"""Which model a checkpoint holds, from the names of the classes that it needs and this project has not."""
+"""Which model a checkpoint holds, from the names of the classes that it needs and this project lacks."""
 
 from pathlib import Path
 

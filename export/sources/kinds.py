@@ -93,11 +93,11 @@ def _of_zip(path: Path) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            spoilt = archive.testzip() if any(name.endswith("data.pkl") for name in names) else None
+            corrupted = archive.testzip() if any(name.endswith("data.pkl") for name in names) else None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         return f"a zip archive that cannot be read ({error}); {AGAIN}"
-    if spoilt is not None:  # PyTorch itself does not look at the checksums
-        return f"damaged: {spoilt} in it is not what was written; {AGAIN}"
+    if corrupted is not None:  # PyTorch itself does not look at the checksums
+        return f"damaged: {corrupted} in it is not what was written; {AGAIN}"
     last = {name.rpartition("/")[2] for name in names}
     if any("Manifest.json" in name or ".mlpackage" in name for name in names):
         return f"a CoreML package in a zip archive; {OR_ONNX}"

@@ -137,7 +137,7 @@ def check_head(head: layers.AnchorHead | layers.AnchorFreeHead, path: Path) -> N
     head.stride = torch.as_tensor(head.stride).float().flatten()
     if isinstance(head, layers.AnchorFreeHead):
         if "one2one_cv2" in head._modules or head.reg_max < 2:
-            raise ExportError(f"{path} has an end-to-end head, which YOLOv5 has not; {_AGAIN}")
+            raise ExportError(f"{path} has an end-to-end head, which no YOLOv5 has; {_AGAIN}")
         return
     levels, head.na = head.anchors.shape[:2]
     values = head.na * (5 + head.nc)

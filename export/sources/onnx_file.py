@@ -31,7 +31,7 @@ MOST_BYTES = (1 << 31) - 1  # of a protobuf message, and so of an ONNX file in o
 def load(path: Path, names: tuple[str, ...] | None = None) -> Source:
     """`names` count instead of those in the file.
 
-    Raises ExportError for a file that is no ONNX, or has not the inputs, outputs and names of a YOLOv5 detector.
+    Raises ExportError for a file that is no ONNX, or lacks the inputs, outputs or names of a YOLOv5 detector.
     """
     model = _read(path)
     metadata = onnx_metadata.read(model, path)

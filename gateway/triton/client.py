@@ -108,7 +108,7 @@ class TritonClient:
         return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
 
     def _current(self, used: ModelSpec, version: str, answered: str = "") -> ModelSpec:
-        """The spec read anew, of the version that has `answered`.
+        """The spec of the version that `answered`, read again.
 
         Raises ModelChanged when it asks for another letterbox than `used`, or that version is gone by now: labels of
         another one would be wrong.
