@@ -1,6 +1,7 @@
 """The worker's Triton client: one inference at a time per thread, errors translated."""
 
 import threading
+import time
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from gateway.triton.statistics import Statistics
 # `src/scheduler_utils.cc` (PriorityQueue, PolicyQueue) and `src/dynamic_batch_scheduler.cc` of triton core.
 _BUSY = ("Exceeds maximum queue size", "Request timeout expired")
 _REFUSED = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"})
+_GONE_SECONDS = 2.0  # a model that a living Triton has not had for so long is no outage any more
 
 
 class TritonUnavailable(Exception):
@@ -67,6 +69,7 @@ class TritonClient:
         self._memory = SharedMemory(self._client, url, memory_key)
         self._timeout = timeout
         self._specs: dict[tuple[str, str], ModelSpec] = {}
+        self._absent_since: dict[str, float] = {}  # by model, until it is there again
         self._reading = threading.Lock()
         self._statistics = Statistics(self._client)
 
@@ -84,6 +87,7 @@ class TritonClient:
         try:
             if (model, version) not in self._specs:
                 self._specs[model, version] = self._read_spec(model, version)
+                self._absent_since.pop(model, None)
             return self._specs[model, version]
         finally:
             self._reading.release()
@@ -176,10 +180,22 @@ class TritonClient:
         try:
             ready = list(self._client.get_model_metadata(model, client_timeout=self._timeout).versions)
         except InferenceServerException as error:
-            kind = TritonUnavailable if error.status() in OUTAGE and not is_absent(error) else TritonFailing
-            return kind(f"Triton serves no {model}: {error.message()}")
+            return self._gone(model) if is_absent(error) else self._translated(error, model, version)
         if not ready:
-            return TritonFailing(f"Triton serves no version of {model}")
+            return self._gone(model)
         if version and version not in ready:
             return ModelUnavailable(f"of {model} Triton serves version {', '.join(ready)}, no longer {version}")
         return ModelChanged(f"another version of {model} is taking the place of the one that was asked")
+
+    def _gone(self, model: str) -> Exception:
+        """Of a Triton that has nothing of the model. One that stops unloads its models first, and is not live then."""
+        try:
+            live = self._client.is_server_live(client_timeout=self._timeout)
+        except InferenceServerException:
+            live = False
+        if not live:
+            return TritonUnavailable("Triton stops")
+        since = self._absent_since.setdefault(model, time.monotonic())
+        if time.monotonic() - since < _GONE_SECONDS:
+            return TritonFailing(f"Triton has no {model} at the moment")
+        return ModelUnavailable(f"Triton no longer serves {model}: it was taken out of service; see GET /models")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import numpy as np
 import pytest
 
 from export import publish, switch
@@ -14,6 +15,8 @@ from export.errors import ExportError
 from export.options import Options
 from export.options import parse as parse_options
 from export.sources.open import open_source
+from gateway.errors import ModelUnavailable
+from gateway.triton.client import TritonClient, TritonFailing
 from tests.support import export_models as models
 from tests.support.load import Load
 from tests.support.pictures import encoded
@@ -126,6 +129,29 @@ def test_a_model_out_of_service_says_so_and_comes_back(http: httpx2.Client, repo
     command(repository, "--use=1")
     assert predict(http).json()["result"]["model"]["version"] == "1"
     assert http.get(f"/models/{NAME}").json()["labels"][0].startswith("v1-")
+
+
+def test_tasks_of_a_model_taken_out_of_service_hold_no_worker_up(stack: Stack, repository: Path) -> None:
+    command(repository, "--use=1")
+    client = TritonClient(stack.triton_url, timeout=10)
+    image = np.zeros((320, 320, 3), np.uint8)
+    try:
+        spec = client.spec(NAME)
+        command(repository, f"--unload={NAME}")
+        with pytest.raises(TritonFailing):  # another may be about to take its place
+            client.infer(spec, image)
+        time.sleep(2.1)
+        for _ in range(2):
+            with pytest.raises(ModelUnavailable, match="no longer serves shapes: it was taken out of service"):
+                client.spec(NAME)
+        command(repository, "--use=1")
+        assert client.infer(client.spec(NAME), image).spec.version == "1"
+        command(repository, f"--unload={NAME}")
+        with pytest.raises(TritonFailing):
+            client.infer(spec, image)
+    finally:
+        client.close()
+        command(repository, "--use=1")
 
 
 def test_a_version_that_does_not_load_leaves_the_one_in_use(http: httpx2.Client, repository: Path) -> None:
