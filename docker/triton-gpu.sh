@@ -49,6 +49,7 @@ set -- "$@" "--grpc-restricted-protocol=shared-memory:${memory:-$nobody}"
 found=
 for folder in "$models"/*/; do
   name=$(basename "$folder")
+  [ ! -d "$folder/config.pbtxt" ] || continue # Triton dies of it
   if [ ! -f "$folder/config.pbtxt.unloaded" ] && ls "$folder"[0-9]*/model.* >/dev/null 2>&1; then
     found=yes
     set -- "$@" "--load-model=$name"

@@ -71,7 +71,7 @@ def examined(triton: Triton, listed: Listed, host: Host, repository: Path | None
     """Examine one model and print what was found."""
     contract = published.examine(repository, listed.name) if repository else []
     if not listed.ready:
-        findings = [not_loaded(listed), *contract]
+        findings = [not_loaded(listed, any(finding.level == "wrong" for finding in contract)), *contract]
         print(f"\n{listed.name}", *report.lines(findings, width), sep="\n")
         return findings
     model = triton.model(listed.name)
@@ -129,11 +129,13 @@ def served(models: list[Listed]) -> Finding:
     )
 
 
-def not_loaded(listed: Listed) -> Finding:
+def not_loaded(listed: Listed, explained: bool) -> Finding:
+    """`explained`: what is wrong in the repository is said below."""
+    unsaid = "Triton has loaded nothing from its folder" + ("" if explained else "; its log may say why")
     return Finding(
         level="wrong",
         title="not loaded",
-        what=listed.reason or "Triton gives no reason, its log may",
+        what=listed.reason or unsaid,
         why="Every request for this model is refused.",
         change=f"`{EXPORT} MODEL={listed.name}` (WEIGHTS= for one of your own) writes model and config.pbtxt anew.",
     )

@@ -8,12 +8,11 @@ import sys
 from pathlib import Path
 
 from local.errors import LocalError
-from local.triton import models
+from local.triton import CONFIG, OUT_OF_SERVICE, models
 from local.wheel import ROOT
 
 DEMO = ROOT / "demo" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320
-OUT_OF_SERVICE = "config.pbtxt.unloaded"  # of `export/versions.py`
 SOURCE = "weights.sha256"  # next to the model file of a version
 NO_WEIGHTS = 3  # exit status of `python -m export`
 
@@ -64,7 +63,7 @@ def source(model: Path) -> str:
 def in_use(model: Path) -> Path:
     """The folder of the version with a model file that config.pbtxt selects, else of the latest."""
     versions = {file.parent for file in model.glob("*/*.onnx") if file.parent.name.isdecimal()}
-    policy = re.search(r"specific\W+versions\W+(\d+)", (model / "config.pbtxt").read_text())
+    policy = re.search(r"specific\W+versions\W+(\d+)", (model / CONFIG).read_text())
     if policy and model / policy[1] in versions:
         return model / policy[1]
     return max(versions, key=lambda version: int(version.name))

@@ -56,8 +56,9 @@ def not_served(server: Mapping[str, str], key: str | None) -> dict[str, str]:
             return {}  # it still starts: it answers once it has tried each model
     served = {entry.name for entry in index if entry.state == "READY"}
     reasons, failed = not_loaded(index), {}
-    for name in sorted(set(triton.models(Path(server["repository"]))) - served):
-        reason = reasons.get(name) or triton.failure(Path(server["log"]), name)
+    repository = Path(server["repository"])
+    for name in sorted(set(triton.meant(repository)) - served):
+        reason = reasons.get(name) or triton.no_config(repository / name) or triton.failure(Path(server["log"]), name)
         again = f"write it again with `make export-model MODEL={name}` (WEIGHTS=path.pt for one of your own)"
         failed[name] = f"{reason}; {again}"
     return failed

@@ -18,6 +18,8 @@ from local.errors import LocalError
 
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
+CONFIG = "config.pbtxt"
+OUT_OF_SERVICE = "config.pbtxt.unloaded"  # of `export/versions.py`
 CONTROL, MEMORY = "yolo-key", "yolo-memory"  # their gRPC headers are these behind triton-grpc-protocol-
 
 
@@ -143,8 +145,23 @@ def clear(grpc_port: int) -> None:
 
 def models(repository: Path) -> list[str]:
     """Names of the models with a config and an ONNX file in a version folder."""
+    return [name for name in meant(repository) if (repository / name / CONFIG).is_file()]
+
+
+def meant(repository: Path) -> list[str]:
+    """As `models`, with those whose config is not there, or is no file: all but those taken out of service."""
     files = [file for file in repository.glob("*/*/*.onnx") if file.parent.name.isdecimal()]
-    return sorted({file.parts[-3] for file in files if (file.parent.parent / "config.pbtxt").is_file()})
+    folders = {file.parent.parent for file in files}
+    return sorted(each.name for each in folders if (each / CONFIG).is_file() or not (each / OUT_OF_SERVICE).is_file())
+
+
+def no_config(model: Path) -> str:
+    """What is there in place of a config; empty where there is one."""
+    path = model / CONFIG
+    if path.is_file():
+        return ""
+    kind = "is a directory" if path.is_dir() else "is a link to nothing" if path.is_symlink() else "is missing"
+    return f"{path} {kind}"
 
 
 def failure(log: Path, model: str = "") -> str:

@@ -9,7 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
 from gateway.triton.connection import control_headers
-from gateway.triton.loading import is_absent, not_loaded, reason_line
+from gateway.triton.loading import is_absent, reason_line, unavailable
 from gateway.triton.spec import ModelSpec, image_size, label_question, read_spec
 
 _ASK_SECONDS = 5.0
@@ -97,11 +97,11 @@ class Models:
     async def view(self, model: str) -> ModelView:
         """One model. Raises ModelNotFound, ServiceUnavailable, ModelMismatch."""
         index = await self._index()
+        if model in (reasons := unavailable(index)):
+            raise _did_not_load(model, reasons[model])
         versions = _versions(index).get(model)
         if not versions:
             raise ModelNotFound(f"Triton serves no model {model}; see GET /models")
-        if model in (reasons := not_loaded(index)):
-            raise _did_not_load(model, reasons[model])
         if not {"READY", "LOADING"} & {entry.state for entry in versions}:
             raise ModelNotFound(f"{model} was taken out of service: Triton has unloaded it; see GET /models")
         return await self._view(model, versions)
@@ -114,7 +114,7 @@ class Models:
                 views.append(await self._view(name, versions))
             except GatewayError:
                 continue  # not ready, or of another make: no model of this service
-        failed = [UnavailableModel(name, reason) for name, reason in sorted(not_loaded(index).items())]
+        failed = [UnavailableModel(name, reason) for name, reason in sorted(unavailable(index).items())]
         return ModelList(default, views, failed)
 
     async def _view(self, model: str, versions: list[ModelVersion]) -> ModelView:
@@ -174,7 +174,7 @@ class Models:
         ready = [number for number, state in states.items() if state == "READY"]
         if version in ready or (ready and not version):
             return None
-        if model in (reasons := not_loaded(index)):
+        if model in (reasons := unavailable(index)):
             return _did_not_load(model, reasons[model])
         if "LOADING" in (state for number, state in states.items() if version in ("", number)):
             return ServiceUnavailable(f"Triton loads the model {model} at the moment, try again in a few seconds")
@@ -194,7 +194,7 @@ def _versions(index: list[Any]) -> dict[str, list[ModelVersion]]:
 
 
 def _did_not_load(model: str, reason: str) -> ServiceUnavailable:
-    return ServiceUnavailable(f"Triton could not load the model {model}: {reason}")
+    return ServiceUnavailable(f"Triton does not serve the model {model}: {reason}")
 
 
 def _unavailable(error: InferenceServerException) -> ServiceUnavailable:

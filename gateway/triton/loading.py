@@ -8,6 +8,11 @@ from tritonclient.utils import InferenceServerException
 # What Triton says, as UNAVAILABLE, of a version that it has unloaded: `ModelLifeCycle::GetModel` of its core.
 NOT_READY = "is not at ready state"
 
+_NOTHING_LOADED = (
+    "Triton has loaded nothing from its folder: it was taken out of service, its config.pbtxt is missing or cannot be "
+    "read, or nobody asked Triton to; `make doctor` says which"
+)
+
 # What the servers and libraries say → what to do. Their sources: `src/model_config_utils.cc` of Triton's core,
 # `src/loader.cc` of its tensorrt_backend, `src/onnxruntime.cc` of its onnxruntime_backend, ONNX Runtime's
 # `tensorrt_execution_provider.cc`.
@@ -55,6 +60,13 @@ def not_loaded(index: Iterable[Any]) -> dict[str, str]:
     served = {entry.name for entry in entries if entry.state in ("READY", "LOADING")}
     failed = [entry for entry in entries if entry.state == "UNAVAILABLE" and entry.reason != "unloaded"]
     return {entry.name: with_remedy(reason_line(entry.reason)) for entry in failed if entry.name not in served}
+
+
+def unavailable(index: Iterable[Any]) -> dict[str, str]:
+    """As `not_loaded`, with the folders of which Triton has loaded nothing: its index has a bare name for them."""
+    entries = list(index)
+    bare = {entry.name: _NOTHING_LOADED for entry in entries if not entry.version and not entry.name.startswith(".")}
+    return bare | not_loaded(entries)
 
 
 def with_remedy(reason: str) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
+from typing import Any
 
 import redis.asyncio as aioredis
 from redis import RedisError
@@ -13,7 +15,7 @@ from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.connection import control_headers
-from gateway.triton.loading import not_loaded
+from gateway.triton.loading import unavailable
 
 log = logging.getLogger("gateway")
 
@@ -31,6 +33,7 @@ class Readiness:
         self._worker_ttl = settings.worker_ttl
         self._control = control_headers(settings.triton_key)
         self._warned: str | None = None
+        self.unavailable: dict[str, str] = {}  # models that Triton should serve and does not, by name, and why
         self._no_model = ""  # why Triton, which answers, does not serve the model, as far as the last look has found
 
     async def missing(self) -> dict[str, str]:
@@ -70,28 +73,28 @@ class Readiness:
         return self._no_model
 
     async def _ask_triton(self) -> dict[str, str]:
+        self._no_model = ""
         try:
             ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
-            self._no_model = "" if ready else await self._why_absent()
+            index = await self._index()
         except InferenceServerException as error:
-            self._no_model = ""
             return {"triton": f"does not answer: {error.message()}"}
-        return {} if ready else {"triton": self._no_model or f"the model {self._model} is not ready"}
+        self.unavailable = unavailable(index)
+        if ready:
+            return {}
+        if reason := self.unavailable.get(self._model):
+            self._no_model = f"the model {self._model} is not served: {reason}"
+        elif index and not {"READY", "LOADING"} & {entry.state for entry in index if entry.name == self._model}:
+            self._no_model = f"Triton has no model {self._model}: it was never exported, or taken out of service"
+        return {"triton": self._no_model or f"the model {self._model} is not ready"}
 
-    async def _why_absent(self) -> str:
-        """Empty while it is being loaded, and where Triton keeps its index to itself."""
+    async def _index(self) -> Sequence[Any]:
+        """What Triton has of each model; empty where it keeps that to itself."""
         try:
-            index = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
+            answer = await self._triton.get_model_repository_index(headers=self._control, client_timeout=_ASK_SECONDS)
         except InferenceServerException:
-            return ""
-        if reason := not_loaded(index.models).get(self._model):
-            return f"the model {self._model} did not load: {reason}"
-        if {"READY", "LOADING"} & {entry.state for entry in index.models if entry.name == self._model}:
-            return ""
-        return (
-            f"Triton has no model {self._model}: it was never exported, or taken out of service, or its config.pbtxt "
-            "cannot be read (`make doctor` says why)"
-        )
+            return []
+        return list(answer.models)
 
 
 async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:

@@ -238,16 +238,54 @@ def test_a_default_model_that_does_not_load_is_refused_and_the_others_are_served
             begun = time.monotonic()
             answer = httpx2.post(f"http://127.0.0.1:{run.port}/predict{query}", content=picture)
             assert (answer.status_code, answer.json().get("code")) == (503, "service_unavailable"), answer.text
-            assert "bad did not load" in answer.json()["detail"] or "could not load" in answer.json()["detail"]
+            assert (
+                "bad is not served" in answer.json()["detail"]
+                or "does not serve the model bad" in answer.json()["detail"]
+            )
             assert time.monotonic() - begun < 3
         body = httpx2.post(
             f"http://127.0.0.1:{run.port}/predict?model=good&wait=30", content=picture, timeout=40
         ).json()
         assert body["status"] == "SUCCESS", body
-        assert "bad did not load" in httpx2.get(f"http://127.0.0.1:{run.port}/readyz").json()["missing"]["triton"]
+        assert "bad is not served" in httpx2.get(f"http://127.0.0.1:{run.port}/readyz").json()["missing"]["triton"]
         assert [each["name"] for each in httpx2.get(f"http://127.0.0.1:{run.port}/models").json()["unavailable"]] == [
             "bad"
         ]
+
+
+def test_configs_that_cannot_be_read_are_said_everywhere(tmp_path: Path) -> None:
+    models = tmp_path / "models"
+    tiny.write(models, "tiny", tiny.finder())
+    (tiny.write(models, "text") / "config.pbtxt").write_text("max_batch_size: many")
+    named = tiny.write(models, "named") / "config.pbtxt"
+    named.write_text(named.read_text().replace('name: "named"', 'name: "other"'))
+    (tiny.write(models, "link") / "config.pbtxt").unlink()
+    (models / "link" / "config.pbtxt").symlink_to("nowhere")
+    (tiny.write(models, "folder") / "config.pbtxt").unlink()
+    (models / "folder" / "config.pbtxt").mkdir()
+    broken = ["folder", "link", "named", "text"]
+    with local(tmp_path, models, "tiny") as run:
+        run.ready_line()
+        said = run.said()
+        for name in broken:
+            assert f"The model {name} did not load, the others are served: " in said
+        assert "link to nothing" in said and "is a directory" in said
+        base = f"http://127.0.0.1:{run.port}"
+        assert [each["name"] for each in httpx2.get(f"{base}/models").json()["unavailable"]] == broken
+        ready = httpx2.get(f"{base}/readyz")
+        assert (ready.status_code, sorted(ready.json()["unavailable"])) == (200, broken)
+        for name in broken:
+            answer = httpx2.post(f"{base}/predict", params={"model": name}, content=encoded(64, 48))
+            assert answer.status_code == 503 and f"does not serve the model {name}" in answer.json()["detail"]
+            assert httpx2.get(f"{base}/models/{name}").status_code == 503
+        assert httpx2.post(f"{base}/predict?model=nonesuch", content=encoded(64, 48)).status_code == 422
+        settings = os.environ | {"RUN_DIR": str(run.run_dir)}
+        command = [sys.executable, "-m", "doctor"]
+        doctor = subprocess.run(command, cwd=ROOT, env=settings, capture_output=True, text=True, timeout=60)
+        assert doctor.returncode == 1 and "Traceback" not in doctor.stderr
+        for name in broken:
+            told = doctor.stdout.partition(f"\n{name}\n")[2].partition("\n\n")[0]
+            assert "config.pbtxt" in told and "gives no reason" not in told, doctor.stdout
 
 
 def test_another_model_that_does_not_load_is_said_and_the_rest_is_served(tmp_path: Path) -> None:
@@ -269,7 +307,7 @@ def test_another_model_that_does_not_load_is_said_and_the_rest_is_served(tmp_pat
         assert unavailable["name"] == "other" and "model.onnx" in unavailable["reason"]
         with pytest.raises(urllib.error.HTTPError) as refused:
             urllib.request.urlopen(f"http://127.0.0.1:{run.port}/models/other", timeout=10)
-        assert refused.value.code == 503 and "could not load the model other" in refused.value.read().decode()
+        assert refused.value.code == 503 and "does not serve the model other" in refused.value.read().decode()
 
 
 def test_second_stack_on_the_same_folder_is_refused(run: Run, tmp_path: Path, tiny_repository: Path) -> None:

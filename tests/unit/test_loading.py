@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gateway.triton.loading import not_loaded, reason_line
+from gateway.triton.loading import not_loaded, reason_line, unavailable
 
 
 def entry(name: str, version: str, state: str, reason: str = "") -> SimpleNamespace:
@@ -23,10 +23,11 @@ def test_models_that_are_served_or_were_not_asked_for_are_left_out() -> None:
         entry("failed", "9", "UNAVAILABLE", "an older one"),
         entry("silent", "1", "UNAVAILABLE"),
     ]
-    assert not_loaded(index) == {
-        "failed": "the newest",
-        "silent": "Triton gives no reason, its log has more",
-    }
+    failed = {"failed": "the newest", "silent": "Triton gives no reason, its log has more"}
+    assert not_loaded(index) == failed
+    found = unavailable([*index, entry(".staging", "", "")])
+    assert found.pop("never_asked").startswith("Triton has loaded nothing from its folder: ")
+    assert found == failed
 
 
 @pytest.mark.parametrize(

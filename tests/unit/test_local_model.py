@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from local import model
+from local import model, triton
 from local.errors import LocalError
 
 
@@ -51,7 +51,7 @@ def test_source_of_a_model_is_that_of_the_version_in_use(tmp_path: Path, trainin
 
 def test_a_model_out_of_service_is_not_exported_anew(tmp_path: Path) -> None:
     version(tmp_path, 1, None)
-    (tmp_path / "best" / "config.pbtxt").rename(tmp_path / "best" / model.OUT_OF_SERVICE)
+    (tmp_path / "best" / "config.pbtxt").rename(tmp_path / "best" / triton.OUT_OF_SERVICE)
     with pytest.raises(LocalError, match="best was taken out of service"):
         model.prepare(tmp_path, "best", None)
 

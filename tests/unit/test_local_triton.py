@@ -26,6 +26,20 @@ def test_models_are_those_with_a_config_and_a_file(tmp_path: Path) -> None:
     assert triton.models(tmp_path) == ["renamed", "served"]
 
 
+def test_a_config_that_is_none_is_named_and_not_loaded(tmp_path: Path) -> None:
+    for name in ("directory", "link", "missing", "out", "well"):
+        model(tmp_path, name)
+    for name in ("directory", "link", "missing", "out"):
+        (tmp_path / name / "config.pbtxt").unlink()
+    (tmp_path / "directory" / "config.pbtxt").mkdir()  # Triton dies of it when it is asked to load the model
+    (tmp_path / "link" / "config.pbtxt").symlink_to("nowhere")
+    (tmp_path / "out" / "config.pbtxt.unloaded").touch()
+    assert triton.models(tmp_path) == ["well"]
+    assert triton.meant(tmp_path) == ["directory", "link", "missing", "well"]
+    found = [triton.no_config(tmp_path / name).rpartition("config.pbtxt ")[2] for name in triton.meant(tmp_path)]
+    assert found == ["is a directory", "is a link to nothing", "is missing", ""]
+
+
 def test_repository_without_models_is_refused(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="make export-model"):
         triton.server_command(tmp_path, 1, 2, 3, tmp_path)

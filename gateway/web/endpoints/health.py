@@ -19,10 +19,14 @@ class Alive(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """Whether requests can be served; `missing` names what cannot be reached, with the reason."""
+    """Whether requests can be served; `missing` names what cannot be reached, with the reason.
+
+    `unavailable` names models that are in Triton's repository and not served; requests for others are.
+    """
 
     status: Literal["ready", "not ready"]
     missing: dict[str, str] | UnsetType = UNSET
+    unavailable: dict[str, str] | UnsetType = UNSET
 
 
 async def models(request: Request) -> Response:
@@ -57,5 +61,8 @@ async def livez(request: Request) -> Response:
 async def readyz(request: Request) -> Response:
     """Whether Redis answers, the model is ready in Triton, and a worker is alive."""
     services = services_of(request)
-    missing = await services.readiness.missing() if not services.stopping.is_set() else {"gateway": "it stops"}
-    return JSON(Ready("not ready", missing), 503) if missing else JSON(Ready("ready"))
+    if services.stopping.is_set():
+        return JSON(Ready("not ready", {"gateway": "it stops"}), 503)
+    missing = await services.readiness.missing()
+    unavailable = services.readiness.unavailable or UNSET
+    return JSON(Ready("not ready", missing, unavailable), 503) if missing else JSON(Ready("ready", UNSET, unavailable))
