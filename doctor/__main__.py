@@ -77,6 +77,8 @@ def examined(triton: Triton, listed: Listed, host: Host, repository: Path | None
     model = triton.model(listed.name)
     trial = tried(triton, model)
     findings = examine(model, trial, host) + contract
+    if repository:
+        findings += published.another_version(repository, listed.name, trial.version)
     version = f", version {trial.version}" if trial.version else ""
     print(f"\n{model.name}{version} ({model.engine})", *report.lines(findings, width), sep="\n", flush=True)
     return findings

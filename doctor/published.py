@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 
 import onnx
 from google.protobuf import text_format  # type: ignore[import-untyped]
@@ -14,6 +15,7 @@ from doctor.findings import EXPORT, Finding
 from export import declared, facts, versions
 from export.contract import breaches
 from export.repository import numbered
+from gateway.triton.loading import CANDIDATE
 
 FILES = {"onnxruntime": "model.onnx", "tensorrt": "model.plan"}  # by backend
 
@@ -29,7 +31,27 @@ def examine(repository: Path, name: str) -> list[Finding]:
     return list(_examined(folder)) if numbered(folder) else [gone(repository, name)]
 
 
+def another_version(repository: Path, name: str, served: str) -> list[Finding]:
+    """Whether Triton serves the version in use; `served` is what it answered with, empty where it did not."""
+    current = versions.in_use(repository / name)
+    if current is None or served in ("", str(current.version)):
+        return []
+    what = f"Triton serves version {served}, and version {current.version} is in use"
+    why = "A switch was cut off, Triton was not asked to load it, or could not."
+    return [
+        wrong("version", what, why, f"`{EXPORT} USE={current.version} NAME={quote(name)}` loads it and says why not.")
+    ]
+
+
 def gone(repository: Path, name: str) -> Finding:
+    if CANDIDATE in name:
+        return Finding(
+            level="note",
+            title="candidate",
+            what="of an export that runs now, or was killed",
+            why="It takes memory until it is unloaded.",
+            change=f"where no export runs: `{EXPORT} UNLOAD={quote(name)}`.",
+        )
     return Finding(
         level="note",
         title="folder",
@@ -53,6 +75,7 @@ def _examined(folder: Path) -> Iterator[Finding]:
         what = f"config.pbtxt selects version {chosen}, there is {', '.join(map(str, numbered(folder)))}"
         yield wrong("version", what, "Triton loads none.", f"`{EXPORT} USE={numbered(folder)[-1]} NAME={folder.name}`.")
         return
+    yield from mixed(folder, config)
     file = folder / str(version) / (config.default_model_filename or FILES.get(backend(config), "model.onnx"))
     if not file.is_file():
         there = ", ".join(sorted(path.name for path in file.parent.iterdir())) or "nothing"
@@ -67,6 +90,21 @@ def _examined(folder: Path) -> Iterator[Finding]:
         yield from fitting(folder, config, facts.Facts(None, None))
         return
     yield from _of_graph(folder, config, file)
+
+
+def mixed(folder: Path, config: ModelConfig) -> Iterator[Finding]:
+    """A policy that admits several versions with different labels: Triton has one label file for all of them."""
+    admitted = [number for number in numbered(folder) if versions.selected(config, [number]) is not None]
+    if config.version_policy.HasField("specific") or config.version_policy.HasField("all"):
+        labels = {(folder / str(number) / versions.LABELS) for number in admitted}
+        texts = {file.read_bytes() for file in labels if file.is_file()}
+        if len(admitted) > 1 and len(texts) > 1:
+            what = f"config.pbtxt admits versions {', '.join(map(str, admitted))}, whose labels differ"
+            why = "Triton has one label file for all versions: boxes of one get the names of another."
+            change = (
+                f"`{EXPORT} USE={admitted[-1]} NAME={quote(folder.name)}`; export the other under a name of its own."
+            )
+            yield wrong("labels", what, why, change)
 
 
 def _of_graph(folder: Path, config: ModelConfig, file: Path) -> Iterator[Finding]:

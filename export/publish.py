@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,7 +51,7 @@ def publish(source: Source, options: Options, report: Report) -> int:
             facts.state(staged.folder / "model.onnx", facts.Facts(len(source.labels), source.stride))
         findings["export"] = provenance(serving, source.path)
         (staged.folder / "verify.json").write_text(json.dumps(findings, indent=1) + "\n")
-        with versions.locked(model):
+        with versions.locked(model), versions.undone_on_error(model):
             number = staged.next_number(after=known_version(options.name))
             (staged.folder / versions.CONFIG).write_text(config_pbtxt(serving, graph, number))
             versions.keep_facts(model)
@@ -98,7 +99,7 @@ def check_contract(config_pbtxt: str, labels: Sequence[str], model: onnx.ModelPr
 
 
 def ask_triton(check: verify.Check, staged: Path, serving: Serving, config: str, report: Report) -> None:
-    """Let a running Triton answer too. One that was not named and has no GPU is no judge of a model for a GPU."""
+    """Let a running Triton answer too."""
     with triton.running() as server:
         if server is None:
             report(f"Triton: none answers at {triton.address()}, not asked")
@@ -110,7 +111,7 @@ def ask_triton(check: verify.Check, staged: Path, serving: Serving, config: str,
                 found = check("Triton", candidate, verify.TOLERANCES[kind, serving.precision])
                 report(f"Triton: {found.summary()}")
         except triton.Refused as refusal:
-            if serving.device == "cpu" or "TRITON_URL" in os.environ:
+            if is_judge(serving.device):
                 raise
             report(f"Triton: not asked, it is no server for this model ({refusal})")
         except triton.NotAsked:
@@ -127,21 +128,29 @@ def known_version(name: str) -> int:
 
 
 def load_version(name: str, version: int, device: Device, report: Report) -> bool:
-    """Let a running Triton serve the new version; False when it does not load there, and so the old one is served."""
+    """Let a running Triton serve the new version. Raises ExportError when it does not load it.
+
+    False for a Triton that is no judge of the model, as in `ask_triton`: it goes on with the old version.
+    """
     with triton.running() as server:
         if server is None:
             return True
         try:
-            server.load_version(name, version, device)
-            report(f"Triton at {server.url} serves version {version}")
-        except triton.NotAsked:
-            report(f"Triton at {server.url} did not take it up: {triton.UNASKED}")
-        except triton.Elsewhere:
-            report(f"Triton at {server.url} did not take it up: it serves {name} from another repository")
+            report(server.take_up(name, version, device))
         except triton.Refused as refusal:
-            report(f"Triton at {server.url} did not take it up: {refusal}; USE= or ROLLBACK=1 goes back")
+            if is_judge(device):
+                raise ExportError(
+                    f"Triton at {server.url} does not load version {version}: {refusal}; the one before stays in use, "
+                    f"`make export-model USE={version} NAME={shlex.quote(name)}` tries it again"
+                ) from refusal
+            report(f"Triton at {server.url} did not take it up: {refusal}")
             return False
     return True
+
+
+def is_judge(device: Device) -> bool:
+    """Whether the running Triton decides: one that was not named and has no GPU says nothing of a model for a GPU."""
+    return device == "cpu" or "TRITON_URL" in os.environ
 
 
 def provenance(serving: Serving, source: Path) -> dict[str, str]:

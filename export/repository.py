@@ -15,7 +15,7 @@ from pathlib import Path
 
 from export.errors import ExportError
 
-MODEL_FILES = ("model.onnx", "model.plan")
+MODEL_FILES = (".onnx", ".plan")  # model.onnx and model.plan, unless config.pbtxt has a default_model_filename
 STAGING = ".staging-"
 NEWEST = ".newest"  # holds the highest number that was ever given
 
@@ -42,7 +42,11 @@ class Staged:
 
 def versions(model: Path) -> list[int]:
     """Numbers of the versions that hold a model file, ascending."""
-    return [n for n in numbered(model) if any((model / str(n) / file).is_file() for file in MODEL_FILES)]
+    return [n for n in numbered(model) if any(has_model(file) for file in (model / str(n)).iterdir())]
+
+
+def has_model(file: Path) -> bool:
+    return file.suffix in MODEL_FILES and file.is_file()
 
 
 def numbered(model: Path) -> list[int]:

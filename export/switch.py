@@ -54,15 +54,14 @@ def use(model: Path, number: int, report: Report) -> None:
     """Serve version `number` from now on. A Triton that does not load it leaves all as it was."""
     if number not in repository.versions(model):
         raise ExportError(f"{model} has no version {number} ({there(model)})")
-    with versions.locked(model), triton.running() as server:
-        before, current = contents(model), versions.in_use(model)
+    with versions.locked(model), triton.running() as server, versions.undone_on_error(model):
+        current = versions.in_use(model)
         versions.keep_facts(model)
         versions.use(model, number)
         was = "" if current is None or current.version == number else f", version {current.version} before"
         try:
             answer = loaded(server, model, number)
         except triton.Refused as refusal:
-            put_back(model, before)
             raise ExportError(f"Triton does not load version {number}: {refusal}; all is as it was") from refusal
     report(f"{model} uses version {number}{was}; {answer}")
 
@@ -71,13 +70,7 @@ def loaded(server: triton.Triton | None, model: Path, number: int) -> str:
     """Let a running Triton load the version in use; what came of it."""
     if server is None:
         return f"no Triton answers at {triton.address()}, the next start serves it"
-    try:
-        server.load_version(model.name, number, device(model))
-    except triton.NotAsked:
-        return f"Triton at {server.url} was not asked: {triton.UNASKED}"
-    except triton.Elsewhere:
-        return f"Triton at {server.url} serves {model.name} from another repository"
-    return f"Triton at {server.url} serves it"
+    return server.take_up(model.name, number, device(model))
 
 
 def unload(model: Path, number: int | None, report: Report) -> None:
@@ -111,7 +104,7 @@ def delete(model: Path, number: int | None, report: Report) -> None:
                 shutil.rmtree(model)
         report(f"removed {model} and all its versions; {answer}")
         return
-    if number not in repository.versions(model):
+    if number not in repository.numbered(model):
         raise ExportError(f"{model} has no version {number} ({there(model)})")
     with versions.locked(model), triton.running() as server:
         current = versions.in_use(model)
@@ -150,7 +143,7 @@ def asked_to_unload(server: triton.Triton, name: str) -> str:
 def listing(place: Path) -> Iterator[str]:
     """A table with a row for each version of each model, and lines for what Triton serves besides."""
     served, note = what_is_served()
-    found = sorted(path for path in place.glob("*") if repository.versions(path))
+    found = sorted(path for path in place.glob("*") if repository.numbered(path))
     yield from table([row for model in found for row in rows(model, served)]) if found else [f"{place} holds no model"]
     for name in sorted(set(served or {}) - {model.name for model in found}):
         yield f"{name} is not in {place}, yet Triton serves it: UNLOAD={name} takes it away"
@@ -160,10 +153,13 @@ def listing(place: Path) -> Iterator[str]:
 
 def rows(model: Path, served: dict[str, list[int]] | None) -> Iterator[list[str]]:
     current = versions.in_use(model)
-    for number in repository.versions(model):
+    complete = repository.versions(model)
+    for number in repository.numbered(model):
         folder = model / str(number)
         size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         state = in_use_since(current, number, served, model.name)
+        if number not in complete:
+            state = f"{state}, without a model file".removeprefix(", ")
         yield [model.name, str(number), f"{size / 1e6:.1f} MB", state, measured(folder), *exported(folder)]
 
 
@@ -227,17 +223,3 @@ def there(model: Path) -> str:
 
 def device(model: Path) -> Device:
     return "gpu" if "KIND_GPU" in (model / versions.CONFIG).read_text() else "cpu"
-
-
-def contents(model: Path) -> dict[str, str]:
-    """What says which version is in use."""
-    names = (versions.CONFIG, versions.UNLOADED)
-    return {name: (model / name).read_text() for name in names if (model / name).is_file()}
-
-
-def put_back(model: Path, before: dict[str, str]) -> None:
-    for name in (versions.CONFIG, versions.UNLOADED):
-        if name in before:
-            versions.put(model / name, before[name])
-        else:
-            (model / name).unlink(missing_ok=True)

@@ -6,6 +6,8 @@ being served is not touched before the candidate has proven itself.
 
 import contextlib
 import os
+import re
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from export.config import Device
 from export.declared import parse
 from export.errors import ExportError
 from gateway.triton.connection import CHANNEL_ARGUMENTS, RESTRICTED, control_headers
-from gateway.triton.loading import reason_line, with_remedy
+from gateway.triton.loading import CANDIDATE, reason_line, with_remedy
 
 Image = npt.NDArray[np.uint8]
 Rows = npt.NDArray[np.float32]
@@ -57,7 +59,8 @@ class Triton:
 
         Raises Refused when Triton does not load it, NotAsked when it loads nothing that it is asked to.
         """
-        trial = f"{name}.candidate-{os.getpid()}"
+        self._sweep()
+        trial = f"{name}{_mine()}{os.getpid()}"
         config = parse(config_pbtxt)
         config.name = trial
         for group in config.instance_group:
@@ -77,6 +80,14 @@ class Triton:
         """Also after a load that took too long: Triton goes on with it, and takes the model away when it is done."""
         with contextlib.suppress(InferenceServerException):
             self._client.unload_model(trial, headers=self._control, client_timeout=CALL_S)
+
+    def _sweep(self) -> None:
+        """Take away the candidates of exports on this machine that were killed."""
+        with contextlib.suppress(InferenceServerException):
+            for entry in self._client.get_inference_statistics(client_timeout=CALL_S).model_stats:
+                pid = entry.name.partition(_mine())[2]
+                if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+                    self._unload(entry.name)
 
     def newest_version(self, name: str) -> int:
         """The highest version that it has or had of a model; 0 where it knows none, or keeps that to itself."""
@@ -103,15 +114,40 @@ class Triton:
         Raises Refused when it does not load, NotAsked, and Elsewhere.
         """
         with _controlling():
-            self._client.load_model(name, headers=self._control, client_timeout=LOAD_S[device])
+            try:
+                self._client.load_model(name, headers=self._control, client_timeout=LOAD_S[device])
+            except InferenceServerException:
+                if not self._sees(name):
+                    raise Elsewhere from None
+                raise
             ready = self._client.is_model_ready(name, str(version), client_timeout=CALL_S)
         if not ready:
             raise Elsewhere
+
+    def _sees(self, name: str) -> bool:
+        """Whether a folder of that name is in its repository."""
+        index = self._client.get_model_repository_index(headers=self._control, client_timeout=CALL_S)
+        return any(entry.name == name for entry in index.models)
+
+    def take_up(self, name: str, version: int, device: Device) -> str:
+        """As `load_version`; what came of it, in words. Raises Refused."""
+        try:
+            self.load_version(name, version, device)
+        except NotAsked:
+            return f"Triton at {self.url} was not asked: {UNASKED}"
+        except Elsewhere:
+            return f"Triton at {self.url} serves {name} from another repository"
+        return f"Triton at {self.url} serves it"
 
     def unload(self, name: str) -> None:
         """Take a model away; requests that are under way end. Raises Refused, NotAsked."""
         with _controlling():
             self._client.unload_model(name, headers=self._control, client_timeout=CALL_S)
+
+
+def _mine() -> str:
+    """What stands between a model's name and the process in the name of a candidate of this machine."""
+    return f"{CANDIDATE}{re.sub('[^A-Za-z0-9-]', '-', socket.gethostname())}-"
 
 
 class Candidate:

@@ -24,6 +24,7 @@ CONFIG, LABELS = "config.pbtxt", "labels.txt"
 SCORE = "evaluation.json"  # what `make evaluate` leaves
 UNLOADED = "config.pbtxt.unloaded"  # the name of CONFIG while a model is out of service: Triton loads none without it
 _SINCE = re.compile(r"^# Version (\d+), in use since (\S+)\.\n", re.MULTILINE)
+_POLICY = re.compile(r"^[ \t]*version_policy\s*:?\s*\{(?:[^{}#]|\{[^{}#]*\})*\}[ \t,;]*\n?", re.MULTILINE)
 _LABEL_FILE = re.compile(r'(label_filename\s*:\s*)"([^"]+)"')
 
 
@@ -36,13 +37,13 @@ class InUse:
 
 
 def in_use(model: Path) -> InUse | None:
-    """The version that Triton is to serve; None for a model that is out of service, or has no version."""
+    """The version that Triton is to serve, whatever is in its folder; None for a model out of service."""
     try:
         text = (model / CONFIG).read_text()
     except (OSError, UnicodeDecodeError):
         return None
     try:
-        number = selected(parse(text), repository.versions(model))
+        number = selected(parse(text), repository.numbered(model))
     except text_format.ParseError:
         return None
     if number is None:
@@ -69,18 +70,15 @@ def use(model: Path, number: int) -> None:
             f"version {number} of {model.name} has no config and labels of its own, an earlier release kept them for "
             "the newest version alone; export it again"
         )
-    text = own.read_text()
-    if list(parse(text).version_policy.specific.versions) != [number]:
-        raise ExportError(f"{own} has another version_policy than `specific {{ versions: [ {number} ] }}`; correct it")
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    put(model / CONFIG, f"# Version {number}, in use since {now}.\n{text}")
+    put(model / CONFIG, f"# Version {number}, in use since {now}.\n{selecting(own.read_text(), number)}")
     (model / UNLOADED).unlink(missing_ok=True)
 
 
 def keep_facts(model: Path) -> None:
     """Keep the config of the version in use, as it may have been changed by hand, in that version's folder.
 
-    A config of an earlier release, or one without a version_policy, is the newest version's, and so are its labels.
+    A config of an earlier release is the newest version's, and so are its labels.
     """
     current = in_use(model)
     if current is None:
@@ -91,10 +89,21 @@ def keep_facts(model: Path) -> None:
     if named and not named[2].startswith(f"{current.version}/") and (model / named[2]).is_file():
         put(folder / LABELS, (model / named[2]).read_text())
         text = _LABEL_FILE.sub(rf'\g<1>"{current.version}/{LABELS}"', text)
-    if not parse(text).HasField("version_policy"):
-        text = f"{text.rstrip()}\nversion_policy: {{ specific: {{ versions: [ {current.version} ] }} }}\n"
+    text = selecting(text, current.version)
     if not (folder / CONFIG).is_file() or (folder / CONFIG).read_text() != text:
         put(folder / CONFIG, text)
+
+
+def selecting(text: str, number: int) -> str:
+    """A config that lets Triton load version `number` alone: one config names the labels of one version."""
+    config = parse(text)
+    if list(config.version_policy.specific.versions) == [number]:
+        return text
+    without = _POLICY.sub("", text)
+    if parse(without).HasField("version_policy"):  # written in a way that the pattern does not know
+        config.ClearField("version_policy")
+        without = text_format.MessageToString(config)
+    return f"{without.rstrip()}\nversion_policy: {{ specific: {{ versions: [ {number} ] }} }}\n"
 
 
 def take_out(model: Path) -> None:
@@ -102,6 +111,22 @@ def take_out(model: Path) -> None:
     keep_facts(model)
     with repository.told_as_error(model):
         (model / CONFIG).replace(model / UNLOADED)
+
+
+@contextlib.contextmanager
+def undone_on_error(model: Path) -> Iterator[None]:
+    """What says which version is in use is as it was when the block raises ExportError."""
+    files = [model / CONFIG, model / UNLOADED]
+    before = {file: file.read_text(errors="surrogateescape") for file in files if file.is_file()}
+    try:
+        yield
+    except ExportError:
+        for file in files:
+            if file in before:
+                put(file, before[file])
+            elif file.is_file():
+                file.unlink()
+        raise
 
 
 @contextlib.contextmanager
@@ -122,7 +147,7 @@ def put(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with repository.told_as_error(path):
         try:
-            with aside.open("w") as file:
+            with aside.open("w", errors="surrogateescape") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

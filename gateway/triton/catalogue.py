@@ -9,7 +9,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
 from gateway.triton.connection import control_headers
-from gateway.triton.loading import is_absent, reason_line, unavailable
+from gateway.triton.loading import CANDIDATE, is_absent, reason_line, unavailable
 from gateway.triton.spec import ModelSpec, image_size, label_question, read_spec
 
 _ASK_SECONDS = 5.0
@@ -133,7 +133,7 @@ class Models:
             raise _unavailable(error) from error
         listed = {(entry.name, entry.version) for entry in index.models}
         for each in served.model_stats:
-            if (each.name, each.version) not in listed:
+            if (each.name, each.version) not in listed and CANDIDATE not in each.name:
                 index.models.add(name=each.name, version=each.version, state="READY", reason=_GONE)
         return list(index.models)
 

@@ -8,6 +8,8 @@ from tritonclient.utils import InferenceServerException
 # What Triton says, as UNAVAILABLE, of a version that it has unloaded: `ModelLifeCycle::GetModel` of its core.
 NOT_READY = "is not at ready state"
 
+CANDIDATE = ".candidate-"  # in the name of a model that an export tries before it publishes it
+
 _NOTHING_LOADED = (
     "Triton has loaded nothing from its folder: it was taken out of service, its config.pbtxt is missing or cannot be "
     "read, or nobody asked Triton to; `make doctor` says which"

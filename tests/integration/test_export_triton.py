@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -13,12 +15,11 @@ import pytest
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
-from export import publish, triton
+from export import publish, triton, versions
 from export.errors import ExportError
 from export.options import Options
 from export.sources.open import open_source
 from export.sources.source import Source
-from gateway.triton.loading import not_loaded
 from tests.support import export_models as models
 from tests.support.stack import Triton, running_triton
 
@@ -107,7 +108,7 @@ def test_triton_has_judged_the_model_before_it_is_published(server: Triton, repo
     number = publish.publish(small(repository), options(repository), lines.append)
     answers = json.loads((repository / "small" / str(number) / "verify.json").read_text())["answers"]
     assert answers["Triton"]["matched"] == answers["ONNX Runtime"]["matched"] > 0
-    assert lines[-1].startswith("removed") and any(f"serves version {number}" in line for line in lines)
+    assert lines[-1].startswith("removed") and any(line.endswith("serves it") for line in lines)
     assert not any("candidate" in entry for entry in loaded(server.url))
 
 
@@ -129,7 +130,7 @@ def test_a_number_is_not_used_again_when_the_folder_was_removed(
 def test_another_repository_is_told_and_does_no_harm(server: Triton, repository: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     publish.publish(small(repository), options(tmp_path, "elsewhere"), lines.append)
-    assert "did not take it up" in lines[-1]
+    assert lines[-1].endswith("serves elsewhere from another repository")
     assert (tmp_path / "elsewhere" / "1" / "model.onnx").is_file()
 
 
@@ -142,6 +143,48 @@ def test_what_the_named_triton_refuses_is_not_published(repository: Path, tmp_pa
     assert candidates(os.environ["TRITON_URL"]) == []
 
 
+def test_a_version_that_is_refused_at_its_last_load_leaves_the_old_one_in_use(
+    server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = served_versions(server.url, "small")
+    use = versions.use
+
+    def damaged(model: Path, number: int) -> None:
+        (model / str(number) / "model.onnx").write_text("cut by a full volume")
+        use(model, number)
+
+    monkeypatch.setattr(versions, "use", damaged)
+    with pytest.raises(ExportError, match=r"does not load version \d+: .*; the one before stays in use, `make export-"):
+        publish.publish(small(repository), options(repository), lambda line: None)
+    current = versions.in_use(repository / "small")
+    assert current is not None and served_versions(server.url, "small") == before == [str(current.version)]
+    with pytest.raises(ExportError, match="does not load version 1"):
+        publish.publish(small(repository), options(repository, "first"), lambda line: None)
+    assert not (repository / "first" / "config.pbtxt").exists()  # or the next start would try it again
+
+
+def test_the_candidate_of_a_killed_export_is_taken_away_by_the_next(
+    server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with triton.running() as found, subprocess.Popen(["true"]) as dead:
+        assert found is not None
+        dead.wait()
+        monkeypatch.setattr("os.getpid", lambda: dead.pid)
+        monkeypatch.setattr(found, "_unload", lambda name: None)
+        version = next(path.parent for path in (repository / "small").glob("*/model.onnx"))
+        config = (version / "config.pbtxt").read_text().replace(f"{version.name}/labels.txt", "1/labels.txt")
+        staged = repository / "aside"
+        shutil.copytree(version, staged)
+        with found.candidate("small", staged, versions.selecting(config, 1), "cpu"):
+            pass
+    monkeypatch.undo()
+    assert len(candidates(server.url)) == 1
+    monkeypatch.setenv("TRITON_URL", server.url)
+    monkeypatch.setenv("YOLO_SHARED", str(repository))
+    publish.publish(small(repository), options(repository), lambda line: None)
+    assert candidates(server.url) == []
+
+
 def test_nothing_is_left_of_a_candidate_whose_load_took_too_long(
     server: Triton, repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,8 +192,9 @@ def test_nothing_is_left_of_a_candidate_whose_load_took_too_long(
     monkeypatch.setitem(triton.LOAD_S, "cpu", 0.002)
     with pytest.raises(ExportError, match="Deadline Exceeded"):
         publish.publish(small(repository), options(repository), lambda line: None)
+    loads = re.findall(r"loading: (small\.candidate-\S+):1", server.log.read_text())
     end = time.monotonic() + 30
-    while candidates(server.url) and time.monotonic() < end:
+    while f"successfully unloaded '{loads[-1]}'" not in server.log.read_text() and time.monotonic() < end:
         time.sleep(0.1)
     assert candidates(server.url) == [] and served_versions(server.url, "small") == before
 
@@ -169,11 +213,9 @@ def test_a_triton_that_loads_nothing_on_request_does_not_stop_an_export(
 
 
 def candidates(url: str) -> list[str]:
-    """Candidates that are loaded or being loaded, or that did not load."""
+    """Candidates that are served; the repository's index shows none of them."""
     with InferenceServerClient(url) as client:
-        index = client.get_model_repository_index().models
-    left = [entry.name for entry in index if entry.state in ("READY", "LOADING", "UNLOADING")]
-    return [name for name in (*left, *not_loaded(index)) if ".candidate-" in name]
+        return [each.name for each in client.get_inference_statistics().model_stats if ".candidate-" in each.name]
 
 
 def loaded(url: str) -> list[str]:

@@ -1,5 +1,6 @@
 """What doctor says of models and trials that no Triton on this machine can be made to have."""
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -285,6 +286,28 @@ def test_a_published_model_keeps_the_contract(repository: Path) -> None:
     assert published.models(repository) == ["tiny"]
     (missing,) = published.examine(repository, "other")
     assert (missing.level, missing.title) == ("note", "folder") and "UNLOAD=other" in missing.change
+
+
+def test_the_served_version_is_compared_with_the_one_in_use(repository: Path) -> None:
+    assert published.another_version(repository, "tiny", "1") == published.another_version(repository, "x", "1") == []
+    (finding,) = published.another_version(repository, "tiny", "2")
+    assert (finding.level, finding.title) == ("wrong", "version") and "USE=1 NAME=tiny" in finding.change
+
+
+def test_versions_with_different_labels_cannot_be_served_together(repository: Path) -> None:
+    folder = repository / "tiny"
+    shutil.copytree(folder / "1", folder / "2")
+    config = folder / "config.pbtxt"
+    config.write_text(config.read_text() + "version_policy: { all: { } }\n")
+    for number, labels in ((1, "a\nb\nc\n"), (2, "b\na\nc\n")):
+        (folder / str(number) / "labels.txt").write_text(labels)
+    found = [finding for finding in published.examine(repository, "tiny") if finding.level == "wrong"]
+    assert [finding.title for finding in found] == ["labels"] and "versions 1, 2, whose labels differ" in found[0].what
+
+
+def test_a_candidate_is_no_model_whose_folder_is_gone(repository: Path) -> None:
+    (finding,) = published.examine(repository, "tiny.candidate-host-7")
+    assert finding.title == "candidate" and "UNLOAD=tiny.candidate-host-7" in finding.change
 
 
 def test_a_model_published_before_the_contract_is_to_be_exported_again(repository: Path) -> None:

@@ -91,7 +91,15 @@ def test_what_was_changed_by_hand_stays_with_its_version(repository: Path) -> No
     assert config.read_text().count("in use since") == 1
 
 
-@pytest.mark.parametrize("policy", ["", "version_policy: { latest { num_versions: 1 } }\n"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "",
+        "version_policy: { latest { num_versions: 1 } }\n",
+        "version_policy {\n  specific {\n    versions: [ 1, 2 ]\n  }\n}\n",
+        "version_policy: < all: < > > # both\n",
+    ],
+)
 def test_the_newest_version_of_an_earlier_release_can_be_gone_back_to(tmp_path: Path, policy: str) -> None:
     model = tmp_path / "m"
     for number in (1, 2):
@@ -100,16 +108,35 @@ def test_the_newest_version_of_an_earlier_release_can_be_gone_back_to(tmp_path: 
     (model / "config.pbtxt").write_text(LEGACY + policy)
     (model / "labels.txt").write_text("legacy\n")
     assert publish(tmp_path, "new") == 3
-    if policy:  # a policy of the user's own is not rewritten
-        with pytest.raises(ExportError, match="another version_policy"):
-            command(tmp_path, "--use", "2")
-    else:
-        command(tmp_path, "--use", "2")
-        config = parse((model / "config.pbtxt").read_text())
-        assert list(config.version_policy.specific.versions) == [2]
-        assert (model / config.output[0].label_filename).read_text() == "legacy\n"
+    command(tmp_path, "--use", "2")
+    config = parse((model / "config.pbtxt").read_text())
+    assert list(config.version_policy.specific.versions) == [2]
+    assert (model / config.output[0].label_filename).read_text() == "legacy\n"
     with pytest.raises(ExportError, match="version 1 of m has no config and labels of its own"):
         command(tmp_path, "--use", "1")
+
+
+def test_a_policy_changed_by_hand_bars_no_switch_and_comments_stay(repository: Path) -> None:
+    config = repository / "m" / "config.pbtxt"
+    text = "# ours\n" + config.read_text().replace("specific: { versions: [ 3 ] }", "specific: { versions: [ 1, 3 ] }")
+    config.write_text(text)
+    command(repository, "--rollback")
+    assert served(repository) == ([2], "two", "64")
+    command(repository, "--use", "3")
+    assert served(repository) == ([3], "three", "96") and "# ours" in config.read_text()
+
+
+def test_a_version_in_use_without_its_model_file_is_still_the_one_in_use(repository: Path) -> None:
+    (repository / "m" / "3" / "model.onnx").unlink()
+    assert versions.in_use(repository / "m") == versions.InUse(3, versions.in_use(repository / "m").since)  # type: ignore[union-attr]
+    row = next(line for line in switch.listing(repository) if line.startswith("m      3"))
+    assert "since" in row and "without a model file" in row
+    command(repository, "--rollback")
+    assert served(repository) == ([2], "two", "64")
+    with pytest.raises(ExportError, match="has no version 3"):
+        command(repository, "--use", "3")
+    command(repository, "--delete", "3")
+    assert not (repository / "m" / "3").exists()
 
 
 def test_a_model_out_of_service_has_no_config_and_comes_back(repository: Path) -> None:
