@@ -14,16 +14,63 @@ PYTHON := $(or $(shell for p in python3 python3.13 python3.12 python3.11; do \
   $$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null && echo $$p && break; done),python3)
 endif
 
-# A file's name is taken as it stands, with its $ and quotes.
-ifneq (,$(filter command,$(origin WEIGHTS)))
-override WEIGHTS := $(value WEIGHTS)
-endif
+# What is given to make is taken as it stands, with its $ and quotes. An option counts only where it is given to make:
+# shells export names like NAME for other ends.
+GIVEN := $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable)))
+$(foreach variable,$(GIVEN),$(eval override $(variable) := $$(value $(variable))))
 quoted = '$(subst ','\'',$1)'
+given = $(if $(filter $1,$(GIVEN)),--$2=$(call quoted,$($1)))
+
+# Which options a target takes. All others are refused, unless they are settings (docs/settings.md).
+TARGETS := help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate \
+  setup develop lock audit clean
+OF_run := MODEL WEIGHTS NAMES PORT WORKERS
+OF_test := ARGS
+OF_test-compose := TESTS COMPOSE
+OF_contract := EXAMPLES
+OF_bench := MODEL WEIGHTS PORT WORKERS PEERS QUICK ARGS
+OF_chaos := MODEL WEIGHTS PORT WORKERS ARGS
+OF_fuzz := $(OF_chaos)
+OF_overload := $(OF_chaos)
+OF_AN_EXPORT := DEVICE FORMAT PRECISION IMGSZ SQUARE ROWS BATCH INSTANCES DELAY_US KEEP OPTIMIZE
+OF_export-model := MODEL WEIGHTS NAME NAMES $(OF_AN_EXPORT) REPOSITORY LIST USE ROLLBACK UNLOAD DELETE TRITON_URL
+OF_doctor := MODEL REPOSITORY TRITON_URL
+OF_gpu-check := MODEL WEIGHTS DATA WORKERS QUICK ARGS
+OF_evaluate := DATA SPLIT MODEL WEIGHTS NAMES SERVED_ONLY TRITON_URL ARGS
+OF_lock := UPGRADE
+OPTIONS := $(sort $(foreach target,$(TARGETS),$(OF_$(target))))
+HINT_NAME := its MODEL= is the name that an export gave with NAME=
+HINT_REPOSITORY := MODEL_REPOSITORY= is the setting for that
+HINT_run = $(if $(filter $1,$(OF_AN_EXPORT)),export with it first: `make export-model $1=...`; then `make run MODEL=` with the name of that model)
+takers = $(patsubst %,`make %`,$(strip $(foreach target,$(TARGETS),$(if $(filter $1,$(OF_$(target))),$(target)))))
+hint = $(or $(HINT_$1),$(call HINT_$(firstword $(MAKECMDGOALS)),$1),it is for $(call takers,$1))
+unfit = $(filter-out $(foreach goal,$(MAKECMDGOALS),$(OF_$(goal))),$(foreach option,$1,$(if $(value $(option)),$(option))))
+REFUSED := $(firstword $(call unfit,$(filter $(OPTIONS),$(GIVEN))))
+# Whatever the documentation names in capitals may be a setting; the word `imgsz` is none.
+OTHERS := $(filter-out $(OPTIONS) %_proxy,$(GIVEN))
+UNKNOWN := $(if $(and $(OTHERS),$(wildcard docs)),$(shell for each in $(OTHERS); do \
+  [[ $$each =~ ^[A-Z] ]] && grep -sqwF -- $$each README.md Makefile docs/*.md || echo $$each; done))
+ifeq (,$(if $(MAKECMDGOALS),$(filter-out $(TARGETS),$(MAKECMDGOALS)),none))
+ifneq (,$(REFUSED))
+$(error `make $(MAKECMDGOALS)` takes no $(REFUSED)=; $(call hint,$(REFUSED)))
+endif
+ifneq (,$(UNKNOWN))
+$(error `make $(MAKECMDGOALS)` knows no $(firstword $(UNKNOWN))=; its options are \
+  $(foreach goal,$(MAKECMDGOALS),$(OF_$(goal))); a variable for another program goes before `make`)
+endif
+endif
+
 # What can be written into a rule; make has no quotes for the others.
 plain = $(if $(word 2,$1)$(strip $(foreach character,: ; % = | \#,$(findstring $(character),$1))),,$1)
 
 # MODEL's default is the name that an export of WEIGHTS takes.
-MODEL ?= $(or $(basename $(notdir $(WEIGHTS))),yolov5n)
+ifneq (,$(if $(MODEL),,$(and $(WEIGHTS),$(filter-out export-model,$(MAKECMDGOALS)))))
+override MODEL := $(shell $(PYTHON) -m export.model_name $(call quoted,$(value WEIGHTS)) 2>&1)
+ifneq (0,$(.SHELLSTATUS))
+$(error $(MODEL))
+endif
+endif
+MODEL ?= yolov5n
 PORT ?=
 WORKERS ?=
 REDIS_URL ?=
@@ -35,14 +82,14 @@ PY := .venv/bin/python
 PIP := -m pip --disable-pip-version-check install
 SAID := || { echo "make: installing did not succeed (see above); check the network, then run the same command again" >&2; exit 1; }
 
-.PHONY: help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate setup develop lock audit clean
+.PHONY: $(TARGETS)
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=2 and REDIS_URL=redis://... go with make run"
 
 run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
-	@exec env EXPORT_NAMES=$(call quoted,$(if $(filter command override,$(origin NAMES)),$(NAMES))) $(PY) -m local --export
+	@exec env EXPORT_NAMES=$(call quoted,$(if $(filter NAMES,$(GIVEN)),$(NAMES))) $(PY) -m local --export
 
 test: develop ## set up if needed, run every test (ARGS="-k name" picks)
 	@$(PY) -m pytest $(ARGS)
@@ -76,28 +123,26 @@ fuzz: develop $(ONNX) ## prove that no file does harm: a corpus and 10,000 corru
 overload: develop $(ONNX) ## prove that the service stays healthy at ten times its capacity (ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)
 
-# An option counts only where it is given to make: shells export names like NAME for other ends.
-given = $(if $(filter command override,$(origin $1)),--$2=$(call quoted,$($1)))
 EXPORT = $(PY) -m export $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,NAME,name) $(call given,NAMES,names) \
   $(call given,DEVICE,device) $(call given,FORMAT,format) $(call given,PRECISION,precision) $(call given,IMGSZ,imgsz) \
   $(call given,SQUARE,square) $(call given,ROWS,rows) $(call given,BATCH,batch) $(call given,INSTANCES,instances) \
   $(call given,DELAY_US,delay-us) $(call given,KEEP,keep) $(call given,OPTIMIZE,optimize) \
   $(call given,REPOSITORY,repository) $(call given,USE,use) $(call given,ROLLBACK,rollback) \
-  $(call given,UNLOAD,unload) $(call given,DELETE,delete) $(if $(LIST),--list)
+  $(call given,UNLOAD,unload) $(call given,DELETE,delete) $(call given,LIST,list)
 
 export-model: .venv/.ready ## publish the next version of MODEL= or WEIGHTS= (LIST=1, USE=2, ROLLBACK=1: no export)
 	@$(EXPORT)
 
 doctor: .venv/.ready ## check whether the running Triton does what people believe
-	@$(PY) -m doctor $(call given,MODEL,model)
+	@$(PY) -m doctor $(call given,MODEL,model) $(call given,REPOSITORY,repository)
 
 gpu-check: setup ## on a host with a GPU and Docker: export, verify and measure every way to serve (an hour; DATA=dir)
-	@$(PY) -m benchmarks.gpu $(call given,MODEL,model) $(call given,WEIGHTS,weights) $(call given,DATA,data) \
+	@$(PY) -m benchmarks.gpu --model=$(call quoted,$(MODEL)) $(call given,WEIGHTS,weights) $(call given,DATA,data) \
 	  $(call given,WORKERS,workers) $(ARGS)
 
 evaluate: .venv/.ready ## mAP of the served model over DATA= (SPLIT=val), next to PyTorch's; SERVED_ONLY=1 without
 	@$(PY) -m evaluation $(call given,DATA,data) $(call given,SPLIT,split) $(call given,MODEL,model) \
-	  $(call given,WEIGHTS,weights) $(if $(SERVED_ONLY),--served-only) $(ARGS)
+	  $(call given,WEIGHTS,weights) $(call given,NAMES,names) $(call given,SERVED_ONLY,served-only) $(ARGS)
 
 $(ONNX): $(call plain,$(WEIGHTS)) | .venv/.ready
 	@$(PY) -m export --name=$(call quoted,$(MODEL)) \

@@ -21,6 +21,8 @@ from evaluation.listing import find as find_images
 from evaluation.steps import CUT, SERVED, Model, Network, evaluate
 from export.address import AddressError, Place, find
 from export.errors import ExportError
+from export.options import flag
+from export.sources import class_names
 from gateway.errors import GatewayError
 from gateway.settings import Settings, SettingsError
 from gateway.settings import load as load_settings
@@ -35,17 +37,21 @@ def served(client: TritonClient, spec: ModelSpec) -> Model:
     return lambda letterboxed: client.infer(spec, letterboxed).rows
 
 
-def pytorch(given: str, spec: ModelSpec) -> Network:
-    """The checkpoint itself in float32, without the deployed graph. Raises ExportError when there is none that fits."""
+def pytorch(given: str, spec: ModelSpec, names: str = "") -> Network:
+    """The checkpoint itself in float32, without the deployed graph. Raises ExportError when there is none that fits.
+
+    `names` count instead of the checkpoint's own.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's waiting threads would spin alongside Triton's
     # torch: seconds to import, and absent where only the served half is wanted
     from export.sources import checkpoint, reference
 
-    loaded = checkpoint.load(checkpoint.find(spec.name, given or None, _say))
+    known = class_names.read(names) if names else None
+    loaded = checkpoint.load(checkpoint.find(spec.name, given or None, _say), known)
     if loaded.labels != spec.labels:
         raise ExportError(
             f"{loaded.path} and the served {spec.name} have different classes; "
-            "give the checkpoint that it was exported from with WEIGHTS="
+            "give the checkpoint that it was exported from with WEIGHTS=, and NAMES= if the export had it"
         )
     return lambda letterboxed: reference.boxes_and_scores(loaded.network, letterboxed)
 
@@ -81,7 +87,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--weights", default="", help="its checkpoint (default: the one that export finds for that name)")
     add("--triton", default="", metavar="HOST:PORT", help="its gRPC endpoint (default: TRITON_URL, else make run's)")
     add("--tolerance", type=_fraction, default=TOLERANCE, help=f"largest difference from PyTorch (default {TOLERANCE})")
-    add("--served-only", action="store_true", help="leave PyTorch out")
+    add("--names", default="", help="names of the checkpoint's classes, as an export takes them")
+    add("--served-only", type=flag, nargs="?", const=True, help="leave PyTorch out")
     add("--ignore-names", action="store_true", help="compare classes by number, whatever data.yaml calls them")
     return parser
 
@@ -113,7 +120,7 @@ def _evaluated(options: argparse.Namespace, settings: Settings, place: Place, cl
     listing = find_images(Path(options.data), options.split)
     said = [] if options.ignore_names else names.check(listing.names, spec.labels)
     dataset = load(listing, len(spec.labels))
-    network = None if options.served_only else pytorch(options.weights, spec)
+    network = None if options.served_only else pytorch(options.weights, spec, options.names)
     _introduce(dataset, spec, said)
     limits = {"max_pixels": settings.max_image_pixels, "max_side": settings.max_image_side}
     result = evaluate(dataset, spec, served(client, spec), network, **limits)

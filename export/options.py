@@ -2,7 +2,7 @@
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +12,7 @@ from export.config import MOST_ROWS, Device, Format, Optimize, Precision
 from export.errors import ExportError
 
 DEFAULT_MODEL = "yolov5n"
+SWITCHES = ("list", "use", "rollback", "unload", "delete")
 TEXTS = ("--model", "--weights", "--name", "--names", "--repository")
 
 
@@ -55,13 +56,11 @@ class _Parser(argparse.ArgumentParser):
 def parse(arguments: Sequence[str]) -> Options:
     """Raises ExportError, one line, for an option or a value that has no meaning."""
     given = {key: value for key, value in vars(_parser().parse_args(_joined(arguments))).items() if value is not None}
+    _check_switches(given)
     if "name" not in given:
-        of_file = "weights" in given and "model" not in given and not given.get("list")
+        of_file = "weights" in given and "model" not in given
         given["name"] = model_name.of_file(given["weights"]) if of_file else given.get("model", DEFAULT_MODEL)
     options = Options(**given)
-    several = [f"{name.upper()}=" for name in ("list", "use", "rollback", "unload", "delete") if given.get(name)]
-    if len(several) > 1:
-        raise ExportError(f"{' and '.join(several)} together; give one of them")
     if options.device == "cpu" and (options.format == "tensorrt" or options.optimize):
         raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:
@@ -72,6 +71,32 @@ def parse(arguments: Sequence[str]) -> Options:
         height, width = options.imgsz
         raise ExportError(f"IMGSZ={height},{width} is no square; leave SQUARE=1 away, or give one number")
     return options
+
+
+def _check_switches(given: Mapping[str, object]) -> None:
+    """Raises ExportError for options that a switch would ignore."""
+    several = [name for name in SWITCHES if given.get(name)]
+    if not several:
+        return
+    if len(several) > 1:
+        raise ExportError(f"{' and '.join(map(_in_make, several))} together; give one of them")
+    switch, *_ = several
+    taken = {switch, "repository", *(() if switch == "list" else ("name", "model"))}
+    left = [name for name in given if name not in taken and given[name] is not False]
+    if left:
+        what = "shows all models" if switch == "list" else "exports nothing"
+        raise ExportError(
+            f"{_in_make(switch)} {what}, and takes no {' and no '.join(map(_in_make, left))}; leave it away"
+        )
+    names = {str(given[name]) for name in ("name", "model") if name in given}
+    if switch in ("unload", "delete") and not str(given[switch]).isdecimal():
+        names.add(str(given[switch]))
+    if len(names) > 1:
+        raise ExportError(f"{_in_make(switch)} of {' and '.join(sorted(names))}; give the name of one model")
+
+
+def _in_make(name: str) -> str:
+    return f"{name.upper()}=1" if name in ("list", "rollback") else f"{name.upper()}="
 
 
 def _joined(arguments: Sequence[str]) -> list[str]:
@@ -109,9 +134,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_size,
         help="longer side of the input, pixels (default 640, P6 models 1280), or HEIGHT,WIDTH of a fixed one",
     )
-    add(
-        "--square", type=_flag, nargs="?", const=True, help="square input instead of least padding; a GPU always has it"
-    )
+    add("--square", type=flag, nargs="?", const=True, help="square input instead of least padding; a GPU always has it")
     add(
         "--rows",
         type=_number(100, 10_000),
@@ -137,9 +160,9 @@ def _parser() -> argparse.ArgumentParser:
 def _add_switches(parser: argparse.ArgumentParser) -> None:
     """What is done instead of an export."""
     add = parser.add_argument
-    add("--list", type=_flag, nargs="?", const=True, help="show what the repository holds and export nothing")
+    add("--list", type=flag, nargs="?", const=True, help="show what the repository holds and export nothing")
     add("--use", type=_version, metavar="VERSION", help="serve this version of the model, and export nothing")
-    add("--rollback", type=_flag, nargs="?", const=True, help="serve the next older version than the one in use")
+    add("--rollback", type=flag, nargs="?", const=True, help="serve the next older version than the one in use")
     add("--unload", type=_needed, metavar="MODEL", help="take a model out of service; --use brings it back")
     add(
         "--delete",
@@ -154,7 +177,10 @@ def _text(value: str) -> str | None:
 
 
 def _path(value: str) -> Path | None:
-    return Path(value) if value else None
+    try:
+        return Path(value).expanduser() if value else None
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"{value}: {error}") from error
 
 
 def _choice(*allowed: str) -> Callable[[str], str | None]:
@@ -201,7 +227,8 @@ def _instances(value: str) -> int | None:
     return None if value == "auto" else _number(1, 1024)(value)
 
 
-def _flag(value: str) -> bool | None:
+def flag(value: str) -> bool | None:
+    """1 or 0 in any of the usual ways; None for an empty text."""
     meanings = {"": None, "0": False, "no": False, "false": False, "1": True, "yes": True, "true": True}
     if value.lower() not in meanings:
         raise argparse.ArgumentTypeError(f"{value} is not 1 or 0")

@@ -91,3 +91,38 @@ def test_a_size_without_meaning_is_refused_in_one_line(given: str) -> None:
     with pytest.raises(ExportError, match="imgsz") as told:
         parse(["--imgsz", given])
     assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("--use 2 --weights a.pt", "USE= exports nothing, and takes no WEIGHTS="),
+        ("--use 2 --imgsz 320 --keep 1", "USE= exports nothing, and takes no IMGSZ= and no KEEP="),
+        ("--rollback 1 --names a,b", "ROLLBACK=1 exports nothing, and takes no NAMES="),
+        ("--unload a --square 1", "UNLOAD= exports nothing, and takes no SQUARE="),
+        ("--delete 2 --device cpu", "DELETE= exports nothing, and takes no DEVICE="),
+        ("--list --name a", "LIST=1 shows all models, and takes no NAME="),
+        ("--list --weights a", "LIST=1 shows all models, and takes no WEIGHTS="),
+        ("--use 2 --name a --model b", "USE= of a and b; give the name of one model"),
+        ("--unload a --name b", "UNLOAD= of a and b; give the name of one model"),
+        ("--delete a --model b", "DELETE= of a and b; give the name of one model"),
+        ("--use 2 --unload a", "USE= and UNLOAD= together"),
+    ],
+)
+def test_what_a_switch_would_ignore_is_refused(arguments: str, said: str) -> None:
+    with pytest.raises(ExportError) as told:
+        parse(arguments.split())
+    assert said in str(told.value) and "\n" not in str(told.value)
+
+
+def test_a_switch_takes_the_name_of_its_model() -> None:
+    assert parse("--use 2 --name a --repository r".split()).name == "a"
+    assert parse("--delete 2 --model a --imgsz= --square 0".split()).name == "a"
+    assert parse("--unload a --name a".split()).unload == "a"
+
+
+def test_a_repository_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert parse(["--repository", "~/models"]).repository == tmp_path / "models"
+    with pytest.raises(ExportError, match="repository"):
+        parse(["--repository", "~nobody-of-that-name/models"])

@@ -1,10 +1,13 @@
 """What is given to make reaches the command as it stands."""
 
+import dataclasses
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from export.options import SWITCHES, Options
 
 MAKEFILE = Path(__file__).parents[2] / "Makefile"
 NAMES = [
@@ -30,10 +33,20 @@ def project(tmp_path: Path) -> Path:
 
 
 def printed(project: Path, *arguments: str) -> list[str]:
-    command = ["make", "--no-print-directory", *arguments]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    done = made(project, *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
+
+
+def made(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["make", "--no-print-directory", *arguments]
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+
+
+def refused(project: Path, *arguments: str) -> str:
+    done = made(project, *arguments)
+    assert (done.returncode, done.stdout) == (2, "") and done.stderr.count("\n") == 1, done
+    return done.stderr
 
 
 @needs_make
@@ -45,5 +58,92 @@ def test_a_file_of_any_name_is_exported(project: Path, name: str) -> None:
 
 @needs_make
 def test_only_what_is_given_to_make_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NAME", "of the shell")
+    for name in ("NAME", "LIST", "SERVED_ONLY", "IMGSZ", "DATA", "REPOSITORY"):
+        monkeypatch.setenv(name, "of the shell")
     assert printed(project, "export-model", "DEVICE=gpu") == ["-m", "export", "--device=gpu"]
+    assert printed(project, "evaluate", "SPLIT=val") == ["-m", "evaluation", "--split=val"]
+    assert printed(project, "doctor", "MODEL=a") == ["-m", "doctor", "--model=a"]
+
+
+@needs_make
+@pytest.mark.parametrize("option", ["NAMES", "DATA", "NAME", "REPOSITORY"])
+def test_every_value_is_taken_as_it_stands(project: Path, option: str) -> None:
+    target, module = ("evaluate", "evaluation") if option == "DATA" else ("export-model", "export")
+    text = "a$b'$(shell touch harm)"
+    assert printed(project, target, f"{option}={text}") == ["-m", module, f"--{option.lower()}={text}"]
+    assert not (project / "harm").exists()
+
+
+@needs_make
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("run IMGSZ=320", "`make run` takes no IMGSZ=; export with it first: `make export-model IMGSZ=...`"),
+        ("run KEEP=1", "`make run` takes no KEEP=; export with it first"),
+        ("run NAME=a", "takes no NAME=; its MODEL= is the name"),
+        ("run USE=2", "takes no USE=; it is for `make export-model`"),
+        ("run REPOSITORY=a", "takes no REPOSITORY=; MODEL_REPOSITORY= is the setting"),
+        ("run TRITON_URL=a:1", "takes no TRITON_URL=; it is for"),
+        ("run DATA=a", "takes no DATA=; it is for `make gpu-check` `make evaluate`"),
+        ("evaluate NAME=a DATA=b", "`make evaluate` takes no NAME=; its MODEL= is"),
+        ("evaluate DATA=b IMGSZ=320", "takes no IMGSZ=; it is for `make export-model`"),
+        ("doctor NAME=a", "`make doctor` takes no NAME=; its MODEL= is"),
+        ("doctor WEIGHTS=a.pt", "`make doctor` takes no WEIGHTS=; it is for"),
+        ("export-model DATA=a", "`make export-model` takes no DATA=; it is for"),
+        ("check MODEL=a", "`make check` takes no MODEL="),
+    ],
+)
+def test_an_option_of_another_target_is_refused(project: Path, arguments: str, said: str) -> None:
+    assert said in refused(project, *arguments.split())
+
+
+@needs_make
+def test_an_option_is_for_any_of_the_targets(project: Path) -> None:
+    assert printed(project, "export-model", "doctor", "IMGSZ=320", "MODEL=a") == [
+        *("-m", "export", "--model=a", "--imgsz=320", "-m", "doctor", "--model=a")
+    ]
+
+
+@needs_make
+def test_an_empty_option_counts_as_not_given(project: Path) -> None:
+    assert printed(project, "doctor", "IMGSZ=") == ["-m", "doctor"]
+
+
+@needs_make
+@pytest.mark.parametrize("name", ["imgsz", "IMGSIZE", "weights"])
+def test_an_option_that_nobody_knows_is_refused(project: Path, name: str) -> None:
+    (project / "docs").mkdir()
+    (project / "docs" / "settings.md").write_text("`IMAGE_TTL` and imgsz and weights")
+    assert f"knows no {name}=; its options are MODEL WEIGHTS NAME" in refused(project, "export-model", f"{name}=3")
+    assert printed(project, "doctor", "IMAGE_TTL=5", "http_proxy=a") == ["-m", "doctor"]
+
+
+@needs_make
+@pytest.mark.parametrize("target", ["run", "evaluate", "gpu-check", "export-model"])
+def test_the_model_of_weights_has_the_name_of_their_export(project: Path, target: str) -> None:
+    shutil.copytree(MAKEFILE.parent / "export", project / "export")
+    python = project / ".venv" / "bin" / "python"
+    python.write_text('#!/bin/sh\nprintf "%s\\n" "$MODEL" "$WEIGHTS" "$EXPORT_NAMES" "$@"\n')
+    (project / ".venv-triton" / "bin").mkdir(parents=True)
+    shutil.copy(python, project / ".venv-triton" / "bin")
+    (project / "requirements" / "triton.txt").touch()
+    (project / ".venv-triton" / ".ready").touch()
+    weights = "WEIGHTS=a/my model (1).pt"
+    if target == "export-model":  # it makes the name itself, unless it is given one
+        assert printed(project, target, weights)[3:] == ["-m", "export", f"--weights={weights[8:]}"]
+        return
+    assert printed(project, target, weights)[0] == "my-model-1"
+    assert printed(project, target, weights, "MODEL=other")[0] == "other"
+    assert printed(project, target)[0] == "yolov5n"
+    assert "no model name can be made of" in refused(project, target, "WEIGHTS=\u65e5\u672c.pt")
+    if target == "run":
+        assert printed(project, target, weights, "NAMES=a,b")[1:3] == [weights[8:], "a,b"]
+    if target == "gpu-check":
+        assert "--model=my-model-1" in printed(project, target, weights)
+
+
+def test_every_option_of_an_export_is_one_of_make() -> None:
+    line = next(line for line in MAKEFILE.read_text().splitlines() if line.startswith("OF_AN_EXPORT"))
+    options = {name.lower() for name in line.split()[2:]}
+    others = {"model", "weights", "name", "names", "repository", *SWITCHES}
+    assert options | others == {field.name for field in dataclasses.fields(Options)}
