@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 import sys
 import tempfile
 import time
@@ -58,7 +59,7 @@ def measure(arguments: argparse.Namespace) -> results.Report:
 def model_file(repository: Path, model: str) -> Path:
     """The newest version's model, the one that Triton serves."""
     if model not in triton.models(repository):
-        raise arms.NotStarted(f"no model {model} in {repository}; run `make export-model MODEL={model}`")
+        raise arms.NotStarted(f"no model {model} in {repository}; run `make export-model MODEL={shlex.quote(model)}`")
     files = (repository / model).glob("[0-9]*/model.onnx")
     return max(files, key=lambda file: int(file.parent.name)).resolve()
 

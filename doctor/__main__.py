@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -139,7 +140,7 @@ def not_loaded(listed: Listed, explained: bool) -> Finding:
         title="not loaded",
         what=listed.reason or unsaid,
         why="Every request for this model is refused.",
-        change=f"`{EXPORT} MODEL={listed.name}` (WEIGHTS= for one of your own) writes model and config.pbtxt anew.",
+        change=f"`{EXPORT} MODEL={shlex.quote(listed.name)}` (WEIGHTS= for one of your own) writes both anew.",
     )
 
 

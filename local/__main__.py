@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import secrets
+import shlex
 import shutil
 import signal
 import sys
@@ -169,7 +170,7 @@ def check_model(repository: Path, name: str) -> None:
     names = triton.models(repository)
     if name not in names:
         there = f"; there are: {', '.join(names)}" if names else ""
-        raise LocalError(f"no model {name} in {repository}{there}; run `make export-model MODEL={name}`")
+        raise LocalError(f"no model {name} in {repository}{there}; run `make export-model MODEL={shlex.quote(name)}`")
 
 
 def redis_port(given: Mapping[str, str]) -> dict[str, int]:

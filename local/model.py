@@ -1,8 +1,10 @@
 """Has a model ready to serve: the one asked for, or the demo model where there are no weights to be had."""
 
+import contextlib
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,32 +15,44 @@ from local.wheel import ROOT
 
 DEMO = ROOT / "demo" / "shapes.pt"
 DEMO_NAME, DEMO_IMGSZ = "shapes", 320
-SOURCE = "weights.sha256"  # next to the model file of a version
+SOURCE = "weights.sha256"  # next to the model file of a version: digests of the weights, and of NAMES= if it was given
 NO_WEIGHTS = 3  # exit status of `python -m export`
 
 
 def prepare(repository: Path, model: str, weights: Path | None) -> str:
-    """The name of the model to serve: `model`, exported where `repository` has none, or one of other weights.
+    """The name of the model to serve: `model`, exported where `repository` has none, or one of other weights or names.
 
     Raises LocalError when it cannot be exported; `python -m export` has said why then.
     """
-    digest = digest_of(weights) if weights else ""
+    wanted, names = digest_of(weights) if weights else "", os.environ.get("EXPORT_NAMES") or ""
     if (repository / model / OUT_OF_SERVICE).is_file() and not weights:
         raise LocalError(
             f"{model} was taken out of service (UNLOAD=); `make export-model LIST=1` shows its versions, "
-            f"USE= with NAME={model} brings one back"
+            f"USE= with NAME={shlex.quote(model)} brings one back"
         )
-    if model in models(repository) and (not weights or source(repository / model) == digest):
-        return model
-    names = ["--names", os.environ["EXPORT_NAMES"]] if weights and os.environ.get("EXPORT_NAMES") else []
-    status = _export(repository, model, *(["--weights", str(weights), *names] if weights else ["--model", model]))
-    if status == NO_WEIGHTS and not weights:
+    named = digest_of_names(names) if names else ""
+    if model in models(repository):
+        of_weights, of_names = source(repository / model)
+        if (not weights or of_weights == wanted) and (not names or of_names == named):
+            return model
+    given = ["--weights", str(weights)] if weights else ["--model", model]
+    status = _export(repository, model, *given, *(["--names", names] if names else []))
+    if status == NO_WEIGHTS and not weights and not names:
         return _demo(repository, model)
     if status:
         raise LocalError(f"the model {model} could not be exported (see above)")
-    if weights:
-        (in_use(repository / model) / SOURCE).write_text(digest)
+    if weights or names:
+        (in_use(repository / model) / SOURCE).write_text(f"{wanted} {named}")
     return model
+
+
+def digest_of_names(names: str) -> str:
+    """Of the value of NAMES=, and of the file that it names."""
+    file, digest = Path(os.path.expanduser(names)), hashlib.sha256(os.fsencode(names))
+    with contextlib.suppress(OSError, ValueError):
+        if file.is_file():
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def digest_of(weights: Path) -> str:
@@ -51,13 +65,14 @@ def digest_of(weights: Path) -> str:
         raise LocalError(f"WEIGHTS={weights}: {(error.strerror or str(error)).lower()}") from error
 
 
-def source(model: Path) -> str:
-    """The digest of the weights that the version in use was exported of; empty where that is not known.
+def source(model: Path) -> tuple[str, str]:
+    """The digests of the weights and of the NAMES= that the version in use was exported of; empty where not known.
 
     A name says nothing: each training of YOLOv5 ends in a best.pt.
     """
     kept = in_use(model) / SOURCE
-    return kept.read_text() if kept.is_file() else ""
+    weights, _, names = (kept.read_text() if kept.is_file() else "").partition(" ")
+    return weights.strip(), names.strip()
 
 
 def in_use(model: Path) -> Path:

@@ -59,7 +59,9 @@ def not_served(server: Mapping[str, str], key: str | None) -> dict[str, str]:
     repository = Path(server["repository"])
     for name in sorted(set(triton.meant(repository)) - served):
         reason = reasons.get(name) or triton.no_config(repository / name) or triton.failure(Path(server["log"]), name)
-        again = f"write it again with `make export-model MODEL={name}` (WEIGHTS=path.pt for one of your own)"
+        again = (
+            f"write it again with `make export-model MODEL={shlex.quote(name)}` (WEIGHTS=path.pt for one of your own)"
+        )
         failed[name] = f"{reason}; {again}"
     return failed
 

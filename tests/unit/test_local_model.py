@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from local import model, triton
+from local.__main__ import check_model
 from local.errors import LocalError
 
 
@@ -33,11 +34,11 @@ def trainings(tmp_path: Path) -> tuple[Path, Path]:
 def test_source_of_a_model_is_that_of_its_latest_version(tmp_path: Path, trainings: tuple[Path, Path]) -> None:
     first, second = trainings
     version(tmp_path, 9, first)
-    assert model.source(tmp_path / "best") == model.digest_of(first) != model.digest_of(second)
+    assert model.source(tmp_path / "best") == (model.digest_of(first), "") != (model.digest_of(second), "")
     version(tmp_path, 10, second)
-    assert model.source(tmp_path / "best") == model.digest_of(second)
+    assert model.source(tmp_path / "best") == (model.digest_of(second), "")
     version(tmp_path, 11, None)
-    assert model.source(tmp_path / "best") == ""
+    assert model.source(tmp_path / "best") == ("", "")
 
 
 def test_source_of_a_model_is_that_of_the_version_in_use(tmp_path: Path, trainings: tuple[Path, Path]) -> None:
@@ -46,7 +47,7 @@ def test_source_of_a_model_is_that_of_the_version_in_use(tmp_path: Path, trainin
     version(tmp_path, 2, second)
     config = "version_policy: { specific: { versions: [ 1 ] } }"
     (tmp_path / "best" / "config.pbtxt").write_text(config)
-    assert model.source(tmp_path / "best") == model.digest_of(first)
+    assert model.source(tmp_path / "best") == (model.digest_of(first), "")
 
 
 def test_a_model_out_of_service_is_not_exported_anew(tmp_path: Path) -> None:
@@ -86,3 +87,44 @@ def test_names_given_to_make_run_go_to_the_export(tmp_path: Path, monkeypatch: p
     with pytest.raises(LocalError, match="could not be exported"):
         model.prepare(tmp_path, "a", weights)
     assert given == ["--weights", str(weights), "--names", "a,b"]
+
+
+@pytest.mark.parametrize("by_weights", [True, False], ids=["WEIGHTS=", "MODEL="])
+def test_other_names_for_the_same_weights_are_published(
+    tmp_path: Path, trainings: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, by_weights: bool
+) -> None:
+    exports = list[list[str]]()
+    weights, file = trainings[0] if by_weights else None, tmp_path / "names.txt"
+    file.write_text("a\nb\n")
+
+    def export(repository: Path, name: str, *options: str) -> int:
+        exports.append(list(options))
+        version(repository, len(exports), None)
+        return 0
+
+    def published(names: str) -> int:
+        monkeypatch.setenv("EXPORT_NAMES", names)
+        assert model.prepare(tmp_path, "best", weights) == "best"
+        return len(exports)
+
+    monkeypatch.setattr(model, "_export", export)
+    assert [published(names) for names in ("a,b", "a,b", "", "a,c", str(file), str(file))] == [1, 1, 1, 2, 3, 3]
+    file.write_text("a\nc\n")
+    assert published(str(file)) == 4
+    assert exports[1][-2:] == ["--names", "a,c"]
+
+
+def test_names_are_not_given_to_the_demo_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORT_NAMES", "a,b")
+    monkeypatch.setattr(model, "_export", lambda *_: model.NO_WEIGHTS)
+    with pytest.raises(LocalError, match="could not be exported"):
+        model.prepare(tmp_path, "yolov5n", None)
+
+
+def test_the_model_in_an_advice_is_quoted(tmp_path: Path) -> None:
+    (tmp_path / "my model").mkdir()
+    (tmp_path / "my model" / model.OUT_OF_SERVICE).touch()
+    with pytest.raises(LocalError, match="NAME='my model' brings"):
+        model.prepare(tmp_path, "my model", None)
+    with pytest.raises(LocalError, match="MODEL='a b'`"):
+        check_model(tmp_path, "a b")
