@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from export.errors import ExportError, NoWeightsError
-from export.sources import kinds, layers, pickled
+from export.sources import class_names, kinds, layers, pickled
 from export.sources.network import find as find_network
 from export.sources.network import prepare
 from export.sources.numbers import items
@@ -115,8 +115,7 @@ def load(path: Path, given: tuple[str, ...] | None = None) -> Checkpoint:
     """
     network = find_network(_read(path), path)
     stride = prepare(network, path)
-    names = given or getattr(network, "names", None)
-    labels = label_names(names, network.head.nc, path, "give one name a class with NAMES=")
+    labels = _labels(given or getattr(network, "names", None), network.head.nc, path)
     return Checkpoint(path, network, labels, stride)
 
 
@@ -144,18 +143,12 @@ def _read(path: Path) -> Any:
         raise ExportError(f"{path} is no PyTorch checkpoint, or a damaged one; {kinds.CHECKPOINT}, whole") from error
 
 
-def label_names(names: object, count: int, path: Path, otherwise: str) -> tuple[str, ...]:
-    """One label a class, on one line each. Raises ExportError, ending in `otherwise`, when `names` has not `count`."""
-    found = list(names.values()) if isinstance(names, dict) else items(names) or names
-    if isinstance(names, dict) and len(names) == count:
-        by_number = {str(key): name for key, name in names.items()}
-        if set(by_number) != set(map(str, range(count))):
-            first = ", ".join(list(by_number)[:3])
-            raise ExportError(f"{path} numbers its classes {first}, …, not from 0 to {count - 1}: {otherwise}")
-        found = [by_number[str(number)] for number in range(count)]
-    labels = [" ".join(str(name).split()) for name in found] if isinstance(found, list | tuple) else []
-    if not labels or len(labels) != count or not all(labels):
-        named = sum(bool(label) for label in labels)
-        has = f"names for {named} of {count} classes" if count else "no class names"
-        raise ExportError(f"{path} has {has}: {otherwise}")
-    return tuple(labels)
+def _labels(names: object, count: int, path: Path) -> tuple[str, ...]:
+    """One label a class. Raises ExportError when `names` has not `count`."""
+    try:
+        labels = class_names.in_order(items(names) or names)
+        if len(labels) != count:
+            raise ValueError(f"{len(labels)} names for {count} classes")
+    except ValueError as error:
+        raise ExportError(f"{path}: {error}; give the names of its {count} classes with NAMES=") from error
+    return labels

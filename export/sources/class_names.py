@@ -1,7 +1,8 @@
-"""Names of classes: in the metadata of a file, or given with NAMES=."""
+"""Names of classes: in a checkpoint, in the metadata of a file, in a data.yaml, or given with NAMES=."""
 
 import ast
 import json
+import re
 import stat
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from export.errors import ExportError, shortened
 
 FORMS = "give names with commas between them, a list in JSON, a .txt with one name a line, or a data.yaml"
 MOST_BYTES = 1 << 20
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def literal(text: str) -> object:
@@ -37,12 +39,36 @@ def in_order(names: object) -> tuple[str, ...]:
         names = [numbered[number] for number in range(len(numbered))]
     if not isinstance(names, list | tuple) or not names:
         raise ValueError("no class names")
-    if any(isinstance(name, dict | list | tuple) for name in names):
-        raise ValueError("names that are no text")
-    labels = tuple(" ".join(str(name).split()) if name is not None else "" for name in names)
+    labels = tuple(label(name) for name in names)
     if not all(labels):
         raise ValueError(f"no name for class {labels.index('')}")
     return labels
+
+
+def label(name: object) -> str:
+    """A name on one line, as labels.txt has it: blanks and control characters are one space. Empty for None.
+
+    Raises ValueError for what is no text.
+    """
+    if isinstance(name, bytes):
+        name = name.decode(errors="surrogateescape")
+    if not isinstance(name, str | int | float | None):
+        raise ValueError("names that are no text")
+    text = "" if name is None else " ".join(_CONTROL.sub(" ", str(name)).split())
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"the name {text!a} is no Unicode text") from error
+    return text
+
+
+def of_yaml(text: str) -> object:
+    """What a YAML file says, all of it as text: a class `no`, `007` or `null` stays one. Raises ValueError."""
+    try:
+        found: object = yaml.load(text, yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"no YAML ({shortened(str(error), 120)})") from error
+    return found
 
 
 def read(given: str) -> tuple[str, ...]:
@@ -74,10 +100,7 @@ def _of_file(path: Path) -> object:
     if path.suffix.lower() == ".json":
         found = literal(text)
     elif path.suffix.lower() in (".yaml", ".yml"):
-        try:
-            found = yaml.load(text, yaml.BaseLoader)  # text alone: a class `no` or `on` stays one
-        except yaml.YAMLError as error:
-            raise ValueError(f"no YAML ({' '.join(str(error).split())[:120]})") from error
+        found = of_yaml(text)
     else:
         return text.rstrip().split("\n") if text.strip() else []
     if isinstance(found, dict) and "names" in found:

@@ -29,6 +29,7 @@ MAGIC: tuple[tuple[bytes, str], ...] = (
 )
 # A protobuf that begins with a version, then a producer's name, a graph or an operator set.
 ONNX = rb"\x08[\x03-\x20](\x12[\x01-\x20]|:|B)"
+ONNX_FILE = f"an ONNX file, not a checkpoint; {CHECKPOINT}"
 OLD_FORMAT = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the first pickle of a checkpoint before PyTorch 1.6
 # What only the name tells: these formats have no mark of their own.
 SUFFIXES = {
@@ -71,7 +72,7 @@ def of_file(path: Path) -> str | None:
     if path.suffix.lower() in SUFFIXES and not start.startswith(b"\x80"):
         return SUFFIXES[path.suffix.lower()]
     if re.match(ONNX, start, re.DOTALL):
-        return "an ONNX file; give it a name that ends in .onnx"
+        return ONNX_FILE
     if start.startswith(b"PK\3\4"):
         return f"damaged: its end is missing; {AGAIN}"
     if start.startswith(b"\x80") and not start.startswith(OLD_FORMAT):
@@ -79,6 +80,15 @@ def of_file(path: Path) -> str | None:
     if _is_text(start):
         return f"a text file, no PyTorch checkpoint; {CHECKPOINT}"
     return None
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether a file is read as ONNX: by its content, and by its name where it is no checkpoint. Raises OSError."""
+    with path.open("rb") as file:
+        start = file.read(8192)
+    if path.suffix.lower() == ".onnx":
+        return not start.startswith((b"PK\3\4", OLD_FORMAT))
+    return of_file(path) == ONNX_FILE
 
 
 def of_folder(path: Path) -> str:

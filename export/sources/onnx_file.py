@@ -18,7 +18,7 @@ from export.graph.around_onnx import Layout, Signature
 from export.graph.free_batch import freed
 from export.graph.onnx_nodes import opset, tidy, upgrade
 from export.graph.session import Session
-from export.sources import onnx_layout, onnx_metadata
+from export.sources import kinds, onnx_layout, onnx_metadata
 from export.sources.onnx_layout import AGAIN, Answer
 from export.sources.source import Source, least_stride
 
@@ -77,7 +77,7 @@ def _read(path: Path) -> onnx.ModelProto:
         model = onnx.load(str(path), load_external_data=False)
         onnx.load_external_data_for_model(model, str(path.parent))
     except DecodeError as error:
-        raise ExportError(damaged) from error
+        raise ExportError(_what(path) or damaged) from error
     except (onnx.checker.ValidationError, FileNotFoundError) as error:
         if not path.is_file():
             raise ExportError(f"{path} cannot be read: there is no such file") from error
@@ -87,7 +87,7 @@ def _read(path: Path) -> onnx.ModelProto:
     except (OSError, ValueError) as error:
         raise ExportError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not model.graph.node:
-        raise ExportError(damaged)
+        raise ExportError(_what(path) or damaged)
     if opset(model) > onnx.defs.onnx_opset_version() or model.ir_version > onnx.IR_VERSION:
         raise ExportError(
             f"{path} is of a newer ONNX (opset {opset(model)}, IR version {model.ir_version}) than is known here; "
@@ -96,6 +96,12 @@ def _read(path: Path) -> onnx.ModelProto:
     if model.ByteSize() > MOST_BYTES:
         raise ExportError(f"{path} has more than 2 GB, which no ONNX file in one piece can have; give a smaller model")
     return model
+
+
+def _what(path: Path) -> str | None:
+    """What a file is that has the name of an ONNX file and is surely another; None where it may be a damaged one."""
+    what = kinds.of_file(path)
+    return None if what is None or what == kinds.ONNX_FILE or "no PyTorch checkpoint" in what else f"{path} is {what}"
 
 
 def _signature(model: onnx.ModelProto, path: Path) -> Signature:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from export.errors import ExportError
+from export.errors import ExportError, shortened
 from export.graph.onnx_nodes import before
 from export.sources import class_names
 
@@ -17,6 +17,15 @@ TASKS = {
     "obb": "a model of rotated boxes",
     "semantic": "a semantic segmentation model",
     "depth": "a depth model",
+}
+NAMES_OF_TASKS = {  # of other tools
+    **{
+        "detection": "detect",
+        "object detection": "detect",
+        "segmentation": "segment",
+        "instance segmentation": "segment",
+    },
+    **{"classification": "classify", "pose estimation": "pose", "keypoint detection": "pose"},
 }
 DETECTION = "give a detection model"
 NMS_OUT = "export it again without NMS (ultralytics: nms=False, end2end=False), or give the .pt"
@@ -39,8 +48,11 @@ def read(model: onnx.ModelProto, path: object) -> Metadata:
     names: tuple[str, ...] = ()
     wrong = "no class names"
     try:
-        if entries.get("names", "").strip():
-            names = class_names.in_order(class_names.literal(entries["names"]))
+        if text := entries.get("names", "").strip():
+            found = class_names.literal(text)
+            if found is None and text not in ("None", "null"):
+                raise ValueError(f"its class names cannot be read ({shortened(text, 60)})")
+            names = class_names.in_order(found)
     except ValueError as error:
         wrong = str(error)
     return Metadata(names, wrong, _stride(entries.get("stride", "")))
@@ -56,7 +68,10 @@ def check_nodes(model: onnx.ModelProto, output: str, path: object) -> None:
 
 
 def _check(entries: Mapping[str, str], path: object) -> None:
-    task = entries.get("task", "").strip().strip("'\"").lower() or ("pose" if entries.get("kpt_shape") else "detect")
+    task = entries.get("task", "").strip().strip("'\"").lower()
+    if task in ("", "none", "null"):
+        task = "pose" if entries.get("kpt_shape", "None") not in ("", "None", "null") else "detect"
+    task = NAMES_OF_TASKS.get(re.sub(r"[\s_-]+", " ", task), task)
     if task != "detect":
         raise ExportError(f"{path} is {TASKS.get(task, f'a model for the task {task[:40]!r}')}; {DETECTION}")
     arguments = class_names.literal(entries.get("args", ""))

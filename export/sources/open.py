@@ -4,19 +4,24 @@ from functools import partial
 from pathlib import Path
 
 from export.config import Serving
+from export.errors import ExportError
 from export.graph import onnx_writer
 from export.graph.deployed import Deployed
-from export.sources import checkpoint, onnx_file, reference
+from export.sources import checkpoint, kinds, onnx_file, reference
 from export.sources.layers import AnchorHead, Network
 from export.sources.source import Source
 
 
 def open_source(path: Path, names: tuple[str, ...] | None = None) -> Source:
-    """A checkpoint of either format, or an .onnx of either tool; `names` of its classes count instead of its own.
+    """A checkpoint of either format, or an ONNX file of either tool, by its content; `names` count instead of its own.
 
     Raises ExportError for anything else.
     """
-    if path.suffix.lower() == ".onnx":
+    try:
+        is_onnx = kinds.is_onnx(path)
+    except OSError as error:
+        raise ExportError(f"{path} cannot be read: {error.strerror or error}") from error
+    if is_onnx:
         return onnx_file.load(path, names)
     loaded = checkpoint.load(path, names)
 

@@ -19,7 +19,7 @@ from export.graph.deployed import Deployed
 from export.graph.onnx_writer import write
 from export.graph.session import Deployed as Written
 from export.options import Options
-from export.sources import checkpoint
+from export.sources import checkpoint, class_names
 from export.sources.layers import AnchorHead
 from export.sources.open import open_source
 from export.sources.source import Source
@@ -266,11 +266,57 @@ def test_an_answer_has_a_number_for_every_label(tmp_path: Path) -> None:
 def test_names_that_are_not_numbered_from_0_are_refused(tmp_path: Path) -> None:
     network = models.anchored()
     network.names = {1: "disc", 2: "box", 3: "triangle"}
-    with pytest.raises(ExportError, match="numbers its classes 1, 2, 3, …, not from 0 to 2: give one name a class"):
+    with pytest.raises(
+        ExportError, match="the classes are numbered 1, 2, 3, not 0 to 2; give the names of its 3 classes with NAMES="
+    ):
         open_source(models.save(network, tmp_path / "a.pt", models.ORIGINAL))
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ({0: "disc", 1: None, 2: "box"}, "no name for class 1"),
+        (["disc", "\ud800", "box"], "is no Unicode text"),
+        (["disc", "box"], "2 names for 3 classes"),
+        (None, "no class names"),
+    ],
+    ids=["None", "surrogate", "few", "none"],
+)
+def test_a_class_without_a_name_is_told_and_can_be_given_one(tmp_path: Path, names: object, said: str) -> None:
+    network = models.anchored()
+    network.names = names
+    path = models.save(network, tmp_path / "a.pt", models.ORIGINAL)
+    with pytest.raises(ExportError, match=f"a.pt: .*{said}.*; give the names of its 3 classes with NAMES="):
+        open_source(path)
+    assert open_source(path, ("a", "b", "c")).labels == ("a", "b", "c")
+
+
+def test_a_file_is_taken_for_what_it_is_whatever_its_name(tmp_path: Path) -> None:
+    checkpoint_ = models.save(models.anchored(), tmp_path / "a.pt", models.ORIGINAL).rename(tmp_path / "a.onnx")
+    assert len(open_source(checkpoint_).labels) == 3
+    graph = models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "b.onnx", size=320)
+    assert open_source(graph.rename(tmp_path / "b.pt")).fixed_hw == (320, 320)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"<!doctype html><p>", "is an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid", "is a Git LFS pointer"),
+        (b"\xff\xd8\xff\xe0", "is a picture"),
+        (b"ftrt" * 9, "is a TensorRT engine"),
+        (b"PK\3\4" + bytes(99), "is damaged: its end is missing"),
+    ],
+    ids=["HTML", "LFS", "picture", "engine", "cut"],
+)
+def test_another_file_with_the_name_of_an_onnx_file_is_called_what_it_is(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    (tmp_path / "a.onnx").write_bytes(content)
+    with pytest.raises(ExportError, match=f"a.onnx {said}"):
+        open_source(tmp_path / "a.onnx")
 
 
 def test_names_numbered_in_text_keep_their_order(tmp_path: Path) -> None:
     names = {str(number): f"c{number}" for number in (*range(5, 12), *range(5))}
-    labels = checkpoint.label_names(names, 12, tmp_path / "a.pt", "")
-    assert labels == tuple(f"c{number}" for number in range(12))
+    assert class_names.in_order(names) == tuple(f"c{number}" for number in range(12))

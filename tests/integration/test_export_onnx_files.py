@@ -162,6 +162,18 @@ def test_names_in_other_notations(tmp_path: Path, names: str, labels: str) -> No
     assert (folder / "labels.txt").read_text() == labels
 
 
+def test_names_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    path = models.save_onnx(original(), tmp_path / "a.onnx", size=320, names="{0: 'a', 1: 'b")
+    refused(path, "its class names cannot be read ({0: 'a', 1: 'b); give the names of its 3 classes with NAMES=")
+    assert (published(path, ("a", "b", "c")) / "labels.txt").read_text() == "a\nb\nc\n"
+
+
+@pytest.mark.parametrize("task", ["None", "Detection", "object-detection", "'detect'", "null"])
+def test_detection_by_other_words_is_detection(tmp_path: Path, task: str) -> None:
+    path = models.save_onnx(original(), tmp_path / "a.onnx", size=320, metadata={"task": task})
+    assert len(open_source(path).labels) == 3
+
+
 def test_names_with_a_gap_are_told(tmp_path: Path) -> None:
     path = models.save_onnx(original(), tmp_path / "a.onnx", size=320, names={0: "a", 2: "b", 3: "c"})
     refused(path, "the classes are numbered 0, 2, 3, not 0 to 2; give the names of its 3 classes with NAMES=")

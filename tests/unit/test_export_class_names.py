@@ -92,5 +92,42 @@ def test_numbers_as_text_are_in_the_order_of_numbers() -> None:
     assert in_order(literal(str(names)))[10] == "class 10"
 
 
-def test_a_name_of_two_lines_stays_one_label() -> None:
-    assert in_order(["two\nlines"]) == ("two lines",)
+@pytest.mark.parametrize(
+    ("name", "label"),
+    [
+        ("two\nlines", "two lines"),
+        ("nul\0", "nul"),
+        ("a\x1b[31m\x7fb\x9fc", "a [31m b c"),
+        ("a\u2028b", "a b"),
+        (b"caf\xc3\xa9", "caf\xe9"),
+        (False, "False"),
+        (7, "7"),
+        ("\U0001f469\u200d\U0001f692", "\U0001f469\u200d\U0001f692"),
+    ],
+    ids=ascii,
+)
+def test_a_name_stays_one_line_of_text(name: object, label: str) -> None:
+    assert in_order([name]) == (label,)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (None, "no name for class 1"),
+        ("\0", "no name for class 1"),
+        ("\ud800", "the name '.ud800' is no Unicode text"),
+        (b"\xff", "no Unicode text"),
+        (["a"], "names that are no text"),
+        (object(), "names that are no text"),
+    ],
+    ids=ascii,
+)
+def test_what_is_no_name_is_told(name: object, said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        in_order(["a", name])
+
+
+def test_names_that_are_no_unicode_are_told() -> None:
+    for given in ('["a", "\\ud800"]', "a,\udcff"):
+        with pytest.raises(ExportError, match=r"^NAMES=[^\n]*is no Unicode text[^\n]*$"):
+            read(given)

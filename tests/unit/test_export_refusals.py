@@ -75,7 +75,7 @@ FILES: dict[str, tuple[str, bytes, str]] = {
         "is a safetensors file: weights without the model",
     ),
     "HDF5": ("a.h5", b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
-    "ONNX": ("a.pt", onnx_file(), "is an ONNX file; give it a name that ends in .onnx"),
+    "ONNX": ("a.pt", onnx_file(), "is an ONNX file, not a checkpoint; give the .pt"),
     "TorchScript": ("a.torchscript", torchscript(), "is a TorchScript file"),
     "TorchScript as .pt": ("a.pt", torchscript(), "is a TorchScript file"),
     "zip": ("a.pt", archive("best.pt"), "is a zip archive; unpack it"),
