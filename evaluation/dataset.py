@@ -20,7 +20,7 @@ from tqdm import tqdm  # type: ignore[import-untyped]
 
 from evaluation import labels
 from evaluation.errors import DatasetError
-from evaluation.listing import SUFFIXES, Listing, find
+from evaluation.listing import SUFFIXES, Listing, find, is_special
 
 LEAST_SIDE = 10
 MOST_NAMED = 3
@@ -107,6 +107,8 @@ def _labelled(path: Path, class_count: int, counts: _Counts) -> LabelledImage:
 
 def _upright_size(path: Path) -> tuple[int, int]:
     """Width and height, pixels, of an image that YOLOv5 takes. Raises LabelError for another."""
+    if is_special(path):
+        raise labels.LabelError(f"{path}: it is a pipe or a device, not a file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of Pillow's, about odd metadata

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml  # type: ignore[import-untyped]
-
 from evaluation.errors import DatasetError
+from export.errors import shortened
+from export.sources import class_names
 
 SPLITS = ("train", "val", "test")
+_NOTHING = ("", "~", "null", "Null", "NULL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Description:
         A relative `path` is next to the data.yaml, else next to its folder, else in the working directory: the first
         that has the whole split. YOLOv5 takes `../x` for `x` where there is no `../x`; so do the files of Roboflow.
         """
-        folder = Path(self.folder).expanduser()
+        folder = expanded(Path(self.folder), f"{self.path}: `path`")
         bases = (self.path.parent, self.path.parent.parent, Path.cwd())
         roots = (
             [folder]
@@ -53,11 +54,19 @@ def describe(path: Path) -> Description:
     content = _content(path)
     if not isinstance(content, dict):
         raise DatasetError(f"{path} is no data.yaml; it must have `names` and `val`, the folder of the images")
-    splits = {split: _entries(path, split, content[split]) for split in SPLITS if content.get(split)}
-    folder = content.get("path") or ""
+    splits = {split: _entries(path, split, content[split]) for split in SPLITS if _is_said(content, split)}
+    folder = content["path"] if _is_said(content, "path") else ""
     if not isinstance(folder, str):
         raise DatasetError(f"{path}: `path` must be the folder of the data set, not {folder!r}")
     return Description(path, folder, splits, _names(path, content))
+
+
+def expanded(path: Path, where: str = "DATA") -> Path:
+    """The path with `~` as the home folder. Raises DatasetError where that is nobody's."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise DatasetError(f"{where}: there is no home folder for {path}; write it without `~`") from error
 
 
 def description_in(folder: Path) -> Description | None:
@@ -75,16 +84,20 @@ def _is_description(path: Path) -> bool:
         content = _content(path)
     except DatasetError:
         return False
-    return isinstance(content, dict) and "names" in content and any(content.get(split) for split in SPLITS)
+    return isinstance(content, dict) and "names" in content and any(_is_said(content, split) for split in SPLITS)
 
 
 def _content(path: Path) -> Any:
+    """All values as they are written: names are compared with those of a model, and `no` is one."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8-sig", errors="ignore"))
-    except (yaml.YAMLError, OSError) as error:
-        raise DatasetError(
-            f"{path} has no readable `names`: it is not YAML ({' '.join(str(error).split())})"
-        ) from error
+        return class_names.of_yaml(path.read_text(encoding="utf-8-sig", errors="ignore"))
+    except (OSError, ValueError) as error:
+        raise DatasetError(f"{path} has no readable `names`: {error}; write it as YAML") from error
+
+
+def _is_said(content: dict[Any, Any], key: str) -> bool:
+    value = content.get(key)
+    return bool(value) and value not in _NOTHING
 
 
 def _entries(path: Path, split: str, value: object) -> list[str]:
@@ -96,20 +109,20 @@ def _entries(path: Path, split: str, value: object) -> list[str]:
 
 def _existing(root: Path, entry: str) -> Path | None:
     spelled = [entry, entry[3:]] if entry.startswith("../") else [entry]
-    return next(
-        (path for each in spelled if (path := Path(os.path.normpath(Path(root, each).expanduser()))).exists()), None
-    )
+    return next((path for each in spelled if (path := Path(os.path.normpath(Path(root, each)))).exists()), None)
 
 
 def _names(path: Path, content: dict[Any, Any]) -> dict[int, str]:
     """Class ids and names, each on one line as in labels.txt. `nc` says nothing that these do not."""
-    names = content.get("names")
+    if not _is_said(content, "names"):
+        raise DatasetError(f"{path} has no `names`; add `names:` with the names of its classes, a list or a map")
+    names = content["names"]
     try:
         if not isinstance(names, dict | list):
-            raise TypeError
+            raise ValueError(f"{shortened(str(names), 60)!r}")
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(key): " ".join(str(name).split()) for key, name in pairs}
+        return {int(key): class_names.label(name) for key, name in pairs}
     except (TypeError, ValueError) as error:
         raise DatasetError(
-            f"{path} has no readable `names`; give a list or a map of class names, or remove it"
+            f"{path} has no readable `names`: {error}; write a list of names, or a map from class numbers to names"
         ) from error

@@ -26,7 +26,7 @@ from export.sources import class_names
 from gateway.errors import GatewayError
 from gateway.settings import Settings, SettingsError
 from gateway.settings import load as load_settings
-from gateway.triton.client import TritonClient, TritonUnavailable
+from gateway.triton.client import ModelChanged, TritonBusy, TritonClient, TritonFailing, TritonUnavailable
 from gateway.triton.spec import ModelSpec
 
 TOLERANCE = 0.005
@@ -44,10 +44,16 @@ def pytorch(given: str, spec: ModelSpec, names: str = "") -> Network:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # PyTorch's waiting threads would spin alongside Triton's
     # torch: seconds to import, and absent where only the served half is wanted
-    from export.sources import checkpoint, reference
+    from export.sources import checkpoint, kinds, reference
 
     known = class_names.read(names) if names else None
-    loaded = checkpoint.load(checkpoint.find(spec.name, given or None, _say), known)
+    try:
+        path = checkpoint.find(spec.name, given or None, _say)
+        if kinds.is_onnx(path):
+            raise ExportError(f"{path} is an ONNX file, and PyTorch runs the .pt that it was made of: give that")
+    except ExportError as error:
+        raise ExportError(f"{error}; or SERVED_ONLY=1 to score the served model alone") from error
+    loaded = checkpoint.load(path, known)
     if loaded.labels != spec.labels:
         raise ExportError(
             f"{loaded.path} and the served {spec.name} have different classes; "
@@ -62,6 +68,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(_parser().parse_args(arguments))
     except (AddressError, DatasetError, ExportError, OSError, SettingsError) as error:
         print(f"evaluate: {error}", file=sys.stderr)
+    except TritonFailing as error:
+        print(f"evaluate: {error}; MODEL= names the served model, `make doctor` shows which there are", file=sys.stderr)
+    except (TritonBusy, ModelChanged) as error:
+        print(f"evaluate: {error}; try again", file=sys.stderr)
     except TritonUnavailable as error:
         print(f"evaluate: {error}; start it with `make run`, or say where it is with TRITON_URL", file=sys.stderr)
     except GatewayError as error:

@@ -12,7 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from evaluation.described import Description, describe, description_in
+from evaluation.described import SPLITS, Description, describe, description_in, expanded
 from evaluation.errors import DatasetError
 from evaluation.labels import label_file
 
@@ -38,14 +38,15 @@ def find(data: Path, split: str = "") -> Listing:
     `split` is train, val or test; empty takes val. Raises DatasetError for what is not there, a split that is not
     there, and a data set without images.
     """
-    data = data.expanduser()
+    data = expanded(data)
     if data.suffix.lower() in (".yaml", ".yml") and data.is_file():
         return _described(describe(data), split)
     if data.is_file() and data.suffix.lower() == ".txt":
         _no_splits(data, split)
         return _listing(data.absolute(), [data.absolute()], data.absolute().parent)
     if not data.is_dir():
-        what = "is neither a data.yaml nor a .txt" if data.exists() else "is not a folder or a file"
+        other = "is neither a data.yaml nor a .txt" if data.is_file() else "is a pipe or a device, not a file"
+        what = other if data.exists() else "is not a folder or a file"
         raise DatasetError(f"{data} {what}; give the data.yaml or the folder of a YOLO-format data set with DATA=")
     description = description_in(data)
     if description and description.splits:
@@ -55,6 +56,10 @@ def find(data: Path, split: str = "") -> Listing:
 
 def _described(description: Description, split: str) -> Listing:
     wanted = split or DEFAULT_SPLIT
+    if not description.splits:
+        raise DatasetError(
+            f"{description.path} has none of {', '.join(SPLITS)}; add `{wanted}:` with the folder of the images"
+        )
     if wanted not in description.splits:
         raise DatasetError(f"{description.path} has no {wanted}, it has {_advice(description.splits)}")
     root, entries = description.resolved(wanted)
@@ -114,8 +119,15 @@ def _in_folder(folder: Path) -> list[str]:
     return [path for path in found if is_image(path) and not Path(path).is_dir()]
 
 
+def is_special(path: Path) -> bool:
+    """Whether it is a pipe, a socket or a device: opening one may wait without end."""
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
 def _in_list(file: Path, root: Path) -> list[str]:
     """A relative name is next to the list, else in `root`, else in the working directory."""
+    if is_special(file):
+        raise DatasetError(f"{file} is a pipe or a device, not a file; give a list of images, a name on each line")
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import yaml  # type: ignore[import-untyped]
+
 from evaluation.errors import DatasetError
 
 MOST_NAMED = 5
@@ -18,7 +20,7 @@ def check(names: Mapping[int, str], labels: Sequence[str]) -> list[str]:
     wrong = [
         f"{class_id} is {name!r} in data.yaml and {_label(class_id, labels)} in the model"
         for class_id, name in sorted(names.items())
-        if class_id not in range(len(labels)) or labels[class_id] != name
+        if class_id not in range(len(labels)) or not _same(name, labels[class_id])
     ]
     if wrong:
         more = f" and {len(wrong) - MOST_NAMED} more" if len(wrong) > MOST_NAMED else ""
@@ -31,6 +33,16 @@ def check(names: Mapping[int, str], labels: Sequence[str]) -> list[str]:
     if names and absent:
         return [f"data.yaml names {len(names)} of the model's {len(labels)} classes; the others are not scored"]
     return []
+
+
+def _same(name: str, label: str) -> bool:
+    """Also where a training read `no` as False or `007` as 7, as YAML does without quotes."""
+    if name == label:
+        return True
+    try:
+        return bool(label == str(yaml.safe_load(name)))
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return False
 
 
 def _label(class_id: int, labels: Sequence[str]) -> str:

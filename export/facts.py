@@ -42,7 +42,7 @@ def state(path: Path, facts: Facts) -> None:
 
 def of(model: onnx.ModelProto) -> Facts:
     """From the metadata of this exporter or of YOLOv5's tools, else the deployed head, else the output's shape."""
-    said = {entry.key: entry.value for entry in model.metadata_props}
+    said = {entry.key: entry.value for entry in model.metadata_props if isinstance(entry.value, str)}  # else no UTF-8
     stride, classes = said.get(STRIDE) or said.get("stride", ""), said.get(CLASSES, "")
     return Facts(
         int(classes) if classes.isdecimal() else _names(said) or _of_head(model) or _of_table(model),

@@ -43,7 +43,7 @@ class Metadata:
 
 def read(model: onnx.ModelProto, path: object) -> Metadata:
     """Raises ExportError for a file that says that it is no detection model, or has NMS inside."""
-    entries = {entry.key: entry.value for entry in model.metadata_props}
+    entries = {_text(entry.key): _text(entry.value) for entry in model.metadata_props}
     _check(entries, path)
     names: tuple[str, ...] = ()
     wrong = "no class names"
@@ -65,6 +65,11 @@ def check_nodes(model: onnx.ModelProto, output: str, path: object) -> None:
     inside = next((kind for kind in kinds if INSIDE.search(kind)), None)
     if inside is not None:
         raise ExportError(f"{path} has NMS inside (a node {inside} chooses the boxes); {NMS_OUT}")
+
+
+def _text(value: str | bytes) -> str:
+    """protobuf gives bytes for what is no UTF-8."""
+    return value.decode(errors="surrogateescape") if isinstance(value, bytes) else value
 
 
 def _check(entries: Mapping[str, str], path: object) -> None:

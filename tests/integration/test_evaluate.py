@@ -17,6 +17,7 @@ from evaluation.evaluate import main
 from export.sources.checkpoint import load
 from local import triton
 from local.ports import free_ports
+from tests.support import export_models
 from tests.support.datasets import write
 from tests.support.pictures import encoded
 from tests.support.shared import SHARED
@@ -183,10 +184,14 @@ def test_without_pytorch_only_the_served_half_is_shown(served: str, capsys: pyte
     ("label", "options", "message"),
     [
         ("3 0.5 0.5 0.1 0.1", [], "class 3 is none of the model's 0 to 2"),
-        ("0 0.5 0.5 0.1 0.1", ["--model", "nobody"], "nobody"),
+        ("0 0.5 0.5 0.1 0.1", ["--model", "nobody"], "Triton serves no nobody"),
+        ("0 0.5 0.5 0.1 0.1", ["--model", "nobody"], "MODEL= names the served model"),
         ("0 0.5 0.5 0.1 0.1", ["--weights", "missing.pt"], "there is no file missing.pt"),
+        ("0 0.5 0.5 0.1 0.1", ["--weights", "missing.pt"], "or SERVED_ONLY=1 to score the served model alone"),
+        ("0 0.5 0.5 0.1 0.1", ["--names", "a,b"], "2 names for 3 classes"),
+        ("0 0.5 0.5 0.1 0.1", ["--names", "a,b,c"], "have different classes"),
     ],
-    ids=["class out of range", "unknown model", "no such checkpoint"],
+    ids=["class out of range", "unknown model", "what to do", "no such checkpoint", "without", "few names", "names"],
 )
 def test_a_mistake_is_told_in_one_line(
     served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], label: str, options: list[str], message: str
@@ -198,6 +203,20 @@ def test_a_mistake_is_told_in_one_line(
     said = capsys.readouterr()
     assert said.err.startswith("evaluate: ") and said.err.count("\n") == 1
     assert message in said.err and not said.out
+    assert "make run" not in said.err
+
+
+def test_an_onnx_file_is_no_checkpoint_to_compare_with(
+    served: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = export_models.save_onnx(export_models.OriginalTable(export_models.anchored()), tmp_path / "a.onnx", size=320)
+    given = ["--data", str(train_shapes.HERE / "shapes"), "--model", "shapes", "--triton", served]
+    for name in ("a.onnx", "a.pt"):
+        path = path.rename(tmp_path / name)
+        assert main([*given, "--weights", str(path)]) == 1
+        said = capsys.readouterr().err
+        assert "is an ONNX file, and PyTorch runs the .pt" in said and "or SERVED_ONLY=1" in said
+    assert main([*given, "--weights", str(path), "--served-only", "1"]) == 0
 
 
 def test_a_checkpoint_of_other_classes_is_refused(served: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from export import publish
+from export import facts, publish
 from export.declared import parse
 from export.errors import ExportError
 from export.graph.onnx_writer import trace
@@ -166,6 +166,14 @@ def test_names_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     path = models.save_onnx(original(), tmp_path / "a.onnx", size=320, names="{0: 'a', 1: 'b")
     refused(path, "its class names cannot be read ({0: 'a', 1: 'b); give the names of its 3 classes with NAMES=")
     assert (published(path, ("a", "b", "c")) / "labels.txt").read_text() == "a\nb\nc\n"
+
+
+def test_names_that_are_no_unicode_are_told(tmp_path: Path) -> None:
+    path = models.save_onnx(original(), tmp_path / "a.onnx", size=320, names="['caf_', 'b', 'c']")
+    path.write_bytes(path.read_bytes().replace(b"caf_", b"caf\xe9"))
+    refused(path, "its class names cannot be read (")
+    refused(path, "give the names of its 3 classes with NAMES=")
+    assert facts.of(onnx.load(str(path))).stride == 32
 
 
 @pytest.mark.parametrize("task", ["None", "Detection", "object-detection", "'detect'", "null"])

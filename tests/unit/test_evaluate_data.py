@@ -1,5 +1,6 @@
 """Which images and labels of a data set count: as in YOLOv5's own validation."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from evaluation import names
 from evaluation.dataset import Dataset, read
 from evaluation.errors import DatasetError
+from export.sources import class_names
 from tests.support.datasets import write
 from tests.support.fakes import SPEC
 from tests.support.pictures import encoded, turned
@@ -225,9 +227,18 @@ def test_an_image_is_measured_upright(tmp_path: Path) -> None:
             "has no folder val, it has train",
         ),
         ({"data.yaml": "val: images\nnames: [x]"}, "val is images, which is in none of .*set `path`"),
-        ({"data.yaml": "path: 3\nval: images\nnames: [x]"}, "`path` must be"),
+        ({"data.yaml": "path: [3]\nval: images\nnames: [x]"}, "`path` must be"),
         ({"data.yaml": "val: {a: b}\nnames: [x]"}, "`val` must be a folder"),
-        ({"data.yaml": "val: .\n"}, "no readable `names`"),
+        ({"data.yaml": "val: .\n"}, "has no `names`; add `names:` with the names of its classes"),
+        ({"data.yaml": "val: .\nnames: null"}, "has no `names`; add"),
+        ({"data.yaml": "val: .\nnames: [[a]]"}, "no readable `names`: names that are no text"),
+        ({"data.yaml": 'val: .\nnames: ["\\ud800"]'}, "no readable `names`"),
+        ({"data.yaml": "val: .\nnames: {a: b}"}, "no readable `names`: .*map from class numbers"),
+        ({"data.yaml": "val: " + "[" * 5000}, "no readable `names`: no YAML"),
+        (
+            {"data.yaml": "path: ~nobody-of-that-name\nval: x\nnames: [x]"},
+            "`path`: there is no home folder for ~nobody",
+        ),
         ({"a.yaml": "val: .\nnames: [x]", "b.yaml": "val: .\nnames: [x]"}, "has a.yaml and b.yaml; give one of them"),
         ({"train/a.png": IMAGE, "train/a.txt": ROW}, "has no folder val, it has train; give SPLIT=train"),
         ({"v.txt": "./a.png\n./b.png", "data.yaml": "val: v.txt\nnames: [x]"}, "none of 2 images.*no such file"),
@@ -238,6 +249,48 @@ def test_a_broken_data_set_is_refused_in_one_line(tmp_path: Path, files: dict[st
         read(write(tmp_path, files), CLASSES)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["names: [x]", "names: [x]\nval: null\ntrain: ~\ntest:"])
+def test_a_data_yaml_without_splits_is_refused_in_one_line(tmp_path: Path, content: str) -> None:
+    write(tmp_path, {"data.yaml": content, "a.png": IMAGE, "a.txt": ROW})
+    with pytest.raises(DatasetError, match=r"data\.yaml has none of train, val, test; add `val:` with the folder"):
+        read(tmp_path / "data.yaml", CLASSES)
+    assert shown(read(tmp_path, CLASSES)) == ["a.png"]
+
+
+@pytest.mark.parametrize("name", ["no", "yes", "007", "1e3", "1_000", "null", "~", "2024-13-45", "=", "0x1F", "on"])
+@pytest.mark.parametrize("form", ["[{}]", "{{0: {}}}"], ids=["list", "map"])
+def test_names_are_as_people_wrote_them(tmp_path: Path, name: str, form: str) -> None:
+    file = write(tmp_path, {"a.png": IMAGE, "a.txt": ROW, "data.yaml": f"val: .\nnames: {form.format(name)}"})
+    found = read(file, CLASSES).names
+    assert found == {0: name} == dict(enumerate(class_names.read(str(tmp_path / "data.yaml"))))
+    assert names.check(found, [name]) == []
+
+
+@pytest.mark.parametrize(("name", "label"), [("no", "False"), ("yes", "True"), ("007", "7"), ("1.50", "1.5")])
+def test_names_are_those_of_a_training_that_read_them_as_yaml(name: str, label: str) -> None:
+    assert names.check({0: name}, [label]) == []
+    with pytest.raises(DatasetError, match=r"0 is 'no' in data\.yaml"):
+        names.check({0: "no"}, ["True"])
+
+
+@pytest.mark.timeout(20)
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": IMAGE, "a.txt": ROW, "c.png": IMAGE, "data.yaml": "val: v.txt\nnames: [x]"})
+    for name in ("b.png", "c.txt", "v.txt", "d.yaml"):
+        os.mkfifo(tmp_path / name)
+    for data in ("data.yaml", "v.txt", "d.yaml", ""):
+        if data:
+            with pytest.raises(DatasetError, match="is a pipe or a device"):
+                read(tmp_path / data, CLASSES)
+    (tmp_path / "data.yaml").unlink()
+    dataset = read(tmp_path, CLASSES)
+    assert shown(dataset) == ["a.png", "c.png"] and dataset.unlabelled == 1
+    assert "b.png: it is a pipe or a device, not a file" in dataset.notes[-1]
+    (tmp_path / "v.txt").unlink()
+    write(tmp_path, {"v.txt": "./a.png\n./b.png"})
+    assert shown(read(tmp_path / "v.txt", CLASSES)) == ["a.png"]
 
 
 @pytest.mark.parametrize(("name", "message"), [("nowhere", "is not a folder"), ("a.zip", "neither a data.yaml nor")])
