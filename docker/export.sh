@@ -35,4 +35,8 @@ if [ "${1:-}" = ensure ]; then
   fi
   set -- --model "$MODEL" "$@"
 fi
+case " $* " in
+# These export nothing, and take no device.
+*" --list"* | *" --use"* | *" --rollback"* | *" --unload"* | *" --delete"*) exec python3 -m export --repository /models "$@" ;;
+esac
 exec python3 -m export --repository /models --device "$DEVICE" "$@"

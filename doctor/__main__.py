@@ -18,6 +18,7 @@ from doctor.host import look_at
 from doctor.model import Host, Model, Trial
 from doctor.triton import Listed, Refused, Triton, Unreachable
 from export.address import ROOT, AddressError, Place, find
+from export.errors import print_any_name
 
 NOTHING_WRONG, WRONG, NOT_EXAMINED = 0, 1, 2
 
@@ -174,4 +175,5 @@ def parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    print_any_name()
     sys.exit(main())

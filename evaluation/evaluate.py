@@ -20,7 +20,7 @@ from evaluation.errors import DatasetError
 from evaluation.listing import find as find_images
 from evaluation.steps import CUT, SERVED, Model, Network, evaluate
 from export.address import AddressError, Place, find
-from export.errors import ExportError
+from export.errors import ExportError, one_line
 from export.options import flag
 from export.sources import class_names
 from gateway.errors import GatewayError
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(_parser().parse_args(arguments))
     except (AddressError, DatasetError, ExportError, OSError, SettingsError) as error:
-        print(f"evaluate: {error}", file=sys.stderr)
+        print(f"evaluate: {one_line(str(error))}", file=sys.stderr)
     except TritonFailing as error:
         print(f"evaluate: {error}; MODEL= names the served model, `make doctor` shows which there are", file=sys.stderr)
     except (TritonBusy, ModelChanged) as error:
@@ -155,4 +155,4 @@ def _introduce(dataset: Dataset, spec: ModelSpec, said: Sequence[str]) -> None:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr)
+    print(one_line(line), file=sys.stderr)

@@ -5,7 +5,7 @@ import sys
 import time
 
 from export import switch
-from export.errors import ExportError, NoWeightsError
+from export.errors import ExportError, NoWeightsError, one_line, print_any_name
 from export.options import parse
 
 NO_WEIGHTS = 3  # exit status that tells `python -m local` to serve the demo model
@@ -23,8 +23,11 @@ def main() -> int:
             from export import publish  # torch takes seconds to import: a wrong option is reported before
 
             publish.export(options, _report)
+    except UnicodeDecodeError as error:
+        print(f"export: a file of the model is no UTF-8 text ({error}); correct it", file=sys.stderr)
+        return 1
     except ExportError as error:
-        print(f"export: {error}", file=sys.stderr)
+        print(f"export: {one_line(str(error))}", file=sys.stderr)
         return NO_WEIGHTS if isinstance(error, NoWeightsError) else 1
     except KeyboardInterrupt:
         print("export: interrupted; the repository is as it was", file=sys.stderr)
@@ -33,8 +36,9 @@ def main() -> int:
 
 
 def _report(line: str) -> None:
-    print(f"{time.strftime('%H:%M:%S')}  {line}", flush=True)
+    print(f"{time.strftime('%H:%M:%S')}  {one_line(line)}", flush=True)
 
 
 if __name__ == "__main__":
+    print_any_name()
     sys.exit(main())

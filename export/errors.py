@@ -1,5 +1,10 @@
 """Why an export stops, for the person who asked for it."""
 
+import io
+import sys
+
+_BREAKS = {code: repr(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+
 
 class ExportError(Exception):
     """The export cannot go on; the message is one line: what, where and what to do."""
@@ -11,6 +16,17 @@ class NoWeightsError(ExportError):
 
 class VerificationError(ExportError):
     """The exported model does not answer as the checkpoint does; nothing was published."""
+
+
+def one_line(text: str) -> str:
+    """A message on one line, whatever the name of a file in it: a newline reads `\\n`."""
+    return text.translate(_BREAKS)
+
+
+def print_any_name() -> None:
+    """Let stdout escape what is no Unicode in the name of a file, as stderr does, instead of failing."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def shortened(text: str, most: int) -> str:

@@ -116,17 +116,27 @@ def take_out(model: Path) -> None:
 @contextlib.contextmanager
 def undone_on_error(model: Path) -> Iterator[None]:
     """What says which version is in use is as it was when the block raises ExportError."""
-    files = [model / CONFIG, model / UNLOADED]
-    before = {file: file.read_text(errors="surrogateescape") for file in files if file.is_file()}
+    before = {file: contents(file) for file in (model / CONFIG, model / UNLOADED)}
     try:
         yield
     except ExportError:
-        for file in files:
-            if file in before:
-                put(file, before[file])
-            elif file.is_file():
-                file.unlink()
+        for file, text in before.items():
+            if text is None:
+                file.unlink(missing_ok=True)
+            else:
+                put(file, text)
         raise
+
+
+def contents(file: Path) -> str | None:
+    """The text, None where there is no file. Raises ExportError for what cannot be read, and for no file."""
+    if file.exists() and not file.is_file():
+        raise ExportError(f"{file} is no file; move it away, then say it again")
+    try:
+        return file.read_text() if file.exists() else None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise ExportError(f"{file} cannot be read: {reason}; correct it, or move it away") from error
 
 
 @contextlib.contextmanager
@@ -147,7 +157,7 @@ def put(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with repository.told_as_error(path):
         try:
-            with aside.open("w", errors="surrogateescape") as file:
+            with aside.open("w") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())

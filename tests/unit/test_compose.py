@@ -13,6 +13,7 @@ import yaml  # type: ignore[import-untyped]
 
 from export.config import Serving
 from export.graph import engine
+from export.options import parse
 from gateway.settings import IN_FILES, load, rows
 
 ROOT = Path(__file__).parents[2]
@@ -198,6 +199,28 @@ def test_every_export_is_for_the_device_of_the_composition() -> None:
     assert composed("docker-compose.gpu.yml")["services"]["export"]["environment"] == {"DEVICE": "gpu"}
     *_, last = (ROOT / "docker" / "export.sh").read_text().splitlines()
     assert last == 'exec python3 -m export --repository /models --device "$DEVICE" "$@"'  # one given later wins
+
+
+@pytest.mark.parametrize(
+    ("given", "options"),
+    [
+        ("--list", "--list"),
+        ("--use 2 --name a", "--use 2 --name a"),
+        ("--name a --rollback", "--name a --rollback"),
+        ("--unload=a", "--unload=a"),
+        ("--delete 2", "--delete 2"),
+        ("--weights my.pt", "--device gpu --weights my.pt"),
+    ],
+)
+def test_a_switch_of_versions_is_for_no_device(tmp_path: Path, given: str, options: str) -> None:
+    text = (ROOT / "docker" / "export.sh").read_text()
+    (tmp_path / "python3").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "python3").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "DEVICE": "gpu"}
+    command = ["sh", "-c", text[text.index('case " $* "') :], "sh", *given.split()]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    assert done.stdout == f"-m export --repository /models {options}\n"
+    parse(options.split())
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -17,6 +19,8 @@ from export.errors import ExportError
 from export.sources import checkpoint
 from tests.support import export_models as models
 from tests.support import foreign
+
+ROOT = Path(__file__).parents[2]
 
 
 def refusal(path: Path) -> str:
@@ -153,6 +157,19 @@ def test_a_file_may_have_any_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     models.save(models.anchored(), tmp_path / "plain.pt", models.ORIGINAL)
     Path("plain.pt").rename(tmp_path / name)
     assert len(checkpoint.load(checkpoint.find("yolov5n", name, print)).labels) == 3
+
+
+@pytest.mark.parametrize("name", [b"m\xff.pt", b"a\nb.pt", b"a\x1b[1m.pt"], ids=["no Unicode", "newline", "escape"])
+def test_a_file_whose_name_cannot_be_printed_is_told_on_one_line(tmp_path: Path, name: bytes) -> None:
+    file = os.path.join(os.fsencode(tmp_path), name)
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8:strict", "PYTHONUTF8": "1"}
+    for content, said in ((None, b"there is no file"), (b"<html>", b"is an HTML page")):
+        if content is not None:
+            with open(file, "wb") as target:
+                target.write(content)
+        command: list[str | bytes] = [sys.executable, "-m", "export", b"--weights=" + file]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, env=environment)
+        assert (done.returncode, done.stderr.count(b"\n")) == (1, 1) and said in done.stderr, done.stderr
 
 
 def test_the_home_folder_may_be_abbreviated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

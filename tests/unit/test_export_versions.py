@@ -1,12 +1,15 @@
 """Versions on disk: each with its own labels and config, one of them in use."""
 
+import os
 import re
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from export import switch, versions
+from export.__main__ import main
 from export.config import Serving, config_pbtxt
 from export.declared import parse
 from export.errors import ExportError
@@ -47,7 +50,9 @@ def served(repository: Path) -> tuple[list[int], str, str]:
 
 def command(repository: Path, *given: str) -> list[str]:
     lines: list[str] = []
-    switch.run(options(["--repository", str(repository), "--name", "m", *given]), lines.append)
+    names_it = given[0] in ("--unload", "--delete") and not given[1].isdecimal()
+    name = [] if names_it else ["--name", "m"]
+    switch.run(options(["--repository", str(repository), *name, *given]), lines.append)
     return lines
 
 
@@ -188,6 +193,43 @@ def test_what_cannot_be_done_is_one_line_and_changes_nothing(repository: Path, g
         command(repository, *given)
     assert "\n" not in str(told.value)
     assert tree() == before
+
+
+def latin_1(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b"# caf\xe9\n")
+
+
+def folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(latin_1, "cannot be read: it is no UTF-8 text"), (folder, "is no file; move it"), (pipe, "is no file; move it")],
+)
+def test_a_config_that_is_no_text_is_told_by_one_line(
+    repository: Path, change: Callable[[Path], None], said: str
+) -> None:
+    change(repository / "m" / "config.pbtxt")
+    with pytest.raises(ExportError, match=rf"config\.pbtxt {said}[^\n]*$"):
+        command(repository, "--use", "1")
+
+
+def test_a_versions_own_config_that_is_no_text_is_told_by_one_line(
+    repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    latin_1(repository / "m" / "1" / "config.pbtxt")
+    monkeypatch.setattr("sys.argv", ["export", "--use", "1", "--name", "m", "--repository", str(repository)])
+    assert main() == 1
+    said = capsys.readouterr().err
+    assert "no UTF-8 text" in said and said.count("\n") == 1
 
 
 def test_the_list_says_what_is_in_use_since_when_and_how_good_it_is(repository: Path) -> None:
