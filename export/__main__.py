@@ -15,7 +15,7 @@ def main() -> int:
     try:
         options = parse(sys.argv[1:])
         if options.list:
-            print("\n".join(switch.listing(options.repository)))
+            print("\n".join(switch.listing(options.repository, options.name)))
         elif options.switches:
             switch.run(options, _report)
         else:

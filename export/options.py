@@ -57,6 +57,8 @@ def parse(arguments: Sequence[str]) -> Options:
     """Raises ExportError, one line, for an option or a value that has no meaning."""
     given = {key: value for key, value in vars(_parser().parse_args(_joined(arguments))).items() if value is not None}
     _check_switches(given)
+    if given.get("list"):
+        given.setdefault("name", given.get("model", ""))
     if "name" not in given:
         of_file = "weights" in given and "model" not in given
         given["name"] = model_name.of_file(given["weights"]) if of_file else given.get("model", DEFAULT_MODEL)
@@ -81,12 +83,11 @@ def _check_switches(given: Mapping[str, object]) -> None:
     if len(several) > 1:
         raise ExportError(f"{' and '.join(map(_in_make, several))} together; give one of them")
     switch, *_ = several
-    taken = {switch, "repository", *(() if switch == "list" else ("name", "model"))}
+    taken = {switch, "repository", "name", "model"}
     left = [name for name in given if name not in taken and given[name] is not False]
     if left:
-        what = "shows all models" if switch == "list" else "exports nothing"
         raise ExportError(
-            f"{_in_make(switch)} {what}, and takes no {' and no '.join(map(_in_make, left))}; leave it away"
+            f"{_in_make(switch)} exports nothing, and takes no {' and no '.join(map(_in_make, left))}; leave it away"
         )
     names = {str(given[name]) for name in ("name", "model") if name in given}
     if switch in ("unload", "delete") and not str(given[switch]).isdecimal():

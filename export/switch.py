@@ -140,12 +140,14 @@ def asked_to_unload(server: triton.Triton, name: str) -> str:
     return f"Triton at {server.url} has unloaded it"
 
 
-def listing(place: Path) -> Iterator[str]:
-    """A table with a row for each version of each model, and lines for what Triton serves besides."""
+def listing(place: Path, name: str = "") -> Iterator[str]:
+    """A table with a row for each version of each model, or of that one, and lines for what Triton serves besides."""
     served, note = what_is_served()
-    found = sorted(path for path in place.glob("*") if repository.numbered(path))
-    yield from table([row for model in found for row in rows(model, served)]) if found else [f"{place} holds no model"]
-    for name in sorted(set(served or {}) - {model.name for model in found}):
+    found = sorted(path for path in place.glob("*") if name in ("", path.name) and repository.numbered(path))
+    none = f"{place} holds no model {name}".rstrip()
+    yield from table([row for model in found for row in rows(model, served)]) if found else [none]
+    others = {each for each in served or {} if name in ("", each)}
+    for name in sorted(others - {model.name for model in found}):
         yield f"{name} is not in {place}, yet Triton serves it: UNLOAD={name} takes it away"
     if note:
         yield note

@@ -16,8 +16,14 @@ def test_empty_values_count_as_not_given() -> None:
 
 
 def test_values_are_read() -> None:
-    options = parse("--model yolov5s --imgsz 320 --square 1 --batch 8 --instances auto --delay-us 0 --list".split())
-    assert options == Options(model="yolov5s", name="yolov5s", imgsz=320, square=True, batch=8, delay_us=0, list=True)
+    options = parse("--model yolov5s --imgsz 320 --square 1 --batch 8 --instances auto --delay-us 0".split())
+    assert options == Options(model="yolov5s", name="yolov5s", imgsz=320, square=True, batch=8, delay_us=0)
+
+
+@pytest.mark.parametrize(("given", "name"), [("", ""), ("--name a", "a"), ("--model a", "a")])
+def test_the_list_is_of_all_models_or_of_one(given: str, name: str) -> None:
+    options = parse(f"--list {given}".split())
+    assert options.list and options.name == name
 
 
 @pytest.mark.parametrize(
@@ -101,8 +107,7 @@ def test_a_size_without_meaning_is_refused_in_one_line(given: str) -> None:
         ("--rollback 1 --names a,b", "ROLLBACK=1 exports nothing, and takes no NAMES="),
         ("--unload a --square 1", "UNLOAD= exports nothing, and takes no SQUARE="),
         ("--delete 2 --device cpu", "DELETE= exports nothing, and takes no DEVICE="),
-        ("--list --name a", "LIST=1 shows all models, and takes no NAME="),
-        ("--list --weights a", "LIST=1 shows all models, and takes no WEIGHTS="),
+        ("--list --weights a", "LIST=1 exports nothing, and takes no WEIGHTS="),
         ("--use 2 --name a --model b", "USE= of a and b; give the name of one model"),
         ("--unload a --name b", "UNLOAD= of a and b; give the name of one model"),
         ("--delete a --model b", "DELETE= of a and b; give the name of one model"),

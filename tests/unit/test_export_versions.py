@@ -243,6 +243,8 @@ def test_the_list_says_what_is_in_use_since_when_and_how_good_it_is(repository: 
     assert "0.3700 coco8.yaml val" in lines[1]
     assert lines[3:] == ["no Triton answers at 127.0.0.1:9: its next start serves what is in use"]
     assert "holds no model" in next(switch.listing(repository / "nowhere"))
+    assert list(switch.listing(repository, "m"))[1:4] == lines[:3]
+    assert next(switch.listing(repository, "other")) == f"{repository} holds no model other"
 
 
 def test_a_config_is_never_seen_half_written(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,7 +123,7 @@ def test_names_are_not_given_to_the_demo_model(tmp_path: Path, monkeypatch: pyte
 
 def test_the_model_in_an_advice_is_quoted(tmp_path: Path) -> None:
     (tmp_path / "my model").mkdir()
-    (tmp_path / "my model" / model.OUT_OF_SERVICE).touch()
+    (tmp_path / "my model" / triton.OUT_OF_SERVICE).touch()
     with pytest.raises(LocalError, match="NAME='my model' brings"):
         model.prepare(tmp_path, "my model", None)
     with pytest.raises(LocalError, match="MODEL='a b'`"):
