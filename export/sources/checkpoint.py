@@ -148,7 +148,7 @@ def _labels(names: object, count: int, path: Path) -> tuple[str, ...]:
     try:
         labels = class_names.in_order(items(names) or names)
         if len(labels) != count:
-            raise ValueError(f"{len(labels)} names for {count} classes")
+            raise ValueError(f"{len(labels)} name{'s' * (len(labels) > 1)} for {count} classes")
     except ValueError as error:
         raise ExportError(f"{path}: {error}; give the names of its {count} classes with NAMES=") from error
     return labels

@@ -131,7 +131,7 @@ def test_a_checkpoint_without_a_model_is_told_in_one_line(tmp_path: Path, conten
 def test_classes_without_names_are_refused(tmp_path: Path, names: object) -> None:
     network = models.anchored()
     network.names = names
-    with pytest.raises(ExportError, match="of 3 classes"):
+    with pytest.raises(ExportError, match="give the names of its 3 classes with NAMES="):
         checkpoint.load(models.save(network, tmp_path / "a.pt", models.ORIGINAL))
 
 
