@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local import triton, wheel
 from local.errors import LocalError
-from reliability import chaos, fuzz, overload
+from reliability import attacks, chaos, fuzz, overload
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
@@ -43,6 +43,10 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
         settings = plan.settings if options.what == "overload" else {}
         with running(folder, options.repository, options.model, settings=settings) as service:
             promises = asyncio.run(scenario(options.what, service, images, options.quick))
+        if options.what == "overload":
+            with running(folder / "attacks", options.repository, options.model, settings=attacks.SETTINGS) as service:
+                attack = attacks.QUICK if options.quick else attacks.Plan()
+                promises += asyncio.run(attacks.all_of_them(service, images, attack))
     except LocalError as error:
         print(f"reliability: {error}", file=sys.stderr)
         return 1

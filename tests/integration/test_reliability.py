@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability import chaos, fuzz, overload
+from reliability import attacks, chaos, fuzz, overload
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
@@ -52,3 +52,9 @@ def test_overload(service: Service, images: Sequence[bytes]) -> None:
 def test_fuzz(service: Service, images: Sequence[bytes]) -> None:
     service.wait_until_ready()
     check(asyncio.run(fuzz.no_file_harms(service, images, SHARED, fuzz.QUICK)), service)
+
+
+@pytest.mark.timeout(400)
+def test_attacks(model_repository: Path, images: Sequence[bytes], tmp_path: Path) -> None:
+    with running(tmp_path, model_repository, "yolov5n", settings=attacks.SETTINGS) as service:
+        check(asyncio.run(attacks.all_of_them(service, images, attacks.QUICK)), service)

@@ -1,0 +1,270 @@
+"""One greedy client after the other, each with an honest one beside it that must be served as usual.
+
+The greedy client has a key and an address of its own, and a process of its own, so that it costs the honest one nothing
+but what it takes of the service.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import io
+import multiprocessing
+import statistics
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import NamedTuple
+
+import httpx
+import numpy as np
+from PIL import Image
+
+from gateway.redis_names import OPEN_KEY
+from reliability.promises import Promise
+from reliability.service import Service
+
+HONEST, GREEDY = "honest-key-of-this-run", "greedy-key-of-this-run"
+GREEDY_ADDRESS = "127.0.0.2"
+SETTINGS = {
+    "API_KEYS": " ".join(
+        f"{name}:{hashlib.sha256(key.encode()).hexdigest()}" for name, key in (("honest", HONEST), ("greedy", GREEDY))
+    )
+}
+_TIMES = 3  # the honest client's usual time
+_LEAST_SECONDS = 0.3  # below that a wait is nothing that anybody notices
+_WAIT = {"wait": "30"}
+
+
+class Plan(NamedTuple):
+    """Seconds in which the usual time is measured, and of each attack."""
+
+    usual_seconds: float = 15
+    seconds: float = 20
+
+
+QUICK = Plan(usual_seconds=4, seconds=6)
+
+
+class Target(NamedTuple):
+    """Where the greedy client sends to: the port, and an image that is detected in."""
+
+    port: int
+    image: bytes
+
+
+Attack = Callable[[httpx.AsyncClient, Target], Awaitable[None]]
+
+
+async def names(http: httpx.AsyncClient, target: Target) -> None:
+    """Small images with long names, which Redis has to keep."""
+    files = [("image", ("\u20ac" * 1300 + f"{index}.png", _png(8, 8), "image/png")) for index in range(16)]
+    await _closed_loop(4, lambda: http.post("/predict", files=files))
+
+
+async def results(http: httpx.AsyncClient, target: Target) -> None:
+    """Small images with answers as large as can be."""
+    query = {"conf": "0", "iou": "1", "max_det": "1000", **_WAIT}
+    await _closed_loop(4, lambda: http.post("/predict", params=query, content=_png(8, 8)))
+
+
+async def waiters(http: httpx.AsyncClient, target: Target) -> None:
+    """Clients that ask to wait and leave."""
+
+    async def ask_and_leave() -> httpx.Response:
+        request = _head("POST", "/predict?wait=60", len(target.image)) + target.image
+        async with _connection(target.port) as (_, writer):
+            writer.write(request)
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        return httpx.Response(499)
+
+    await _closed_loop(4, ask_and_leave)
+
+
+async def slow_readers(http: httpx.AsyncClient, target: Target) -> None:
+    """Clients that ask for large pictures and read none."""
+    large = _jpeg(4000, 4000)
+    answer = await http.post("/predict", params={"annotate": "true", **_WAIT}, content=large)
+    path = f"/result/{answer.json()['task_id']}/image?format=png"
+
+    async def never_read() -> httpx.Response:
+        async with _connection(target.port) as (_, writer):
+            writer.write(_head("GET", path, 0))
+            await writer.drain()
+            await asyncio.sleep(3600)
+        return httpx.Response(499)
+
+    await _closed_loop(100, never_read)
+
+
+async def stalled_uploads(http: httpx.AsyncClient, target: Target) -> None:
+    """Uploads of 50 MB whose last bytes come slowly."""
+
+    async def stall() -> httpx.Response:
+        size = 50_000_000
+        async with _connection(target.port) as (reader, writer):
+            writer.write(_head("POST", "/predict", size) + b"\xff\xd8\xff\xe0" + bytes(size - 2_000_000))
+            await writer.drain()
+            with contextlib.suppress(TimeoutError):
+                while not reader.at_eof():
+                    async with asyncio.timeout(1):
+                        return httpx.Response(int((await reader.readline()).split()[1]))
+                    writer.write(bytes(12_000))
+        return httpx.Response(499)
+
+    await _closed_loop(6, stall)
+
+
+async def boundaries(http: httpx.AsyncClient, target: Target) -> None:
+    """Forms of almost-boundaries."""
+    boundary = "b" * 60
+    body = (f"--{boundary}\r\nContent-Disposition: form-data; name=image; filename=a.jpg\r\n\r\n").encode()
+    body += (f"\r\n--{boundary[:-1]}x".encode() * 800_000)[:49_000_000]
+    headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+    await _closed_loop(2, lambda: http.post("/predict", content=body, headers=headers))
+
+
+async def gifs(http: httpx.AsyncClient, target: Target) -> None:
+    """Small files of fifty million pixels."""
+    stream = io.BytesIO()
+    Image.new("P", (7000, 7000)).save(stream, "GIF")
+    await _closed_loop(4, lambda: http.post("/predict", params=_WAIT, content=stream.getvalue()))
+
+
+ATTACKS: dict[str, Attack] = {
+    attack.__name__: attack for attack in (names, results, waiters, slow_readers, stalled_uploads, boundaries, gifs)
+}
+
+
+async def all_of_them(service: Service, images: Sequence[bytes], plan: Plan) -> list[Promise]:
+    """Measure the honest client's usual time, then beside each attack."""
+    port, image = int(service.url.rpartition(":")[2]), images[0]
+    await honest(service.url, image, 2)
+    usual, _ = await honest(service.url, image, plan.usual_seconds)
+    most = max(_TIMES * _high(usual), _LEAST_SECONDS)
+    measured = f"{_middle(usual) * 1e3:.0f} ms, 19 of 20 within {_high(usual) * 1e3:.0f} ms"
+    promises = [Promise("an honest client alone", "measured", measured, True)]
+    for name in ATTACKS:
+        with attacking(name, Target(port, image)) as told:
+            seconds, wrong = await honest(service.url, image, plan.seconds)
+        found = f"{_middle(seconds) * 1e3:.0f} ms, 19 of 20 within {_high(seconds) * 1e3:.0f} ms, {wrong} refused"
+        wanted = f"within {most * 1e3:.0f} ms, 0 refused"
+        kept = not wrong and 0 < _high(seconds) <= most
+        promises.append(Promise(f"beside {name.replace('_', ' ')} ({told()})", wanted, found, kept))
+        await settled(service)
+    return promises
+
+
+async def honest(url: str, image: bytes, seconds: float) -> tuple[list[float], int]:
+    """Detect one image after the other; the seconds of each, and how many were not answered with a result."""
+    took, wrong, end = list[float](), 0, time.monotonic() + seconds
+    async with _client(url, HONEST, "127.0.0.1") as http:
+        while time.monotonic() < end:
+            begun = time.monotonic()
+            answer = await http.post("/predict", params=_WAIT, content=image)
+            took.append(time.monotonic() - begun)
+            wrong += answer.status_code != 200 or answer.json()["status"] != "SUCCESS"
+            await asyncio.sleep(0.05)
+    return took, wrong
+
+
+async def settled(service: Service) -> None:
+    """Wait until nothing of an attack is queued any more."""
+    with service.redis() as connection:
+        for _ in range(600):
+            if not connection.hlen(OPEN_KEY):
+                return
+            await asyncio.sleep(0.1)
+
+
+@contextlib.contextmanager
+def attacking(name: str, target: Target) -> Iterator[Callable[[], str]]:
+    """The attack in a process of its own; what is yielded tells afterwards what it was answered."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_attack, args=(name, target, theirs), daemon=True)
+    process.start()
+    ours.recv()  # it has begun
+    answers: list[str] = []
+    try:
+        yield lambda: answers[0]
+    finally:
+        ours.send("stop")
+        answers.append(ours.recv() if ours.poll(30) else "no word of it")
+        process.join(5)
+        process.kill()
+
+
+def _attack(name: str, target: Target, pipe: Connection) -> None:
+    async def until_told() -> str:
+        async with _client(f"http://127.0.0.1:{target.port}", GREEDY, GREEDY_ADDRESS) as http:
+            task = asyncio.ensure_future(ATTACKS[name](http, target))
+            await asyncio.sleep(1)
+            pipe.send("begun")
+            await asyncio.to_thread(pipe.recv)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        return ", ".join(f"{status} {number}" for status, number in sorted(_seen.items())) or "nothing answered"
+
+    pipe.send(asyncio.run(until_told()))
+
+
+_seen: Counter[str] = Counter()  # of the attacking process
+
+
+async def _closed_loop(clients: int, send: Callable[[], Awaitable[httpx.Response]]) -> None:
+    async def one() -> None:
+        while True:
+            try:
+                answer = await send()
+                _seen[str(answer.status_code)] += 1
+                await asyncio.sleep(min(float(answer.headers.get("retry-after", 0)), 0.2))
+            except (httpx.TransportError, OSError):
+                _seen["no answer"] += 1
+                await asyncio.sleep(0.05)
+
+    await asyncio.gather(*(one() for _ in range(clients)))
+
+
+def _client(url: str, key: str, address: str) -> httpx.AsyncClient:
+    transport = httpx.AsyncHTTPTransport(local_address=address, limits=httpx.Limits(max_connections=200))
+    return httpx.AsyncClient(base_url=url, headers={"X-API-Key": key}, timeout=60, transport=transport)
+
+
+@contextlib.asynccontextmanager
+async def _connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, local_addr=(GREEDY_ADDRESS, 0))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+
+
+def _head(method: str, path: str, size: int) -> bytes:
+    return (
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {GREEDY}\r\nContent-Type: image/jpeg\r\n"
+        f"Content-Length: {size}\r\n\r\n"
+    ).encode()
+
+
+def _png(width: int, height: int) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (width, height), (90, 120, 40)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _jpeg(width: int, height: int) -> bytes:
+    """A picture that does not compress well, so that its annotated picture is large."""
+    stream, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
+    Image.fromarray(noise).save(stream, "JPEG", quality=50)
+    return stream.getvalue()
+
+
+def _middle(seconds: Sequence[float]) -> float:
+    return statistics.median(seconds) if seconds else 0.0
+
+
+def _high(seconds: Sequence[float]) -> float:
+    return sorted(seconds)[int(0.95 * (len(seconds) - 1))] if seconds else 0.0
