@@ -10,7 +10,7 @@ EVENTS_CHANNEL = "yolo:events"
 OPEN_KEY, OPEN_BYTES_KEY = "yolo:open", "yolo:open_bytes"
 LEDGER = (OPEN_KEY, OPEN_BYTES_KEY)
 PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
-LEADER_KEY, BETWEEN_KEY = "yolo:maintenance", "yolo:between"
+LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"
 WEBHOOKS_KEY = "yolo:webhooks"
 LIMIT_PREFIX = "yolo:limit"
 

@@ -82,6 +82,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_pictures_bytes: Annotated[
         int, Meta(ge=0, description="maximum bytes of annotated pictures kept; the oldest are dropped")
     ] = 200_000_000
+    trace_ttl: Annotated[
+        int,
+        Meta(ge=0, description="how long deleted data may stay in Redis' append-only file, seconds; 0: up to Redis"),
+    ] = 900
     worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 3
     worker_ttl: Annotated[int, Meta(ge=2, description="seconds without a heartbeat before a worker counts as dead")] = (
         15

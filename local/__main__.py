@@ -10,6 +10,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import stat
 import sys
 import threading
 from collections.abc import Mapping
@@ -25,6 +26,7 @@ from local import ports, triton, wheel
 from local.console import Console
 from local.errors import LocalError
 from local.model import prepare
+from local.processes import PRIVATE
 from local.ready import reachable, wait_until_ready
 from local.stack import DEFAULT_WORKERS, Ended, Stack, commands
 from local.stack import settings as settings_of_all
@@ -55,6 +57,7 @@ def run(given: Mapping[str, str]) -> int:
         settings = msgspec.structs.replace(settings, model=prepare(repository, settings.model, weights))
     check_model(repository, settings.model)
     with lock(run_dir):
+        os.umask(PRIVATE)  # from here on; a model that was exported above may be read by the users of containers
         shutil.rmtree(run_dir / "metrics", ignore_errors=True)  # the counts of the last run's workers
         key = settings.triton_key or new_triton_key(run_dir)
         settings = msgspec.structs.replace(settings, triton_key=key)
@@ -187,8 +190,8 @@ def redis_port(given: Mapping[str, str]) -> dict[str, int]:
 
 
 def lock(run_dir: Path) -> IO[str]:
-    """One stack per RUN_DIR: two servers must not write the same files."""
-    run_dir.mkdir(parents=True, exist_ok=True)
+    """One stack per RUN_DIR: two servers must not write the same files. Only its owner can look into it."""
+    make_private(run_dir)
     file = (run_dir / "lock").open("w")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -196,6 +199,15 @@ def lock(run_dir: Path) -> IO[str]:
         file.close()
         raise LocalError(f"another stack runs on {run_dir}; stop it, or set RUN_DIR to another folder") from error
     return file
+
+
+def make_private(folder: Path) -> None:
+    """Make the folder if need be, mode 0700. Raises LocalError for one that is somebody else's, or everybody's."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
+    if found.st_uid != os.getuid() or found.st_mode & stat.S_ISVTX:
+        raise LocalError(f"RUN_DIR={folder}: it is shared with other users; give a folder of your own")
+    folder.chmod(0o700)
 
 
 if __name__ == "__main__":

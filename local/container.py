@@ -10,6 +10,7 @@ from pathlib import Path
 
 from local import stubs, triton, wheel
 from local.errors import LocalError
+from local.processes import PRIVATE
 
 MODELS = Path("/models")
 BACKENDS = wheel.ROOT / "backends"
@@ -32,7 +33,8 @@ def main(arguments: list[str]) -> int:
         print(f"triton: {error}", file=sys.stderr)
         return 1
     triton.clear(GRPC_PORT)  # of a server that was killed, where /dev/shm is a volume
-    stubs.look_after_this_process()
+    os.umask(PRIVATE)
+    stubs.look_after_this_process(triton.shared_memory(GRPC_PORT))
     os.execve(command[0], command, wheel.environment())
 
 

@@ -11,6 +11,7 @@ from typing import IO
 import psutil
 
 STOP_SECONDS = 20
+PRIVATE = 0o077  # umask: files and shared memory that hold pictures are for their owner only
 
 
 def start(
@@ -25,6 +26,7 @@ def start(
         stdout=output,
         stderr=output,
         start_new_session=True,
+        umask=PRIVATE,
     )
 
 

@@ -1,18 +1,25 @@
-"""Looks after tritonserver: it does not notice when one of its model processes dies, and sends it requests for ever."""
+"""Looks after tritonserver: it does not notice when one of its model processes dies, and sends it requests for ever;
+and it lets every user of the machine read its shared memory, whatever the umask is.
+"""
 
 import os
 import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
 _LOOK_SECONDS = 2.0
+_LOOK_AT_MEMORY_SECONDS = 0.1
+_MEMORY = Path("/dev/shm")
 
 
-def look_after_this_process() -> None:
+def look_after_this_process(memory: str) -> None:
     """Fork a watcher that ends this process, which becomes tritonserver, once a child of it has died.
+
+    It also shuts the regions of shared memory whose names begin with `memory` to other users, soon after they appear.
 
     tritonserver waits only for the model processes that it ends itself; one that was killed, or ran out of memory,
     stays a zombie. Ended, the server is missed, and whoever keeps it starts it again.
@@ -33,9 +40,19 @@ def look_after_this_process() -> None:
                 os.kill(server, signal.SIGTERM)
             break
         dead = seen
-        time.sleep(_LOOK_SECONDS)
+        for _ in range(round(_LOOK_SECONDS / _LOOK_AT_MEMORY_SECONDS)):
+            make_private(memory)
+            time.sleep(_LOOK_AT_MEMORY_SECONDS)
     sys.stdout.flush()
     os._exit(0)
+
+
+def make_private(memory: str) -> None:
+    """Mode 0600 for the regions of shared memory whose names begin so."""
+    for region in _MEMORY.glob(f"{memory}*"):
+        with suppress(FileNotFoundError):
+            if region.stat().st_mode & 0o077:
+                region.chmod(0o600)
 
 
 def zombies(parent: int) -> set[int]:

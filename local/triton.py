@@ -15,6 +15,7 @@ from typing import NamedTuple
 from gateway.secret_files import SecretError, secret
 from local import stubs, wheel
 from local.errors import LocalError
+from local.processes import PRIVATE
 
 PORTS = ("HTTP", "GRPC", "METRICS")
 LOG = "triton.log"
@@ -67,6 +68,7 @@ def start(
             stderr=output,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            umask=PRIVATE,
         )
 
 
@@ -77,10 +79,11 @@ def become(
     backends = wheel.compose_backends(log.parent / "backends")
     command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
     clear(grpc_port)
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    os.umask(PRIVATE)
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
-    stubs.look_after_this_process()
+    stubs.look_after_this_process(shared_memory(grpc_port))
     os.execve(command[0], command, wheel.environment())
 
 

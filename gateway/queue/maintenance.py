@@ -3,11 +3,13 @@
 import logging
 import time
 
+import redis
+
 from gateway.errors import InternalError
 from gateway.queue import scripts
 from gateway.queue.common import LOST, failure
 from gateway.queue.task_queue import TaskQueue
-from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, OPEN_KEY, job_key
+from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, OPEN_KEY, REWRITTEN_KEY, job_key
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +64,18 @@ class Maintenance:
         ]:
             if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
                 log.error("task %s has vanished from the queue", task_id)
+
+    def rewrite_file(self, every_seconds: int) -> None:
+        """Have Redis write its append-only file anew once in so many seconds, 0 for never: what was deleted or has
+        expired stays in the old one, images too.
+        """
+        if not every_seconds or not self._redis.set(REWRITTEN_KEY, 1, nx=True, ex=every_seconds):
+            return
+        try:
+            if self._redis.info("persistence").get("aof_enabled"):
+                self._redis.bgrewriteaof()
+        except redis.ResponseError as error:  # no right to, or one runs already
+            log.warning("Redis does not rewrite its append-only file, deleted images stay in it: %s", error)
 
 
 def _text(value: bytes | str) -> str:

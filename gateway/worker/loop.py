@@ -81,7 +81,7 @@ class TaskWorker(SimpleWorker):
         self.processor = processor
         self._metrics = processor.metrics
         self._metrics_port = metrics_port
-        self._limit_seconds = settings.task_timeout
+        self._limit_seconds, self._trace_seconds = settings.task_timeout, settings.trace_ttl
         self._metrics.slots.set(settings.worker_tasks)
         self._threads = settings.worker_tasks
         self._room = Room()
@@ -216,6 +216,7 @@ class TaskWorker(SimpleWorker):
             clean_worker_registry(self._tasks.rq)
             self._maintenance.rescue_lost(self._ttl_seconds / 2)
             self._maintenance.close_vanished()
+            self._maintenance.rewrite_file(self._trace_seconds)
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _keep_fresh(self) -> None:

@@ -133,6 +133,20 @@ def test_where_its_parts_answer_is_said_and_kept_while_it_runs(run: Run) -> None
     assert not (run.run_dir / "stack.json").exists()
 
 
+def test_no_other_user_can_read_pictures(tmp_path: Path, tiny_repository: Path) -> None:
+    (tmp_path / "run").mkdir(mode=0o755)  # of an earlier version
+    (tmp_path / "run").chmod(0o755)
+    with local(tmp_path, tiny_repository, "tiny") as run:
+        run.ready_line()
+        grpc_port = json.loads((run.run_dir / "stack.json").read_text())["triton"]["grpc"].rpartition(":")[2]
+        memory = list(Path("/dev/shm").glob(f"yolo_triton_{grpc_port}_*"))
+        kept = [*run.run_dir.glob("redis/**/*"), run.run_dir / "triton.log"]
+        assert memory and any(path.suffix == ".aof" for path in kept)
+        open_to_others = {path: oct(path.stat().st_mode) for path in [*memory, *kept] if path.stat().st_mode & 0o077}
+        assert open_to_others == {}
+        assert run.run_dir.stat().st_mode & 0o777 == 0o700
+
+
 def test_what_others_could_reach_is_not_started_without_keys(tmp_path: Path, tiny_repository: Path) -> None:
     with local(tmp_path, tiny_repository, "tiny", HOST="0.0.0.0") as run:
         assert run.ends() == 1

@@ -104,6 +104,15 @@ def test_one_stack_per_folder(tmp_path: Path) -> None:
     lock(tmp_path).close()
 
 
+def test_the_folder_is_for_its_owner_only(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    lock(tmp_path).close()
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    tmp_path.chmod(0o1777)
+    with pytest.raises(LocalError, match="shared with other users; give a folder of your own"):
+        lock(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("host", "address"),
     [("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::1", "[::1]")],
