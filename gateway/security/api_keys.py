@@ -43,6 +43,10 @@ class Keyring:
 def load_keys(settings: Settings) -> Keyring:
     """The keys of API_KEYS_FILE and API_KEYS. Raises SettingsError; its message holds nothing of the entries."""
     keys = _parse(settings.api_keys or "", "API_KEYS")
+    if settings.api_keys and not keys:
+        raise SettingsError(
+            "API_KEYS is set and has no key; make one with `python -m gateway keys new`, or leave it empty for none"
+        )
     if settings.api_keys_file:
         try:
             text = Path(settings.api_keys_file).read_text()

@@ -53,6 +53,11 @@ def owner_of(request: Request) -> str:
     return owner
 
 
+def has_key(request: Request) -> bool:
+    """Whether a key of this service came with a request that needs none."""
+    return services_of(request).keys.find(_presented(request)) is not None
+
+
 def _check_host(request: Request, services: Services) -> None:
     """A page of another site could otherwise reach this service through a name that it lets point here."""
     if len(request.headers.getlist("host")) > 1:

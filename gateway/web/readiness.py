@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,12 +20,14 @@ from gateway.triton.loading import unavailable
 
 log = logging.getLogger("gateway")
 
+KEPT_SECONDS = 1.0  # whoever asks, Redis and Triton are not asked more often
+_NO_ANSWER = "does not answer"
 _ASK_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
 
 
 class Readiness:
-    """Asks Redis and Triton afresh each time; each question is bounded in time."""
+    """Asks Redis and Triton, at most once in KEPT_SECONDS; each question is bounded in time."""
 
     def __init__(self, redis: "aioredis.Redis", triton: InferenceServerClient, settings: Settings) -> None:
         self._redis = redis
@@ -33,13 +36,19 @@ class Readiness:
         self._worker_ttl = settings.worker_ttl
         self._control = control_headers(settings.triton_key)
         self._warned: str | None = None
+        self._asking = asyncio.Lock()
+        self._missing: dict[str, str] = {}
+        self._asked_at = float("-inf")
         self.unavailable: dict[str, str] = {}  # models that Triton should serve and does not, by name, and why
         self._no_model = ""  # why Triton, which answers, does not serve the model, as far as the last look has found
 
     async def missing(self) -> dict[str, str]:
         """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
-        redis_side, triton_side = await asyncio.gather(self._ask_redis(), self._ask_triton())
-        return redis_side | triton_side
+        async with self._asking:  # who comes meanwhile takes the same answer
+            if time.monotonic() - self._asked_at >= KEPT_SECONDS:
+                redis_side, triton_side = await asyncio.gather(self._ask_redis(), self._ask_triton())
+                self._missing, self._asked_at = redis_side | triton_side, time.monotonic()
+            return self._missing
 
     async def _ask_redis(self) -> dict[str, str]:
         try:
@@ -52,7 +61,7 @@ class Readiness:
                     pipe.info("memory")
                     *beats, server, memory = await pipe.execute()
         except (RedisError, TimeoutError) as error:
-            return {"redis": f"does not answer: {str(error) or 'time is up'}"}
+            return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
         if problem := too_old(server):
             return {"redis": problem}
         self._warn(evicting(memory))
@@ -73,20 +82,23 @@ class Readiness:
         return self._no_model
 
     async def _ask_triton(self) -> dict[str, str]:
-        self._no_model = ""
         try:
             ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
             index = await self._index()
         except InferenceServerException as error:
-            return {"triton": f"does not answer: {error.message()}"}
+            self._no_model = ""
+            return {"triton": f"{_NO_ANSWER}: {error.message()}"}
         self.unavailable = unavailable(index)
-        if ready:
-            return {}
+        self._no_model = "" if ready else self._why_absent(index)
+        return {} if ready else {"triton": self._no_model or f"the model {self._model} is not ready"}
+
+    def _why_absent(self, index: Sequence[Any]) -> str:
+        """Empty while it is being loaded, and where Triton keeps its index to itself."""
         if reason := self.unavailable.get(self._model):
-            self._no_model = f"the model {self._model} is not served: {reason}"
-        elif index and not {"READY", "LOADING"} & {entry.state for entry in index if entry.name == self._model}:
-            self._no_model = f"Triton has no model {self._model}: it was never exported, or taken out of service"
-        return {"triton": self._no_model or f"the model {self._model} is not ready"}
+            return f"the model {self._model} is not served: {reason}"
+        if not index or {"READY", "LOADING"} & {entry.state for entry in index if entry.name == self._model}:
+            return ""
+        return f"Triton has no model {self._model}: it was never exported, or taken out of service"
 
     async def _index(self) -> Sequence[Any]:
         """What Triton has of each model; empty where it keeps that to itself."""
@@ -97,8 +109,18 @@ class Readiness:
         return list(answer.models)
 
 
+def without_addresses(missing: dict[str, str]) -> dict[str, str]:
+    """What strangers are told: who does not answer, not where it should be."""
+    return {name: _NO_ANSWER if reason.startswith(_NO_ANSWER) else reason for name, reason in missing.items()}
+
+
 async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:
-    """Keep the metric of what is there fresh; runs until cancelled."""
+    """Keep the metric of what is there fresh, and log what comes to be missing; runs until cancelled."""
+    known: dict[str, str] = {}
     while True:
-        metrics.set_ready(await readiness.missing())
+        missing = await readiness.missing()
+        metrics.set_ready(missing)
+        if missing.keys() - known.keys():
+            log.warning("not ready: %s", "; ".join(f"{name}: {reason}" for name, reason in missing.items()))
+        known = missing
         await asyncio.sleep(_WATCH_SECONDS)

@@ -251,6 +251,18 @@ def test_keys_new_refuses_a_bad_name() -> None:
     assert done.returncode == 2 and "give 1 to 64 letters" in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("given", [" ", "\t\n", ",", "# nobody", " # nobody\n\n"])
+def test_api_keys_without_a_key_open_nothing(given: str) -> None:
+    for module in ("gateway.web", "local"):
+        done = run(module, API_KEYS=given)
+        assert done.returncode in (1, 2) and done.stdout == ""
+        assert "API_KEYS is set and has no key" in done.stderr and done.stderr.count("\n") == 1
+
+
+def test_an_empty_variable_is_none() -> None:
+    assert not load_keys(load({"API_KEYS": ""}))  # so Compose passes on what is not set
+
+
 def test_no_keys_are_asked_for_when_there_are_none() -> None:
     assert not Keyring([]) and not load_keys(Settings())
 

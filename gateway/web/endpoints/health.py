@@ -8,6 +8,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import gateway
+from gateway.web.checks import has_key
+from gateway.web.readiness import without_addresses
 from gateway.web.responses import JSON
 from gateway.web.services import services_of
 
@@ -21,7 +23,8 @@ class Alive(msgspec.Struct):
 class Ready(msgspec.Struct):
     """Whether requests can be served; `missing` names what cannot be reached, with the reason.
 
-    `unavailable` names models that are in Triton's repository and not served; requests for others are.
+    `unavailable` names models that are in Triton's repository and not served; requests for others are. Where something
+    is, and why a model did not load, is told to who gives a key.
     """
 
     status: Literal["ready", "not ready"]
@@ -64,5 +67,8 @@ async def readyz(request: Request) -> Response:
     if services.stopping.is_set():
         return JSON(Ready("not ready", {"gateway": "it stops"}), 503)
     missing = await services.readiness.missing()
-    unavailable = services.readiness.unavailable or UNSET
-    return JSON(Ready("not ready", missing, unavailable), 503) if missing else JSON(Ready("ready", UNSET, unavailable))
+    unavailable = services.readiness.unavailable
+    if not has_key(request):
+        missing, unavailable = without_addresses(missing), dict.fromkeys(unavailable, "not served")
+    status: Literal["ready", "not ready"] = "not ready" if missing else "ready"
+    return JSON(Ready(status, missing or UNSET, unavailable or UNSET), 503 if missing else 200)
