@@ -2,6 +2,9 @@
 
 import csv
 import json
+from collections import defaultdict
+from collections.abc import Mapping
+from functools import lru_cache
 
 from gateway.errors import InvalidParameter
 from gateway.triton.spec import ModelSpec
@@ -55,9 +58,18 @@ def _ids(name: str | int, spec: ModelSpec) -> list[int]:
 
 def _labelled(name: str, spec: ModelSpec) -> list[int]:
     """Every class of that label; in another case only where none is written so."""
-    wanted = _line(name)
-    exact = [index for index, label in enumerate(spec.labels) if label == wanted]
-    return exact or [index for index, label in enumerate(spec.labels) if label.casefold() == wanted.casefold()]
+    wanted, (exact, folded) = _line(name), _ids_by_label(spec.labels)
+    return exact.get(wanted) or folded.get(wanted.casefold(), [])
+
+
+@lru_cache(maxsize=64)
+def _ids_by_label(labels: tuple[str, ...]) -> tuple[Mapping[str, list[int]], Mapping[str, list[int]]]:
+    """As written, and in any case. A request may name thousands of classes, on the event loop."""
+    exact, folded = defaultdict[str, list[int]](list), defaultdict[str, list[int]](list)
+    for index, label in enumerate(labels):
+        exact[label].append(index)
+        folded[label.casefold()].append(index)
+    return exact, folded
 
 
 def _line(text: str) -> str:

@@ -117,6 +117,8 @@ def test_base64_may_have_line_breaks(client: httpx2.Client) -> None:
         (b'{"image": "aGVsbG8="}', "unsupported_image"),
         (b"{}", "no_image"),
         (b"\xff\xfe", "bad_json"),
+        (b"\xff\xfe" + b"\x00\xd8" * 5, "bad_json"),
+        (b"\xef\xbb\xbf\xff", "bad_json"),
     ],
 )
 def test_bad_json_is_told(client: httpx2.Client, body: bytes, code: str) -> None:
