@@ -58,7 +58,7 @@ def annotate(image: Picture, result: DetectionResult, *, longest_side: int = LON
     `result.image`. The picture, of the same kind, keeps the aspect ratio; its longest side is at most `longest_side`
     pixels, and at least LEAST_SIDE, so that labels can be read on a thumbnail too. Best detections lie on top.
     """
-    picture = _resized(image, longest_side)
+    picture = resized(image, longest_side)
     pen = _Pen.of(picture)
     height, width = picture.shape[:2]
     scale = np.array([width / result.image.width, height / result.image.height] * 2)
@@ -83,8 +83,8 @@ def encode(image: Picture) -> dict[str, bytes]:
     return {"image/jpeg": jpeg.tobytes(), "image/png": png.tobytes()}
 
 
-def _resized(image: Picture, longest_side: int) -> Picture:
-    """A copy whose longest side is between LEAST_SIDE and `longest_side`."""
+def resized(image: Picture, longest_side: int = LONGEST_SIDE) -> Picture:
+    """A copy whose longest side is between LEAST_SIDE and `longest_side`: what `annotate` draws into."""
     height, width = image.shape[:2]
     side = max(height, width)
     target = min(max(side, LEAST_SIDE), longest_side)

@@ -21,6 +21,8 @@ _ENDS = {
     PNG: (CUT_BEHIND, [bytes(4) + b"IEND\xae\x42\x60\x82"]),
     b"GIF8": (CUT_BEHIND, [b";", b"\0;"]),
 }
+# What decoding takes at its peak, a pixel: measured of the costliest file of each format, see docs/reliability.md.
+_PEAK_BYTES = {"jpeg": 11, "png": 6, "webp": 11, "gif": 12, "bmp": 6}
 _MARGIN = 1.5  # a reduced image stays this much larger than the model's input
 
 
@@ -37,6 +39,11 @@ def reduction(header: ImageHeader, imgsz: int) -> int:
         if max(sides) >= _MARGIN * imgsz and distinct:
             return divisor
     return 1
+
+
+def peak_bytes(header: ImageHeader, encoded_bytes: int) -> int:
+    """The memory that decoding an image of this header takes at its peak, at most; with two copies of the file."""
+    return header.width * header.height * _PEAK_BYTES[header.format] + 2 * encoded_bytes
 
 
 def upright_hw(header: ImageHeader, image: npt.NDArray[np.uint8], reduced: int) -> tuple[int, int]:

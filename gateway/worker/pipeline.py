@@ -14,10 +14,12 @@ from gateway.settings import Settings
 from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
 from gateway.triton.client import Inference
 from gateway.triton.spec import ModelSpec
-from gateway.vision.decode import decode_with_warnings, reduction, upright_hw
+from gateway.vision.annotate import resized
+from gateway.vision.decode import decode_with_warnings, peak_bytes, reduction, upright_hw
 from gateway.vision.header import probe
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
+from gateway.worker.memory import Memory
 
 
 class Inferer(Protocol):
@@ -46,9 +48,11 @@ class Pipeline:
     def __init__(self, inferer: Inferer, settings: Settings) -> None:
         self._inferer = inferer
         self._settings = settings
+        self._memory = Memory(settings.max_decoding_bytes)
 
     def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
-        """Detect the objects in an encoded image; returns the result and, if `annotate` asks for it, the decoded image.
+        """Detect the objects in an encoded image; returns the result and, if `annotate` asks for it, the image to
+        draw into.
 
         `timings_ms` of the result has the steps decode, letterbox, triton and nms, and Triton's own means; boxes are in
         pixels of the upright source image. Raises TaskFailed's subclasses, and TritonUnavailable in an outage.
@@ -57,15 +61,16 @@ class Pipeline:
         header = probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
         spec = self._inferer.spec(request.model, request.version)
         reduced = 1 if request.annotate else reduction(header, max(spec.size_hw))
-        with timings.step("decode"):
-            image, warnings = decode_with_warnings(data, reduced)
-        source_hw = upright_hw(header, image, reduced)
-        with timings.step("letterbox"):
-            letterboxed, placement = letterbox(
-                image, size_hw=spec.size_hw, stride=spec.stride, fixed=spec.fixed, source_hw=source_hw
-            )
-        kept = image if request.annotate else None
-        del image  # a worker waits for Triton with several at a time
+        with self._memory.taken(peak_bytes(header, len(data))):
+            with timings.step("decode"):
+                image, warnings = decode_with_warnings(data, reduced)
+            source_hw = upright_hw(header, image, reduced)
+            with timings.step("letterbox"):
+                letterboxed, placement = letterbox(
+                    image, size_hw=spec.size_hw, stride=spec.stride, fixed=spec.fixed, source_hw=source_hw
+                )
+            kept = resized(image) if request.annotate else None
+            del image  # a worker waits for Triton with several at a time
         with timings.step("triton"):
             candidates, spec, parts_ms = self._inferer.infer(spec, letterboxed, request.version)
         timings |= parts_ms

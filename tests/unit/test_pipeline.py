@@ -78,7 +78,7 @@ def test_detect_maps_boxes_of_a_reduced_jpeg_to_the_source_image() -> None:
         asked = msgspec.convert({"model": "fake", "accepted_at": 0.0, **choices}, TaskRequest)
         result, image = Pipeline(fake, Settings()).detect(encoded(2560, 1440, ".jpg"), asked)
         assert (image is None) is not bool(choices)
-        assert image is None or image.shape == (1440, 2560, 3)
+        assert image is None or image.shape == (1080, 1920, 3)
         assert fake.seen == [(384, 640, 3)]
         return result
 
