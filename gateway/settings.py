@@ -75,6 +75,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_uploading_bytes: Annotated[
         int, Meta(ge=1, description="maximum bytes of uploads that one gateway receives at a time")
     ] = 100_000_000
+    max_uploading_bytes_per_client: Annotated[
+        int, Meta(ge=1, description="maximum of them per key or address; a single upload may have more")
+    ] = 60_000_000
     max_queued_tasks: Annotated[int, Meta(ge=1, description="maximum tasks that are accepted and not finished")] = 5_000
     max_queued_bytes: Annotated[int, Meta(ge=1, description="maximum bytes of the images of those tasks")] = 500_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
@@ -160,6 +163,20 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cors_origins: Annotated[
         str | None, Meta(description="origins of web pages that may use this service, * for all")
     ] = None
+    max_connections: Annotated[int, Meta(ge=1, description="maximum connections of one gateway")] = 5_000
+    max_connections_per_address: Annotated[
+        int, Meta(ge=1, description="maximum of them per address; a trusted proxy has all")
+    ] = 2_000
+    max_waiting: Annotated[int, Meta(ge=1, description="maximum requests that wait for a result at a time")] = 4_000
+    max_waiting_per_client: Annotated[int, Meta(ge=1, description="maximum of them per key or address")] = 1_000
+    max_streams: Annotated[int, Meta(ge=1, description="maximum event streams of one gateway")] = 1_000
+    max_streams_per_client: Annotated[int, Meta(ge=1, description="maximum of them per key or address")] = 200
+    max_untaken_bytes: Annotated[
+        int, Meta(ge=1, description="maximum bytes of answers that clients of one gateway do not take")
+    ] = 100_000_000
+    max_untaken_bytes_per_client: Annotated[
+        int, Meta(ge=1, description="those of a key or address from which on it gets no more pictures")
+    ] = 30_000_000
     header_timeout: Annotated[float, Meta(gt=0, description="maximum wait for a request's headers, seconds")] = 10.0
     body_timeout: Annotated[
         float,

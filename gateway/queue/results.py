@@ -5,7 +5,7 @@ import contextlib
 import logging
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 
 import msgspec
 import redis.asyncio as aioredis
@@ -79,7 +79,7 @@ class Results:
         """Return when all tasks have ended, at the latest after `seconds`."""
         await asyncio.gather(*(self.wait(task_id, seconds) for task_id in task_ids))
 
-    async def follow(self, task_id: str) -> AsyncIterator[bytes]:
+    async def follow(self, task_id: str) -> AsyncGenerator[bytes]:
         """The task now and at each change of its state, until it has ended. Raises as `read` does."""
         with self.watch() as watch:
             watch.on(task_id)

@@ -178,6 +178,18 @@ class ProblemProtocol(HttpToolsProtocol):
         self._tell_application()
         self.transport.close()
 
+    def refuse_connection(self, error: GatewayError) -> None:
+        """Answer before anything was asked; what is asked is dropped, within bounds."""
+        self._receiving = True
+        self.refuse(error)
+
+    @property
+    def client_name(self) -> str:
+        """Whose request is being answered, as the application has noted it; empty before."""
+        scope: Any = self._running.scope if self._running is not None else {}
+        name: str = scope.get("state", {}).get("client", "")
+        return name
+
     def _tell_application(self) -> None:
         """Nobody takes its answer any more. uvicorn tells the last request only, not one that others wait behind."""
         for cycle in (self._running, self.cycle):

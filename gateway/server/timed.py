@@ -1,6 +1,7 @@
 """A connection bounded in time, and the server that gives each client one."""
 
 import asyncio
+import resource
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -8,6 +9,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from gateway.errors import RequestTimeout, ShuttingDown
+from gateway.server.limits import Limits
 from gateway.server.protocol import ProblemProtocol
 from gateway.server.shutdown import Server, Stop
 from gateway.settings import Settings
@@ -15,12 +17,13 @@ from gateway.settings import Settings
 
 def server(app: Starlette, settings: Settings) -> uvicorn.Server:
     """The server of the web process; not running yet."""
+    _allow_files(settings.max_connections + _OTHER_FILES)
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
         loop="uvloop",
-        http=_timed(settings),
+        http=_timed(settings, app.state.limits),
         ws="none",
         log_config=None,
         access_log=False,
@@ -44,9 +47,13 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
     return web
 
 
+_OTHER_FILES = 200  # sockets to Redis and Triton, refused connections, logs
+
+
 class TimedProtocol(ProblemProtocol):
     """One connection. uvicorn itself would wait for headers and bodies without end, and for answers to be taken."""
 
+    limits: ClassVar[Limits]
     header_seconds: ClassVar[float]
     body_seconds: ClassVar[float]
     least_body_bytes: ClassVar[float]  # in that time
@@ -57,11 +64,18 @@ class TimedProtocol(ProblemProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._read_within(self.header_seconds, self._no_headers)
+        if refusal := self.limits.enter(self._address):
+            if self.limits.are_far_exceeded:
+                self.drop()
+            else:
+                self.refuse_connection(refusal)
+        else:
+            self._read_within(self.header_seconds, self._no_headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_reading_timer()
         self.resume_writing()
+        self.limits.leave(self._address)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -91,13 +105,23 @@ class TimedProtocol(ProblemProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
+        size = self.transport.get_write_buffer_size()
+        self.limits.hold(self, self.client_name or f"address:{self._address}", size)
         self._writing = self.loop.call_later(self.body_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
         super().resume_writing()
+        self.limits.free(self)
         if self._writing is not None:
             self._writing.cancel()
             self._writing = None
+
+    def drop(self) -> None:
+        self.transport.abort()
+
+    @property
+    def _address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _read_within(self, seconds: float, otherwise: Callable[[], None]) -> None:
         self._stop_reading_timer()
@@ -132,8 +156,17 @@ class TimedProtocol(ProblemProtocol):
             )
 
 
-def _timed(settings: Settings) -> type[TimedProtocol]:
+def _allow_files(wanted: int) -> None:
+    """A connection is an open file; the system's usual bound for a process is 1,024, which it may raise itself."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
+
+
+def _timed(settings: Settings, shared: Limits) -> type[TimedProtocol]:
     class Protocol(TimedProtocol):
+        limits = shared
         header_seconds = settings.header_timeout
         body_seconds = settings.body_timeout
         least_body_bytes = settings.body_timeout * settings.min_upload_rate

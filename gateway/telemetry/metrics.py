@@ -63,6 +63,21 @@ class GatewayMetrics:
             ["part"],
             registry=registry,
         )
+        self.waiting = Gauge("yolo_gateway_waiting", "requests that wait for a result", registry=registry)
+        self.streams = Gauge("yolo_gateway_streams", "event streams", registry=registry)
+        self.uploading = Gauge("yolo_gateway_uploading_bytes", "bytes of uploads being received", registry=registry)
+        self.connections = Gauge("yolo_gateway_connections", "connections of clients", registry=registry)
+        self.untaken = Gauge(
+            "yolo_gateway_untaken_bytes", "bytes of answers that clients do not take", registry=registry
+        )
+        self.dropped = Counter(
+            "yolo_gateway_connections_dropped",
+            "connections ended for others: connections too many, untaken an answer that was not taken",
+            ["reason"],
+            registry=registry,
+        )
+        for reason in ("connections", "untaken"):
+            self.dropped.labels(reason)
         # A series that does not exist before its first event has no rate for it.
         for error in error_classes():
             if not issubclass(error, TaskFailed):

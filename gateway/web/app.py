@@ -17,8 +17,10 @@ from gateway.outbound.https import Outbound
 from gateway.queue.state import reader
 from gateway.security.api_keys import load_keys
 from gateway.security.exposure import check_exposure
+from gateway.security.rate_limit import client_of
 from gateway.server.access_log import Access
 from gateway.server.headers import AnswerHeaders, cross_origin
+from gateway.server.limits import Limits
 from gateway.server.request_id import RequestId
 from gateway.server.timed import server
 from gateway.settings import Settings, SettingsError, load
@@ -37,10 +39,11 @@ def create_app(
     Raises SettingsError.
     """
     keys, stopping, counted = load_keys(settings), asyncio.Event(), metrics or GatewayMetrics()
+    limits = Limits(settings, counted, client_of)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with connected(settings, counted, keys, stopping, outbound) as services:
+        async with connected(settings, counted, keys, stopping, limits, outbound) as services:
             app.state.services = services
             yield
 
@@ -55,6 +58,7 @@ def create_app(
     if settings.origins:
         middleware.append(cross_origin(settings.origins))
     app = Starlette(routes=table, lifespan=lifespan, exception_handlers=handlers, middleware=middleware)
+    app.state.limits = limits
     app.router.redirect_slashes = False  # a path that is not there is a 404, not a redirect to one that is
     return app
 

@@ -17,7 +17,7 @@ from gateway.errors import (
     UnknownHost,
 )
 from gateway.openapi.operation import Handler
-from gateway.security.rate_limit import client_of
+from gateway.security.rate_limit import client_of as client_of_address
 from gateway.security.task_ids import is_owner
 from gateway.server.headers import answer_headers
 from gateway.web.services import Services, services_of
@@ -58,6 +58,12 @@ def has_key(request: Request) -> bool:
     return services_of(request).keys.find(_presented(request)) is not None
 
 
+def client_of(request: Request) -> str:
+    """Whose the request is, for what is shared between clients: a key's, or an address'."""
+    client: str = getattr(request.state, "client", "")
+    return client
+
+
 def _check_host(request: Request, services: Services) -> None:
     """A page of another site could otherwise reach this service through a name that it lets point here."""
     if len(request.headers.getlist("host")) > 1:
@@ -90,13 +96,14 @@ def _check_origin(request: Request, services: Services) -> None:
 
 async def _check_client(request: Request, services: Services) -> None:
     rate = services.settings.rate_limit
-    client = f"address:{client_of(request.client.host)}" if request.client else "address:unknown"
+    client = f"address:{client_of_address(request.client.host)}" if request.client else "address:unknown"
     if services.keys:
         key = services.keys.find(_presented(request))
         if key is None:
             raise Unauthorized("give a key of this service as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
         request.state.owner = key.name
         client, rate = f"key:{key.name}", key.rate or rate
+    request.state.client = client
     if rate:
         standing = await services.limiter.ask(client, rate)
         answer_headers(request.scope).update(standing.headers)

@@ -138,7 +138,7 @@ operations = [
                 examples={"succeeded": examples.SUCCESS},
             ),
         ),
-        errors=(*_UNSEEN, errors.InvalidParameter),
+        errors=(*_UNSEEN, errors.InvalidParameter, errors.Overloaded),
     ),
     Operation(
         method="DELETE",
@@ -169,7 +169,7 @@ operations = [
                 examples={"started": examples.EVENT},
             ),
         ),
-        errors=_UNSEEN,
+        errors=(*_UNSEEN, errors.Overloaded),
     ),
     Operation(
         method="GET",
@@ -178,7 +178,7 @@ operations = [
         tag="Tasks",
         parameters=(TASK_ID,),
         answers=(Answer(200, "The picture.", {"image/jpeg": BINARY, "image/png": BINARY}, ("Cache-Control", "Vary")),),
-        errors=(*_UNSEEN, errors.NoPicture, errors.NotAcceptable),
+        errors=(*_UNSEEN, errors.NoPicture, errors.NotAcceptable, errors.Overloaded),
     ),
     Operation(
         method="GET",

@@ -19,11 +19,13 @@ from gateway.queue.results import Results
 from gateway.queue.submission import Submission
 from gateway.security.api_keys import Keyring
 from gateway.security.rate_limit import Limiter
+from gateway.server.limits import Limits
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.catalogue import Models
 from gateway.triton.connection import CHANNEL_ARGUMENTS
 from gateway.web.admission import Admission
+from gateway.web.places import Places
 from gateway.web.readiness import Readiness, watch
 
 # Requests share a few connections, however many wait.
@@ -40,9 +42,12 @@ class Services:
     metrics: GatewayMetrics
     keys: Keyring
     stopping: asyncio.Event
+    limits: Limits
     outbound: Outbound
     fetcher: Fetcher
     admission: Admission
+    waiting: Places
+    streams: Places
     limiter: Limiter
     submission: Submission
     results: Results
@@ -66,6 +71,7 @@ async def connected(
     metrics: GatewayMetrics,
     keys: Keyring,
     stopping: asyncio.Event,
+    limits: Limits,
     outbound: Outbound | None = None,
 ) -> AsyncIterator[Services]:
     """The services, with what runs in the background for them; `outbound` is the way to other hosts."""
@@ -82,15 +88,21 @@ async def connected(
         metrics=metrics,
         keys=keys,
         stopping=stopping,
+        limits=limits,
         outbound=outbound,
         fetcher=Fetcher(settings, outbound),
-        admission=Admission(settings.max_uploading_bytes),
+        admission=Admission(settings.max_uploading_bytes, settings.max_uploading_bytes_per_client),
+        waiting=Places("waiting requests", settings.max_waiting, settings.max_waiting_per_client),
+        streams=Places("event streams", settings.max_streams, settings.max_streams_per_client),
         limiter=Limiter(connection),
         submission=Submission(connection, settings),
         results=Results(connection, settings.task_retries),
         models=Models(triton, settings.triton_key),
         readiness=Readiness(connection, triton, settings),
     )
+    metrics.waiting.set_function(lambda: len(services.waiting))
+    metrics.streams.set_function(lambda: len(services.streams))
+    metrics.uploading.set_function(lambda: services.admission.held_bytes)
     background = [
         asyncio.create_task(services.results.listen(subscribing)),
         asyncio.create_task(watch(services.readiness, metrics)),

@@ -1,5 +1,6 @@
 """The queue is bounded, and what is not taken on is told when to come back."""
 
+import asyncio
 import base64
 import time
 from collections.abc import Callable, Iterator
@@ -9,7 +10,7 @@ import httpx2
 import pytest
 import redis
 
-from gateway.errors import Overloaded
+from gateway.errors import Overloaded, RateLimited
 from gateway.queue import scripts
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.task_queue import TaskQueue
@@ -170,15 +171,65 @@ def test_a_full_queue_is_remembered_for_a_moment(client: httpx2.Client, connecti
 
 
 def test_what_is_being_received_is_bounded() -> None:
-    admission = Admission(most_bytes=1000)
-    with admission.taking() as received, admission.taking() as other:
-        received(600)
-        with pytest.raises(Overloaded, match="too much is being uploaded"), admission.taking() as more:
-            other(300)
-            more(200)
-    time.sleep(0.6)
-    with admission.taking() as received:
-        received(1000)
+    admission = Admission(most_bytes=1000, most_bytes_each=900)
+    with admission.taking("b") as other:
+        other.received(300)
+        with pytest.raises(Overloaded, match="too much is being uploaded"), admission.taking("a") as one:
+            one.received(600)
+            one.received(200)
+        with admission.taking("c") as third:
+            third.received(700)
+    with admission.taking("a") as one:
+        one.received(1000)
+    assert admission.held_bytes == 0
+
+
+def test_the_largest_and_slowest_upload_makes_room() -> None:
+    async def never() -> None:
+        await asyncio.sleep(60)
+
+    async def stalled(admission: Admission, client: str, size: int) -> str:
+        with admission.taking(client) as upload:
+            upload.received(size)
+            try:
+                await upload.read(never())
+            except Overloaded:
+                return "ended"
+        return "whole"
+
+    async def run() -> None:
+        admission = Admission(most_bytes=1000, most_bytes_each=900)
+        greedy = [asyncio.create_task(stalled(admission, "greedy", size)) for size in (300, 400)]
+        other = asyncio.create_task(stalled(admission, "other", 250))
+        await asyncio.sleep(0.1)
+        with admission.taking("honest") as upload:
+            upload.received(200)
+            assert admission.held_bytes == 300 + 250 + 200
+            await asyncio.sleep(0.1)
+            assert [each.done() for each in (*greedy, other)] == [False, True, False]
+        with admission.taking("honest") as upload:
+            upload.received(100)
+        for each in (greedy[0], other):
+            each.cancel()
+
+    asyncio.run(run())
+
+
+def test_an_upload_that_is_being_accepted_is_not_ended() -> None:
+    admission = Admission(most_bytes=1000, most_bytes_each=900)
+    with admission.taking("a") as accepted, admission.taking("b") as upload:
+        accepted.received(900)
+        with pytest.raises(Overloaded):
+            upload.received(200)
+
+
+def test_a_client_has_its_share() -> None:
+    admission = Admission(most_bytes=1000, most_bytes_each=300)
+    with admission.taking("a") as single, admission.taking("a") as more, admission.taking("b") as other:
+        single.received(400)
+        with pytest.raises(RateLimited, match="more than 300 bytes, its share"):
+            more.received(10)
+        other.received(200)
 
 
 @pytest.mark.parametrize("kind", ["raw", "form", "json"])

@@ -1,6 +1,5 @@
 """The detection endpoints of DeepStack and CodeProject.AI, for camera software: they wait for the answer."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable
@@ -18,6 +17,7 @@ from gateway.server.request_id import request_id
 from gateway.task import DetectionResult, Problem, TaskView
 from gateway.telemetry import logs
 from gateway.web import examples
+from gateway.web.checks import client_of
 from gateway.web.deepstack_answers import (
     ModelNames,
     Ping,
@@ -33,9 +33,10 @@ from gateway.web.parameters import CameraChoices, Choices, joined, parse
 from gateway.web.responses import JSON
 from gateway.web.services import services_of
 from gateway.web.uploads import read_upload
+from gateway.web.wait import while_connected
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
-_STATUSES = {409: 503, 410: 503, 415: 400, 422: 400}
+_STATUSES = {409: 503, 410: 503, 415: 400, 422: 400, 429: 503}
 _RETRY_SECONDS = 5
 
 
@@ -132,9 +133,10 @@ async def _detect(request: Request) -> Response:
     begun = time.monotonic()
     model = request.path_params.get("name", "")
     services = services_of(request)
-    with services.results.watch() as watch:
-        with services.admission.taking() as received:
-            upload = await read_upload(request, services.settings, received, any_file=True)
+    client = client_of(request)
+    with services.waiting.taken(client), services.results.watch() as watch:
+        with services.admission.taking(client) as receiving:
+            upload = await receiving.read(read_upload(request, services.settings, receiving.received, any_file=True))
             if not upload.images:
                 raise NoImage("send the image as a file of a multipart form")
             services.metrics.uploaded.observe(len(upload.images[0].data))
@@ -175,22 +177,11 @@ async def _wanted(request: Request, choices: Choices) -> TaskRequest:
 async def _waited_for(request: Request, task_id: str, watch: Watch) -> tuple[bool, bytes]:
     """Whether the task has ended, and the task. A client that leaves takes its task along: raises ClientDisconnect."""
     services = services_of(request)
-    waiting = asyncio.ensure_future(services.results.wait(task_id, services.settings.vision_wait, watch))
-    leaving = asyncio.ensure_future(_disconnected(request))
     try:
-        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            await _forget(request, task_id)
-            raise ClientDisconnect
-        return waiting.result()
-    finally:
-        waiting.cancel()
-        leaving.cancel()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+        return await while_connected(request, services.results.wait(task_id, services.settings.vision_wait, watch))
+    except ClientDisconnect:
+        await _forget(request, task_id)
+        raise
 
 
 async def _forget(request: Request, task_id: str) -> None:

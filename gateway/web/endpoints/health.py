@@ -69,6 +69,8 @@ async def readyz(request: Request) -> Response:
     missing = await services.readiness.missing()
     unavailable = services.readiness.unavailable
     if not has_key(request):
-        missing, unavailable = without_addresses(missing), dict.fromkeys(unavailable, "not served")
+        missing = without_addresses(missing)
+        if services.keys:  # otherwise GET /models tells it to all
+            unavailable = dict.fromkeys(unavailable, "not served")
     status: Literal["ready", "not ready"] = "not ready" if missing else "ready"
     return JSON(Ready(status, missing or UNSET, unavailable or UNSET), 503 if missing else 200)

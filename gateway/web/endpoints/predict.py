@@ -1,5 +1,6 @@
 """`POST /predict`: upload → checked choices → queue → answer."""
 
+import contextlib
 import hashlib
 
 from starlette.requests import Request
@@ -11,13 +12,13 @@ from gateway.queue.waiting import Watch
 from gateway.task import TaskView
 from gateway.telemetry import logs
 from gateway.web.batch_view import batch_view
-from gateway.web.checks import owner_of
+from gateway.web.checks import client_of, owner_of
 from gateway.web.intake import accept, task_request
 from gateway.web.parameters import Choices, joined, parse
 from gateway.web.responses import JSON, server_timing
 from gateway.web.services import services_of
 from gateway.web.uploads import UploadedImage, read_upload
-from gateway.web.wait import wait_seconds
+from gateway.web.wait import wait_seconds, while_connected
 
 _LONGEST_KEY = 255
 
@@ -25,17 +26,20 @@ _LONGEST_KEY = 255
 async def predict(request: Request) -> Response:
     """Accept one image or several; 202 with where to read, or 200 with the end when it was waited for."""
     services = services_of(request)
-    with services.results.watch() as watch:
-        with services.admission.taking() as received:
-            upload = await read_upload(request, services.settings, received)
+    with contextlib.ExitStack() as staying, services.results.watch() as watch:
+        with services.admission.taking(client_of(request)) as receiving:
+            upload = await receiving.read(read_upload(request, services.settings, receiving.received))
             for size in [len(image.data) for image in upload.images]:
                 services.metrics.uploaded.observe(size)
             choices = parse(Choices, upload.fields, joined(request.query_params.multi_items()))
             if upload.url:
-                upload.images.append(UploadedImage(data=await services.fetcher.fetch(upload.url)))
-                received(len(upload.images[-1].data))
+                fetched = await while_connected(request, services.fetcher.fetch(upload.url))
+                upload.images.append(UploadedImage(data=fetched))
+                receiving.received(len(upload.images[-1].data))
             wait, preferred = wait_seconds(request, choices.wait)
             request.state.waits = bool(wait)
+            if wait:
+                staying.enter_context(services.waiting.taken(client_of(request)))
             key = _idempotency_key(request)
             wanted = await task_request(request, choices)
             accepted, replayed = await accept(request, upload, wanted, choices, key, watch)
@@ -59,7 +63,7 @@ def _idempotency_key(request: Request) -> str:
 async def _waited_answer(
     request: Request, task_id: str, wait: float, headers: dict[str, str], watch: Watch
 ) -> Response:
-    ended, view = await services_of(request).results.wait(task_id, wait, watch)
+    ended, view = await while_connected(request, services_of(request).results.wait(task_id, wait, watch))
     if not ended:
         return _pending_answer(task_id, headers)
     return JSON(view, 200, {**headers, **server_timing(view), "Content-Location": f"/result/{task_id}"})
@@ -75,7 +79,8 @@ async def _batch_answer(
 ) -> Response:
     results = services_of(request).results
     if wait:
-        await results.wait_all([entry.task_id for entry in accepted.entries if entry.task_id], wait)
+        task_ids = [entry.task_id for entry in accepted.entries if entry.task_id]
+        await while_connected(request, results.wait_all(task_ids, wait))
     view = batch_view(accepted, await results.ends([entry.task_id for entry in accepted.entries if entry.task_id]))
     place = f"/batches/{accepted.batch_id}"
     if view.pending or not (wait or replayed):
