@@ -6,9 +6,11 @@ QUEUE_NAME = "predict"
 QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 EVENTS_CHANNEL = "yolo:events"
 
-# The ledger of open tasks, and the sum of the bytes of their images.
+# The ledger of open tasks: bytes that each may take, their sum; how much of it is kept for its end, and their sum.
 OPEN_KEY, OPEN_BYTES_KEY = "yolo:open", "yolo:open_bytes"
-LEDGER = (OPEN_KEY, OPEN_BYTES_KEY)
+RESERVES_KEY, RESERVED_KEY = "yolo:reserves", "yolo:reserved_bytes"
+LEDGER = (OPEN_KEY, OPEN_BYTES_KEY, RESERVES_KEY, RESERVED_KEY)
+RESULTS_KEY, RESULTS_BYTES_KEY = "yolo:results", "yolo:results_bytes"
 PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
 LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"
 WEBHOOKS_KEY = "yolo:webhooks"
@@ -29,6 +31,11 @@ def picture_key(task_id: str) -> str:
 
 def batch_key(batch_id: str) -> str:
     return f"yolo:batch:{batch_id}"
+
+
+def group_key(identity: str) -> str:
+    """Of a batch, or of a single task with an Idempotency-Key."""
+    return f"yolo:group:{identity}"
 
 
 def idempotency_key(digest: str) -> str:

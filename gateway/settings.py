@@ -79,9 +79,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(ge=1, description="maximum of them per key or address; a single upload may have more")
     ] = 60_000_000
     max_queued_tasks: Annotated[int, Meta(ge=1, description="maximum tasks that are accepted and not finished")] = 5_000
-    max_queued_bytes: Annotated[int, Meta(ge=1, description="maximum bytes of the images of those tasks")] = 500_000_000
+    max_queued_bytes: Annotated[
+        int, Meta(ge=1, description="maximum bytes those tasks take in Redis, with room for each one's result")
+    ] = 500_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
+    max_results_bytes: Annotated[
+        int, Meta(ge=1_000_000, description="maximum bytes of results kept; the oldest are dropped")
+    ] = 200_000_000
     max_pictures_bytes: Annotated[
         int, Meta(ge=0, description="maximum bytes of annotated pictures kept; the oldest are dropped")
     ] = 200_000_000

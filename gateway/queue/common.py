@@ -15,7 +15,19 @@ from rq.serializers import JSONSerializer
 from gateway.errors import Canceled, GatewayError, ServiceUnavailable
 from gateway.queue.records import TaskRequest
 from gateway.queue.throughput import KEPT_SECONDS, counter_key
-from gateway.redis_names import EVENTS_CHANNEL, QUEUE_NAME, image_key, result_key
+from gateway.redis_names import (
+    EVENTS_CHANNEL,
+    LEDGER,
+    QUEUE_NAME,
+    RESULTS_BYTES_KEY,
+    RESULTS_KEY,
+    batch_key,
+    group_key,
+    idempotency_key,
+    image_key,
+    result_key,
+)
+from gateway.settings import Settings
 from gateway.task import State, TaskView, problem_of, timestamp
 from gateway.webhooks.queue import schedule
 
@@ -62,6 +74,17 @@ def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskReques
         pipe.incr(counter_key(ended_at))
         pipe.expire(counter_key(ended_at), KEPT_SECONDS)
     pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}:".encode() + body)
+
+
+def end_keys(task_id: str, batch_id: str) -> tuple[str, ...]:
+    """The first KEYS of the scripts that end a task."""
+    group = batch_id or task_id
+    return (*LEDGER, RESULTS_KEY, RESULTS_BYTES_KEY, result_key(task_id), group_key(group), batch_key(group))
+
+
+def end_args(task_id: str, settings: Settings) -> tuple[str | int, ...]:
+    """Their first ARGV."""
+    return task_id, result_key(""), settings.max_results_bytes, settings.result_ttl, idempotency_key("")
 
 
 def request_of(data: bytes) -> TaskRequest | None:

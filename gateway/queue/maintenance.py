@@ -9,7 +9,7 @@ from gateway.errors import InternalError
 from gateway.queue import scripts
 from gateway.queue.common import LOST, failure
 from gateway.queue.task_queue import TaskQueue
-from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, OPEN_KEY, REWRITTEN_KEY, job_key
+from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, LEDGER, OPEN_KEY, RESERVES_KEY, REWRITTEN_KEY, job_key
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Maintenance:
     def __init__(self, queue: TaskQueue) -> None:
         self._queue = queue
         self._redis = queue.connection
-        self._cursor = 0
+        self._cursor = self._reserves_cursor = 0
 
     def lead(self, seconds: float) -> bool:
         """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
@@ -76,6 +76,12 @@ class Maintenance:
                 self._redis.bgrewriteaof()
         except redis.ResponseError as error:  # no right to, or one runs already
             log.warning("Redis does not rewrite its append-only file, deleted images stay in it: %s", error)
+
+    def drop_stale_reserves(self) -> None:
+        """Free what is kept for the ends of tasks that ended under a worker of an older version, which keeps none."""
+        self._reserves_cursor, page = self._redis.hscan(RESERVES_KEY, self._reserves_cursor, count=_SCAN)
+        if page:
+            self._redis.eval(scripts.UNRESERVE, len(LEDGER), *LEDGER, *page)
 
 
 def _text(value: bytes | str) -> str:

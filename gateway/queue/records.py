@@ -4,6 +4,9 @@ import msgspec
 
 from gateway.task import Problem
 
+# Of a result in JSON: one detection, its label and the corners of the largest image among it, and all the rest.
+_DETECTION_BYTES, _END_BYTES = 160, 2_000
+
 
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One image to detect in, with every choice made. `accepted_at` is in seconds since the epoch.
@@ -24,6 +27,12 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     callback_url: str = ""
     request_id: str = ""
     batch_id: str = ""
+
+    @property
+    def end_bytes(self) -> int:
+        """What the end of the task takes in Redis at most: twice with a callback, whose body is kept too."""
+        result = _END_BYTES + self.max_detections * _DETECTION_BYTES
+        return 2 * result if self.callback_url else result
 
 
 class BatchEntry(msgspec.Struct, frozen=True, omit_defaults=True):

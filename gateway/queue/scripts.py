@@ -1,12 +1,19 @@
 """Changes of a task's state as one step in Redis: the commands of a pipeline, run by a script if they still apply.
 
-`yolo:open` is the ledger of open tasks: a hash of every task that was accepted and has not ended, with the bytes of its
-image; `yolo:open_bytes` is the sum. A task enters the ledger when it is accepted and leaves it when it finishes.
-Whatever a worker that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is
-not done.
+`yolo:open` is the ledger of open tasks: a hash of every task that was accepted and has not ended, with the bytes that
+it takes and may take; `yolo:open_bytes` is the sum. How much of that is kept for its end is in `yolo:reserves` and
+`yolo:reserved_bytes`. A task enters the ledger when it is accepted and leaves it when it finishes. Whatever a worker
+that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
 
-`yolo:pictures` lists the annotated pictures that are kept, as `<task_id>:<bytes>` by the time of their making;
-`yolo:pictures_bytes` is the sum.
+`yolo:results` lists the results that are kept, as `<task_id>:<bytes>` by the time when each expires, and
+`yolo:pictures` the annotated pictures by the time of their making; `yolo:results_bytes` and `yolo:pictures_bytes` are
+the sums.
+
+`yolo:group:<id>`, of a batch or of a single task with an Idempotency-Key, counts its `open` tasks and those that are
+`kept`, not deleted; `key` is what the Idempotency-Key is stored under. All of it lives as long as its last result.
+
+A Redis that is full refuses commands that may take memory, but not in a script that has written something already. So
+each script whose work must go on begins with a command that frees.
 """
 
 from collections.abc import Sequence
@@ -15,6 +22,13 @@ import redis
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
 SCRIPT_BYTES = 500_000
+
+_MEMORY = """
+local function memory()
+    local found = redis.call('info', 'memory')
+    return tonumber(string.match(found, 'used_memory:(%d+)')), tonumber(string.match(found, 'maxmemory:(%d+)'))
+end
+"""
 
 _RUN = """
 local function run(at, last)
@@ -26,48 +40,105 @@ local function run(at, last)
 end
 """
 
+# KEYS 1 to 4: ledger, sum, reserves, their sum.
 _RELEASE = """
+local function unreserve(id)
+    local bytes = redis.call('hget', KEYS[3], id)
+    redis.call('hdel', KEYS[3], id)
+    if bytes then redis.call('decrby', KEYS[4], bytes) end
+end
 local function release(id)
     local bytes = redis.call('hget', KEYS[1], id)
     if bytes then
         redis.call('hdel', KEYS[1], id)
         redis.call('decrby', KEYS[2], bytes)
+        unreserve(id)
     end
     return bytes
 end
 """
 
-# KEYS: ledger, sum, idempotency, result of the first task.
-# ARGV: most tasks, most bytes, share of Redis' memory, number of tasks, (id, bytes) of each, commands.
+RESULT_OVERHEAD = 300  # bytes that Redis takes around a result: its name, its place in the index
+
+# KEYS 5 to 9: index of results, their sum, result, group, batch.
+# ARGV 1 to 5: id, prefix of results, most bytes, seconds to keep, prefix of idempotency keys.
+_RESULTS = (
+    f"local OVERHEAD = {RESULT_OVERHEAD}"
+    """
+local function drop(member)
+    local id, bytes = string.match(member, '(.*):(%d+)')
+    if redis.call('zrem', KEYS[5], member) == 1 then redis.call('decrby', KEYS[6], bytes) end
+    redis.call('del', ARGV[2] .. id)
+end
+local function keep()  -- the result that was just written; the oldest make room
+    local now, bytes = redis.call('time'), redis.call('strlen', KEYS[7]) + OVERHEAD
+    redis.call('zadd', KEYS[5], now[1] + now[2] / 1e6 + ARGV[4], ARGV[1] .. ':' .. bytes)
+    local sum = redis.call('incrby', KEYS[6], bytes)
+    for _, member in ipairs(redis.call('zrange', KEYS[5], '-inf', now[1], 'byscore', 'limit', 0, 100)) do
+        drop(member)
+    end
+    while sum > tonumber(ARGV[3]) and redis.call('zcard', KEYS[5]) > 1 do
+        drop(redis.call('zrange', KEYS[5], 0, 0)[1])
+        sum = tonumber(redis.call('get', KEYS[6]))
+    end
+    if redis.call('exists', KEYS[8]) == 1 and redis.call('hincrby', KEYS[8], 'open', -1) <= 0 then
+        redis.call('expire', KEYS[8], ARGV[4])
+        redis.call('expire', KEYS[9], ARGV[4])
+        local key = redis.call('hget', KEYS[8], 'key')
+        if key then redis.call('expire', ARGV[5] .. key, ARGV[4]) end
+    end
+end
+local function forget()
+    drop(ARGV[1] .. ':' .. redis.call('strlen', KEYS[7]) + OVERHEAD)
+    if redis.call('exists', KEYS[8]) == 1 and redis.call('hincrby', KEYS[8], 'kept', -1) <= 0 then
+        local key = redis.call('hget', KEYS[8], 'key')
+        if key then redis.call('del', ARGV[5] .. key) end
+        redis.call('del', KEYS[8], KEYS[9])
+    end
+end
+"""
+)
+
+# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task.
+# ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, number of tasks, (id, bytes, reserve) of
+# each, commands.
 ACCEPT = (
     _RUN
+    + _MEMORY
     + """
-local known = redis.call('get', KEYS[3])
+local known = redis.call('get', KEYS[5])
 if known then
-    local prefix = string.gsub(KEYS[4], '[^:]*$', '')
+    local batch = string.match(known, '"batch_id":"(%x+)"')
+    known = batch and redis.call('get', ARGV[4] .. batch) or known
+    local prefix = string.gsub(KEYS[6], '[^:]*$', '')
     for id in string.gmatch(known, '"task_id":"(%x+)"') do
         if redis.call('hexists', KEYS[1], id) == 1 or redis.call('exists', prefix .. id) == 1 then
             return {'known', known}
         end
     end  -- all of it has expired or was forgotten: the key is free again
 end
-if redis.call('hexists', KEYS[1], ARGV[5]) == 1 or redis.call('exists', KEYS[4]) == 1 then
+if redis.call('hexists', KEYS[1], ARGV[6]) == 1 or redis.call('exists', KEYS[6]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
-local number, bytes = tonumber(ARGV[4]), 0
-for i = 1, number do bytes = bytes + tonumber(ARGV[4 + 2 * i]) end
+local number, bytes, reserve = tonumber(ARGV[5]), 0, 0
+for i = 1, number do
+    bytes, reserve = bytes + tonumber(ARGV[4 + 3 * i]), reserve + tonumber(ARGV[5 + 3 * i])
+end
 local tasks, sum = redis.call('hlen', KEYS[1]), tonumber(redis.call('get', KEYS[2]) or '0')
+if tasks == 0 then redis.call('del', KEYS[3], KEYS[4]) end  -- workers of an older version leave theirs
 if tasks > 0 and (tasks + number > tonumber(ARGV[1]) or sum + bytes > tonumber(ARGV[2])) then
     return {'overloaded', tasks, sum}
 end
-local memory = redis.call('info', 'memory')
-local most = tonumber(string.match(memory, 'maxmemory:(%d+)'))
-if most > 0 and tonumber(string.match(memory, 'used_memory:(%d+)')) + bytes > most * tonumber(ARGV[3]) then
-    return {'full', tasks, sum}
+local used, most = memory()
+local reserved = tonumber(redis.call('get', KEYS[4]) or '0')
+if most > 0 and used + reserved + bytes > most * tonumber(ARGV[3]) then return {'full', used, reserved, most} end
+for i = 1, number do
+    redis.call('hset', KEYS[1], ARGV[3 + 3 * i], ARGV[4 + 3 * i])
+    redis.call('hset', KEYS[3], ARGV[3 + 3 * i], ARGV[5 + 3 * i])
 end
-for i = 1, number do redis.call('hset', KEYS[1], ARGV[3 + 2 * i], ARGV[4 + 2 * i]) end
 redis.call('incrby', KEYS[2], bytes)
-run(5 + 2 * number)
+redis.call('incrby', KEYS[4], reserve)
+run(6 + 3 * number)
 return {'accepted'}
 """
 )
@@ -100,14 +171,17 @@ end
 """
 )
 
-# KEYS: ledger, sum. ARGV: id, last word of the commands that are run in any case, these, commands for an open task.
+# KEYS: ledger to batch, as above.
+# ARGV: five, as above, last word of the commands that are run in any case, these, commands for an open task.
 END = (
     _RUN
     + _RELEASE
+    + _RESULTS
     + """
-run(3, tonumber(ARGV[2]))
+run(7, tonumber(ARGV[6]))
 if not release(ARGV[1]) then return 0 end
-run(tonumber(ARGV[2]) + 1)
+run(tonumber(ARGV[6]) + 1)
+keep()
 return 1
 """
 )
@@ -116,27 +190,46 @@ return 1
 # A worker that was believed dead has none any more, nor has one whose answer was lost and that does it again.
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
-# KEYS: ledger, sum, queue, result, picture, job. ARGV: id, commands.
+# KEYS: ledger to batch, as above, then queue, picture, job, index of pictures, their sum.
+# ARGV: five, as above, commands.
 CANCEL = (
     _RUN
     + _RELEASE
+    + _RESULTS
     + """
-if redis.call('exists', KEYS[4]) == 1 then
-    redis.call('del', KEYS[4], KEYS[5], KEYS[6])
+if redis.call('exists', KEYS[7]) == 1 then
+    local bytes = 0
+    for _, kind in ipairs(redis.call('hkeys', KEYS[11])) do bytes = bytes + redis.call('hstrlen', KEYS[11], kind) end
+    if redis.call('zrem', KEYS[13], ARGV[1] .. ':' .. bytes) == 1 then redis.call('decrby', KEYS[14], bytes) end
+    redis.call('del', KEYS[11], KEYS[12])
+    forget()
     return 'forgotten'
 end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end
-if redis.call('lrem', KEYS[3], 1, ARGV[1]) == 0 then return 'running' end
+if redis.call('lrem', KEYS[10], 1, ARGV[1]) == 0 then return 'running' end
 release(ARGV[1])
-run(2)
+run(6)
+keep()
 return 'canceled'
+"""
+)
+
+# KEYS: ledger, sum, reserves, their sum. ARGV: ids that have a reserve. Drops those of tasks that are not open.
+UNRESERVE = (
+    _RELEASE
+    + """
+for _, id in ipairs(ARGV) do
+    if redis.call('hexists', KEYS[1], id) == 0 then unreserve(id) end
+end
 """
 )
 
 # KEYS: ledger, index of pictures, their sum.
 # ARGV: id, prefix of picture keys, bytes, instant, seconds to keep, most bytes, (media type, picture) of each.
-# The oldest pictures make room; a task that is not open gets none.
-KEEP_PICTURES = """
+# The oldest pictures make room; a task that is not open gets none, and nothing is kept in a Redis that is full.
+KEEP_PICTURES = (
+    _MEMORY
+    + """
 local function drop(member)
     local id, bytes = string.match(member, '(.*):(%d+)')
     redis.call('zrem', KEYS[2], member)
@@ -144,14 +237,20 @@ local function drop(member)
     redis.call('del', ARGV[2] .. id)
 end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 or tonumber(ARGV[3]) > tonumber(ARGV[6]) then return 0 end
+for _, member in ipairs(redis.call('zrange', KEYS[2], '-inf', ARGV[4] - ARGV[5], 'byscore')) do drop(member) end
+while tonumber(redis.call('get', KEYS[3]) or '0') + ARGV[3] > tonumber(ARGV[6]) and redis.call('zcard', KEYS[2]) > 0 do
+    drop(redis.call('zrange', KEYS[2], 0, 0)[1])
+end
+local used, most = memory()
+if most > 0 and used + ARGV[3] > most then return 0 end
+redis.call('expire', ARGV[2] .. ARGV[1], ARGV[5])
 redis.call('hset', ARGV[2] .. ARGV[1], unpack(ARGV, 7))
 redis.call('expire', ARGV[2] .. ARGV[1], ARGV[5])
 redis.call('zadd', KEYS[2], ARGV[4], ARGV[1] .. ':' .. ARGV[3])
 redis.call('incrby', KEYS[3], ARGV[3])
-for _, member in ipairs(redis.call('zrange', KEYS[2], '-inf', ARGV[4] - ARGV[5], 'byscore')) do drop(member) end
-while tonumber(redis.call('get', KEYS[3])) > tonumber(ARGV[6]) do drop(redis.call('zrange', KEYS[2], 0, 0)[1]) end
 return 1
 """
+)
 
 # KEYS: between, queue. ARGV: id. The id goes back only if nobody has begun the task in the meantime.
 RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then return redis.call('lpush', KEYS[2], ARGV[1]) end"

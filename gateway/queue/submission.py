@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import redis
@@ -12,14 +12,26 @@ from rq import Retry
 from gateway import redis_names as names
 from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning
 from gateway.queue import scripts
-from gateway.queue.common import failure, redis_errors, request_of, rq_queue, store_end
+from gateway.queue.common import end_args, end_keys, failure, redis_errors, request_of, rq_queue, store_end
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
-from gateway.redis_names import LEDGER, batch_key, image_key, job_key, picture_key, result_key
+from gateway.redis_names import (
+    LEDGER,
+    PICTURES_BYTES_KEY,
+    PICTURES_KEY,
+    batch_key,
+    group_key,
+    image_key,
+    job_key,
+    picture_key,
+    result_key,
+)
 from gateway.settings import Settings
 from gateway.task import TaskView
 
-MEMORY_SHARE = 0.8  # of Redis' maxmemory; the rest is for the ends of what was accepted
+MEMORY_SHARE = 0.8  # of Redis' maxmemory; the rest is for its own records and for webhooks that wait
+_TASK_OVERHEAD = 1_000  # bytes that Redis takes around the names and values of one task
+_FULL_SECONDS = 60
 
 
 class NewTask(NamedTuple):
@@ -43,6 +55,10 @@ class Acceptance(msgspec.Struct, frozen=True):
     fingerprint: str = ""
 
 
+class _OfBatch(msgspec.Struct):
+    batch_id: str = ""
+
+
 class Submission:
     """Accepts and cancels over a shared connection; raises ServiceUnavailable when Redis is away."""
 
@@ -64,18 +80,20 @@ class Submission:
         """
         settings = self._settings
         key = names.idempotency_key(idempotency_key)
-        bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
-        sizes = [word for task in tasks for word in (task.task_id, len(task.image))]
-        kept_seconds = settings.image_ttl + settings.result_ttl
         commands = self._rq.connection.pipeline()
+        sizes: list[str | int] = []
+        begun = 0
         for task in tasks:
             self._enqueue(task, commands, at_front)
-        if acceptance.batch_id:
-            commands.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=kept_seconds)
-        if idempotency_key:
-            commands.set(key, msgspec.json.encode(acceptance), ex=kept_seconds)
+            if task is tasks[-1]:
+                self._note_group(tasks, acceptance, idempotency_key, commands)
+            written, begun = _bytes_of(commands.command_stack[begun:]), len(commands.command_stack)
+            beside = len(task.image) if task.passes_scripts else 0
+            at_end = task.request.end_bytes
+            sizes += task.task_id, written + beside + at_end + _TASK_OVERHEAD, at_end
         keys = (*LEDGER, key, result_key(tasks[0].task_id))
-        args = (*bounds, len(tasks), *sizes, *scripts.words(commands))
+        bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
+        args = (*bounds, batch_key(""), len(tasks), *sizes, *scripts.words(commands))
         large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
             async with self._redis.pipeline(transaction=bool(large)) as pipe:
@@ -83,8 +101,10 @@ class Submission:
                 for task in large:  # into the place that the script made; what it refused has none
                     pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
                 (outcome, *details), *_ = await pipe.execute()
-            if outcome in (b"overloaded", b"full"):
-                raise await self._overloaded(outcome == b"full", *details)
+            if outcome == b"overloaded":
+                raise await self._overloaded(*details)
+            if outcome == b"full":
+                raise _full(*details)
         return _same_request(msgspec.json.decode(details[0], type=Acceptance), acceptance) if details else acceptance
 
     async def cancel(self, task_id: str) -> TaskView | None:
@@ -94,13 +114,19 @@ class Submission:
         """
         commands = self._rq.connection.pipeline()
         with redis_errors():
-            stored = await self._redis.hget(job_key(task_id), "data")
+            async with self._redis.pipeline(transaction=True) as pipe:
+                pipe.hget(job_key(task_id), "data")
+                pipe.get(result_key(task_id))
+                stored, ended = await pipe.execute()
             request = request_of(stored) if isinstance(stored, bytes) else None
+            batch_id = request.batch_id if request else _batch_of(ended)
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            keys = (*LEDGER, self._rq.key, result_key(task_id), picture_key(task_id), job_key(task_id))
-            outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, task_id, *scripts.words(commands))
+            own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
+            keys = (*end_keys(task_id, batch_id), *own)
+            args = (*end_args(task_id, self._settings), *scripts.words(commands))
+            outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
         if outcome == b"unknown":
             raise TaskNotFound.of("task", task_id)
         if outcome == b"running":
@@ -121,12 +147,47 @@ class Submission:
         )
         pipe.set(image_key(task.task_id), b"" if task.passes_scripts else task.image, ex=settings.image_ttl)
 
-    async def _overloaded(self, full: bool, tasks: int, sum_bytes: int) -> Overloaded:
+    def _note_group(
+        self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, pipe: "redis.client.Pipeline"
+    ) -> None:
+        """What is kept of a batch, and of an Idempotency-Key, which refers to the batch or to its one task."""
+        if not acceptance.batch_id and not digest:
+            return
+        kept_seconds = self._settings.image_ttl + self._settings.result_ttl
+        first, group = tasks[0].task_id, group_key(acceptance.batch_id or tasks[0].task_id)
+        if acceptance.batch_id:
+            pipe.set(batch_key(acceptance.batch_id), msgspec.json.encode(acceptance), ex=kept_seconds)
+        if digest:
+            known = msgspec.structs.replace(acceptance, entries=[BatchEntry(0, "", first)])
+            pipe.set(names.idempotency_key(digest), msgspec.json.encode(known), ex=kept_seconds)
+        pipe.hset(group, mapping={"open": len(tasks), "kept": len(tasks), **({"key": digest} if digest else {})})
+        pipe.expire(group, kept_seconds)
+
+    async def _overloaded(self, tasks: int, sum_bytes: int) -> Overloaded:
         instant = time.time()
         counters = await self._redis.mget(rate_keys(instant))
-        seconds = 60 if full else retry_after(tasks, tasks_per_second(counters, instant))
-        what = "its memory is taken up by results" if full else f"{tasks} tasks with {sum_bytes} bytes are waiting"
-        return Overloaded(f"the service has more to do than it can take on: {what}; try again in {seconds} s", seconds)
+        seconds = retry_after(tasks, tasks_per_second(counters, instant))
+        return Overloaded(
+            f"the service has more to do than it can take on: {tasks} tasks with {sum_bytes} bytes are waiting; "
+            f"try again in {seconds} s",
+            seconds,
+        )
+
+
+def _full(used: int, reserved: int, most: int) -> Overloaded:
+    return Overloaded(
+        f"the memory of Redis is taken up: {used} of {most} bytes are used and {reserved} are kept for the results of "
+        f"open tasks; try again in {_FULL_SECONDS} s",
+        _FULL_SECONDS,
+    )
+
+
+def _bytes_of(commands: Sequence[tuple[Sequence[Any], Any]]) -> int:
+    return sum(len(word) if isinstance(word, bytes) else len(str(word)) for words, _ in commands for word in words)
+
+
+def _batch_of(ended: bytes | None) -> str:
+    return "" if ended is None else msgspec.json.decode(ended, type=_OfBatch).batch_id
 
 
 def _same_request(known: Acceptance, new: Acceptance) -> Acceptance:

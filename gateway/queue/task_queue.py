@@ -12,11 +12,10 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway.queue import scripts
-from gateway.queue.common import request_of, rq_queue, store_end
+from gateway.queue.common import end_args, end_keys, request_of, rq_queue, store_end
 from gateway.queue.records import TaskRequest
 from gateway.redis_names import (
     EVENTS_CHANNEL,
-    LEDGER,
     OPEN_KEY,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
@@ -86,11 +85,13 @@ class TaskQueue:
             commands.delete(job_key(view.task_id), ExecutionRegistry(view.task_id, self.connection).key)
         store_end(commands, view, request, self._settings.result_ttl)
         first = scripts.words(always)
-        args = (view.task_id, 2 + len(first), *first, *scripts.words(commands))
+        keys = end_keys(view.task_id, request.batch_id if request else "")
+        own = end_args(view.task_id, self._settings)
+        args = (*own, len(own) + 1 + len(first), *first, *scripts.words(commands))
         with self.connection.pipeline(transaction=bool(pictures)) as pipe:
             if pictures:
                 self._keep_pictures(view.task_id, pictures, pipe)
-            pipe.eval(scripts.END, len(LEDGER), *LEDGER, *args)
+            pipe.eval(scripts.END, len(keys), *keys, *args)
             return bool(pipe.execute()[-1])
 
     def give_back(self, claim: Claim) -> None:

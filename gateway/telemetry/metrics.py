@@ -177,6 +177,8 @@ class QueueState:
     tasks: dict[str, int] = field(default_factory=dict)
     open_tasks: int = 0
     open_bytes: int = 0
+    reserved_bytes: int = 0
+    results_bytes: int = 0
     oldest_age: float = 0.0
     workers: dict[str, int] = field(default_factory=dict)
     memory: int = 0
@@ -218,7 +220,19 @@ class QueueCollector(Collector):
         yield _gauge(
             "yolo_queue_open_tasks", "tasks accepted and not ended; MAX_QUEUED_TASKS bounds them", state.open_tasks
         )
-        yield _gauge("yolo_queue_open_bytes", "encoded size of their images", state.open_bytes)
+        yield _gauge(
+            "yolo_queue_open_bytes",
+            "bytes they take in Redis, with room for each one's result; MAX_QUEUED_BYTES bounds them",
+            state.open_bytes,
+        )
+        yield _gauge(
+            "yolo_queue_reserved_bytes",
+            "how much of that is kept for results that are still to come",
+            state.reserved_bytes,
+        )
+        yield _gauge(
+            "yolo_queue_results_bytes", "bytes of the results kept; MAX_RESULTS_BYTES bounds them", state.results_bytes
+        )
         yield _gauge(
             "yolo_queue_oldest_task_age_seconds", "age of the oldest queued task, 0 without one", state.oldest_age
         )

@@ -18,11 +18,13 @@ from gateway.errors import BadMultipart
 
 _SLICE_BYTES = 64 * 1024  # fed at once
 _LONGEST_HEADERS_BYTES = 8192  # of a part
+_LONGEST_NAME = 255  # characters of a file's name: what file systems take; the rest is cut off
 _MOST_OPTIONS = 32  # of a part's headers: each takes the parser its time
 _MOST_NEAR_BOUNDARIES = 1_000  # of a body; a photograph of 10 MB has none of a boundary of two letters and more
 _ENCODED = {"base64": 1.4, "quoted-printable": 3.0}  # by how much the largest are larger, with their line ends
 _URL_SAFE = bytes.maketrans(b"-_", b"+/")
 _BLANKS = b" \t\r\n"
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")  # each takes six bytes in JSON
 _WORD = re.compile(r"[\s;(\"]")  # ends the first word of a header
 _LINE_END = re.compile(rb"(?:\r\n|\n|\r)\Z")
 _BEHIND_BOUNDARY = re.compile(rb"(--[^\S\n\r]*(?:\r\n|\n|\r)?|[^\S\n\r]*(?:\r\n|\n|\r))")
@@ -152,7 +154,7 @@ def _read(decoder: MultipartDecoder, parts: list[Part], limit_of: Callable[[Part
     while not isinstance(event := decoder.next_event(), NeedData | Epilogue):
         if isinstance(event, Field | File):
             encoding = _WORD.split(event.headers.get("content-transfer-encoding", "").strip('" ').lower())[0]
-            filename = event.filename if isinstance(event, File) else ""
+            filename = _CONTROL.sub("\ufffd", event.filename[:_LONGEST_NAME]) if isinstance(event, File) else ""
             parts.append(Part(event.name or "", filename, isinstance(event, File), encoding))
         elif isinstance(event, Data):
             part = parts[-1]

@@ -3,6 +3,7 @@
 import asyncio
 import time
 import uuid
+from typing import Any
 
 import redis.asyncio as aioredis
 
@@ -11,13 +12,13 @@ from gateway.queue.submission import Acceptance, NewTask, Submission
 from gateway.settings import Settings
 
 
-def submit(settings: Settings, image: bytes, task_id: str = "") -> str:
-    """The id of a new task. Raises as `Submission.accept` does."""
+def submit(settings: Settings, image: bytes, task_id: str = "", **wanted: Any) -> str:
+    """The id of a new task, with what is `wanted` of it. Raises as `Submission.accept` does."""
     task_id = task_id or uuid.uuid4().hex
 
     async def accepted() -> None:
         async with aioredis.Redis.from_url(settings.redis_url) as connection:
-            task = NewTask(task_id, image, TaskRequest(model="fake", accepted_at=time.time()))
+            task = NewTask(task_id, image, TaskRequest(model="fake", accepted_at=time.time(), **wanted))
             await Submission(connection, settings).accept([task], Acceptance([BatchEntry(0, "", task_id)]))
 
     asyncio.run(accepted())

@@ -13,6 +13,7 @@ import redis
 from gateway.errors import Overloaded, RateLimited
 from gateway.queue import scripts
 from gateway.queue.maintenance import Maintenance
+from gateway.queue.records import TaskRequest
 from gateway.queue.task_queue import TaskQueue
 from gateway.queue.throughput import retry_after
 from gateway.redis_names import (
@@ -20,6 +21,8 @@ from gateway.redis_names import (
     OPEN_KEY,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
+    RESERVED_KEY,
+    RESERVES_KEY,
     job_key,
     picture_key,
     result_key,
@@ -35,11 +38,12 @@ from tests.support.pictures import encoded
 QUEUE_KEY = "rq:queue:predict"
 PICTURE = encoded(64, 48)
 MOST_TASKS = 5
+END_BYTES = TaskRequest(model="fake", accepted_at=0.0).end_bytes
 
 
 @pytest.fixture
 def settings(redis_url: str) -> Settings:
-    return Settings(redis_url=redis_url, triton_url=NO_TRITON, max_queued_tasks=MOST_TASKS, max_queued_bytes=20_000)
+    return Settings(redis_url=redis_url, triton_url=NO_TRITON, max_queued_tasks=MOST_TASKS, max_queued_bytes=300_000)
 
 
 @pytest.fixture
@@ -55,9 +59,13 @@ def small_redis(connection: "redis.Redis") -> Iterator[None]:
     connection.config_set("maxmemory", 0)
 
 
-def book(connection: "redis.Redis") -> tuple[int, int]:
-    """Open tasks, and the bytes of their images."""
-    return connection.hlen(OPEN_KEY), int(connection.get(OPEN_BYTES_KEY) or 0)
+def book(connection: "redis.Redis") -> tuple[int, int, int, int]:
+    """Open tasks and the bytes that they may take, how many of them have bytes kept for their end, and these."""
+    tasks, reserves = connection.hlen(OPEN_KEY), connection.hlen(RESERVES_KEY)
+    return tasks, int(connection.get(OPEN_BYTES_KEY) or 0), reserves, int(connection.get(RESERVED_KEY) or 0)
+
+
+EMPTY = 0, 0, 0, 0
 
 
 def test_more_tasks_than_allowed_are_refused(client: httpx2.Client) -> None:
@@ -69,16 +77,18 @@ def test_more_tasks_than_allowed_are_refused(client: httpx2.Client) -> None:
 
 
 def test_more_bytes_than_allowed_are_refused(settings: Settings, connection: "redis.Redis") -> None:
-    submit(settings, bytes(15_000))
-    with pytest.raises(Overloaded, match="1 tasks with 15000 bytes are waiting"):
-        submit(settings, bytes(6_000))
+    submit(settings, bytes(180_000))
+    tasks, held, *_ = book(connection)
+    assert tasks == 1 and held > 180_000 + END_BYTES
+    with pytest.raises(Overloaded, match=f"1 tasks with {held} bytes are waiting"):
+        submit(settings, bytes(20_000))
     submit(settings, bytes(5_000))
-    assert book(connection) == (2, 20_000)
+    assert book(connection)[2:] == (2, 2 * END_BYTES)
 
 
 def test_of_a_refused_image_nothing_is_kept(settings: Settings, connection: "redis.Redis") -> None:
-    for size in (6_000, scripts.SCRIPT_BYTES + 1):
-        submit(settings, bytes(15_000))
+    for size in (20_000, scripts.SCRIPT_BYTES + 1):
+        submit(settings, bytes(180_000))
         kept = set(connection.scan_iter())
         with pytest.raises(Overloaded):
             submit(settings, bytes(size))
@@ -87,7 +97,7 @@ def test_of_a_refused_image_nothing_is_kept(settings: Settings, connection: "red
 
 
 def test_an_idle_service_takes_a_request_beyond_the_bounds(settings: Settings) -> None:
-    submit(settings, bytes(50_000))
+    submit(settings, bytes(500_000))
 
 
 def test_the_bounds_hold_for_many_at_once(settings: Settings, connection: "redis.Redis") -> None:
@@ -108,16 +118,16 @@ def test_a_task_that_ends_makes_room(
 ) -> None:
     for _ in range(MOST_TASKS):
         client.post("/predict", content=PICTURE)
-    assert book(connection) == (MOST_TASKS, MOST_TASKS * len(PICTURE))
+    assert book(connection)[2:] == (MOST_TASKS, MOST_TASKS * END_BYTES)
     work()
-    assert book(connection) == (0, 0)
+    assert book(connection) == EMPTY
     assert client.post("/predict", content=PICTURE).status_code == 202
 
 
 def test_a_canceled_task_makes_room(client: httpx2.Client, connection: "redis.Redis") -> None:
     place = client.post("/predict", content=PICTURE).headers["location"]
     assert client.delete(place).status_code == 200
-    assert book(connection) == (0, 0)
+    assert book(connection) == EMPTY
 
 
 def test_a_redis_that_is_nearly_full_takes_no_more(
@@ -132,20 +142,23 @@ def test_an_accept_that_is_repeated_after_a_lost_answer_is_one_task(
     settings: Settings, connection: "redis.Redis"
 ) -> None:
     task_id = submit(settings, bytes(100))
+    once = book(connection)
     submit(settings, bytes(100), task_id)
     assert connection.lrange(QUEUE_KEY, 0, -1) == [task_id.encode()]
-    assert book(connection) == (1, 100)
+    assert book(connection) == once
 
 
 def test_a_task_whose_job_has_vanished_ends(
     client: httpx2.Client, settings: Settings, queue: TaskQueue, connection: "redis.Redis"
 ) -> None:
-    kept, vanished, failed = (submit(settings, bytes(100)) for _ in range(3))
+    kept = submit(settings, bytes(100))
+    one = book(connection)
+    vanished, failed = (submit(settings, bytes(100)) for _ in range(2))
     connection.delete(job_key(vanished))
     connection.hset(job_key(failed), "status", "failed")
     Maintenance(queue).close_vanished()
     assert connection.hkeys(OPEN_KEY) == [kept.encode()]
-    assert book(connection) == (1, 100)
+    assert book(connection) == one
     for task_id in (vanished, failed):
         assert client.get(f"/result/{task_id}").json()["error"]["code"] == "internal_error"
 
