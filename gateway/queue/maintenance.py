@@ -26,7 +26,7 @@ class Maintenance:
 
     def lead(self, seconds: float) -> bool:
         """Whether the caller is to do the maintenance of this interval; one worker is, also if the last one died."""
-        return bool(self._redis.set(LEADER_KEY, 1, nx=True, px=int(seconds * 1000)))
+        return bool(self._redis.eval(scripts.LEAD, 1, LEADER_KEY, int(seconds * 1000)))
 
     def server_is_up_for(self, seconds: int) -> bool:
         """Whether workers had that long to send heartbeats since Redis came up."""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 LEAST_VERSION = (6, 2)
+MEMORY_SHARE = 0.8  # of maxmemory, for all that is accepted; the rest is for Redis' records and for webhooks that wait
 Info = Mapping[str, object]  # what INFO answers
 
 
@@ -21,3 +22,14 @@ def evicting(info: Info) -> str | None:
     if policy == "noeviction" or not info.get("maxmemory"):
         return None
     return f"drops keys when it is full, tasks and results too; set its maxmemory-policy to noeviction (it is {policy})"
+
+
+def nearly_full(info: Info, reserved_bytes: int) -> str | None:
+    """One line when no task is accepted since Redis, with the results of all open tasks, would be full."""
+    used, most = (int(str(info.get(name) or 0)) for name in ("used_memory", "maxmemory"))
+    if not most or used + reserved_bytes < MEMORY_SHARE * most:
+        return None
+    return (
+        f"has hardly any memory left, and new tasks are refused: {used} of {most} bytes are used and {reserved_bytes} "
+        "are kept for the results of open tasks; raise its maxmemory or lower RESULT_TTL"
+    )

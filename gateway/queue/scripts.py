@@ -40,6 +40,14 @@ local function run(at, last)
 end
 """
 
+FREEING = "redis.call('del', KEYS[1] .. ':')  -- a full Redis takes what follows\n"  # no key has such a name
+
+# KEYS: any name. ARGV: commands.
+INSIST = _RUN + FREEING + "run(1)"
+
+# KEYS: the leader's. ARGV: milliseconds.
+LEAD = FREEING + "return redis.call('set', KEYS[1], 1, 'nx', 'px', ARGV[1])"
+
 # KEYS 1 to 4: ledger, sum, reserves, their sum.
 _RELEASE = """
 local function unreserve(id)

@@ -14,6 +14,7 @@ from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFou
 from gateway.queue import scripts
 from gateway.queue.common import end_args, end_keys, failure, redis_errors, request_of, rq_queue, store_end
 from gateway.queue.records import BatchEntry, TaskRequest
+from gateway.queue.redis_server import MEMORY_SHARE
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     LEDGER,
@@ -29,7 +30,6 @@ from gateway.redis_names import (
 from gateway.settings import Settings
 from gateway.task import TaskView
 
-MEMORY_SHARE = 0.8  # of Redis' maxmemory; the rest is for its own records and for webhooks that wait
 _TASK_OVERHEAD = 1_000  # bytes that Redis takes around the names and values of one task
 _FULL_SECONDS = 60
 

