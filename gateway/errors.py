@@ -8,6 +8,7 @@
     │   ├── RequestTimeout     408 request_timeout
     │   ├── UnknownHost        421 unknown_host
     │   ├── RateLimited        429 rate_limited
+    │   ├── TooManyOpenTasks   429 too_many_open_tasks
     │   ├── PathNotFound       404 not_found
     │   ├── MethodNotAllowed   405 method_not_allowed
     │   ├── NotAcceptable      406 not_acceptable
@@ -106,6 +107,16 @@ class RateLimited(RequestError):
     """The client has sent more requests than its rate allows."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
+
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+
+class TooManyOpenTasks(RequestError):
+    """The key, or the address without keys, has as many unfinished tasks as it may have."""
+
+    status, code, title = 429, "too_many_open_tasks", "Too many open tasks"
 
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)

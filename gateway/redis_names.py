@@ -42,6 +42,10 @@ def idempotency_key(digest: str) -> str:
     return f"yolo:idempotency:{digest}"
 
 
+def client_key(client: str) -> str:
+    return f"yolo:client:{client}"
+
+
 def rate_key(bucket: int) -> str:
     return f"yolo:rate:{bucket}"
 

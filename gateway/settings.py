@@ -82,6 +82,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_bytes: Annotated[
         int, Meta(ge=1, description="maximum bytes those tasks take in Redis, with room for each one's result")
     ] = 500_000_000
+    max_key_tasks: Annotated[
+        int, Meta(ge=1, description="maximum of those tasks from one key, or from one address without keys")
+    ] = 2_500
+    max_key_bytes: Annotated[
+        int, Meta(ge=1, description="maximum of those bytes for one key, or for one address without keys")
+    ] = 250_000_000
     image_ttl: Annotated[int, Meta(ge=60, description="how long an image waits for a worker, seconds")] = 86_400
     result_ttl: Annotated[int, Meta(ge=1, description="how long a result can be read, seconds")] = 3_600
     max_results_bytes: Annotated[

@@ -15,7 +15,7 @@ class WorkerRedis(redis.Redis):
     """
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> Pipeline:
-        return _Insistent(self.connection_pool, self.response_callbacks, transaction, shard_hint)  # type: ignore[arg-type]
+        return _Insistent(self.connection_pool, self.response_callbacks, transaction, shard_hint)
 
 
 class _Insistent(Pipeline):

@@ -107,9 +107,10 @@ end
 """
 )
 
-# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task.
-# ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, number of tasks, (id, bytes, reserve) of
-# each, commands.
+# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client.
+# ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, the client's most tasks and bytes, seconds to
+# keep its tasks, number of tasks, (id, bytes, reserve) of each, commands.
+# What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
 ACCEPT = (
     _RUN
     + _MEMORY
@@ -125,28 +126,47 @@ if known then
         end
     end  -- all of it has expired or was forgotten: the key is free again
 end
-if redis.call('hexists', KEYS[1], ARGV[6]) == 1 or redis.call('exists', KEYS[6]) == 1 then
+if redis.call('hexists', KEYS[1], ARGV[9]) == 1 or redis.call('exists', KEYS[6]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
-local number, bytes, reserve = tonumber(ARGV[5]), 0, 0
+local number, bytes, reserve = tonumber(ARGV[8]), 0, 0
 for i = 1, number do
-    bytes, reserve = bytes + tonumber(ARGV[4 + 3 * i]), reserve + tonumber(ARGV[5 + 3 * i])
+    bytes, reserve = bytes + tonumber(ARGV[7 + 3 * i]), reserve + tonumber(ARGV[8 + 3 * i])
 end
 local tasks, sum = redis.call('hlen', KEYS[1]), tonumber(redis.call('get', KEYS[2]) or '0')
-if tasks == 0 then redis.call('del', KEYS[3], KEYS[4]) end  -- workers of an older version leave theirs
+if tasks == 0 then redis.call('del', KEYS[3], KEYS[4], KEYS[7]) end  -- workers of an older version leave reserves
 if tasks > 0 and (tasks + number > tonumber(ARGV[1]) or sum + bytes > tonumber(ARGV[2])) then
     return {'overloaded', tasks, sum}
 end
 local used, most = memory()
 local reserved = tonumber(redis.call('get', KEYS[4]) or '0')
 if most > 0 and used + reserved + bytes > most * tonumber(ARGV[3]) then return {'full', used, reserved, most} end
-for i = 1, number do
-    redis.call('hset', KEYS[1], ARGV[3 + 3 * i], ARGV[4 + 3 * i])
-    redis.call('hset', KEYS[3], ARGV[3 + 3 * i], ARGV[5 + 3 * i])
+local function beyond(open, held)
+    return open > 0 and (open + number > tonumber(ARGV[5]) or held + bytes > tonumber(ARGV[6]))
 end
+local known_sum = tonumber(redis.call('hget', KEYS[7], 'sum') or '0')
+if beyond(redis.call('hlen', KEYS[7]) - 1, known_sum) then
+    local open, held, all = 0, 0, redis.call('hgetall', KEYS[7])
+    for at = 1, #all, 2 do
+        if redis.call('hexists', KEYS[1], all[at]) == 1 then
+            open, held = open + 1, held + all[at + 1]
+        else
+            redis.call('hdel', KEYS[7], all[at])
+        end
+    end
+    if open > 0 then redis.call('hset', KEYS[7], 'sum', held) end
+    if beyond(open, held) then return {'client', open, held} end
+end
+for i = 1, number do
+    redis.call('hset', KEYS[1], ARGV[6 + 3 * i], ARGV[7 + 3 * i])
+    redis.call('hset', KEYS[3], ARGV[6 + 3 * i], ARGV[8 + 3 * i])
+    redis.call('hset', KEYS[7], ARGV[6 + 3 * i], ARGV[7 + 3 * i])
+end
+redis.call('hincrby', KEYS[7], 'sum', bytes)
+redis.call('expire', KEYS[7], ARGV[7])
 redis.call('incrby', KEYS[2], bytes)
 redis.call('incrby', KEYS[4], reserve)
-run(6 + 3 * number)
+run(9 + 3 * number)
 return {'accepted'}
 """
 )

@@ -10,7 +10,7 @@ import redis.asyncio as aioredis
 from rq import Retry
 
 from gateway import redis_names as names
-from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning
+from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning, TooManyOpenTasks
 from gateway.queue import scripts
 from gateway.queue.common import end_args, end_keys, failure, redis_errors, request_of, rq_queue, store_end
 from gateway.queue.records import BatchEntry, TaskRequest
@@ -21,6 +21,7 @@ from gateway.redis_names import (
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
     batch_key,
+    client_key,
     group_key,
     image_key,
     job_key,
@@ -32,6 +33,7 @@ from gateway.task import TaskView
 
 _TASK_OVERHEAD = 1_000  # bytes that Redis takes around the names and values of one task
 _FULL_SECONDS = 60
+_REMEMBERED_SECONDS, _MOST_REFUSED = 0.5, 1_000
 
 
 class NewTask(NamedTuple):
@@ -65,19 +67,28 @@ class Submission:
     def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
         self._redis = connection
         self._settings = settings
+        self._refused: dict[str, tuple[float, str, int]] = {}
         self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
         self._rq.redis_server_version = (7, 0, 0)  # or it would ask, to leave out HSET of several fields before 4
 
     async def accept(
-        self, tasks: Sequence[NewTask], acceptance: Acceptance, *, at_front: bool = False, idempotency_key: str = ""
+        self,
+        tasks: Sequence[NewTask],
+        acceptance: Acceptance,
+        *,
+        client: str = "",
+        at_front: bool = False,
+        idempotency_key: str = "",
     ) -> Acceptance:
-        """Accept tasks, all or none, in one transaction; returns what was accepted.
+        """Accept tasks of a client, all or none, in one transaction; returns what was accepted.
 
         With an `idempotency_key` of a task that is still known nothing is accepted again: returns what was accepted
         then.
-        Raises IdempotencyConflict when that was another request, Overloaded when too much is waiting already, and
-        ServiceUnavailable; nothing was accepted then, as far as this side can know.
+        Raises IdempotencyConflict when that was another request, Overloaded when too much is waiting already,
+        TooManyOpenTasks when too much of it is the client's, and ServiceUnavailable; nothing was accepted then, as far
+        as this side can know.
         """
+        self._check_refused(client, idempotency_key)
         settings = self._settings
         key = names.idempotency_key(idempotency_key)
         commands = self._rq.connection.pipeline()
@@ -91,9 +102,10 @@ class Submission:
             beside = len(task.image) if task.passes_scripts else 0
             at_end = task.request.end_bytes
             sizes += task.task_id, written + beside + at_end + _TASK_OVERHEAD, at_end
-        keys = (*LEDGER, key, result_key(tasks[0].task_id))
+        keys = (*LEDGER, key, result_key(tasks[0].task_id), client_key(client))
         bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
-        args = (*bounds, batch_key(""), len(tasks), *sizes, *scripts.words(commands))
+        own = settings.max_key_tasks, settings.max_key_bytes, settings.image_ttl
+        args = (*bounds, batch_key(""), *own, len(tasks), *sizes, *scripts.words(commands))
         large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
             async with self._redis.pipeline(transaction=bool(large)) as pipe:
@@ -103,8 +115,10 @@ class Submission:
                 (outcome, *details), *_ = await pipe.execute()
             if outcome == b"overloaded":
                 raise await self._overloaded(*details)
-            if outcome == b"full":
-                raise _full(*details)
+            if outcome == b"client":
+                raise await self._too_many(client, *details)
+        if outcome == b"full":
+            raise _full(*details)
         return _same_request(msgspec.json.decode(details[0], type=Acceptance), acceptance) if details else acceptance
 
     async def cancel(self, task_id: str) -> TaskView | None:
@@ -163,10 +177,30 @@ class Submission:
         pipe.hset(group, mapping={"open": len(tasks), "kept": len(tasks), **({"key": digest} if digest else {})})
         pipe.expire(group, kept_seconds)
 
-    async def _overloaded(self, tasks: int, sum_bytes: int) -> Overloaded:
+    def _check_refused(self, client: str, idempotency_key: str) -> None:
+        """A client that was refused a moment ago costs Redis nothing; one that asks for a known task is answered."""
+        until, detail, seconds = self._refused.get(client, (0.0, "", 0))
+        if not idempotency_key and time.monotonic() < until:
+            raise TooManyOpenTasks(detail, seconds)
+
+    async def _too_many(self, client: str, tasks: int, sum_bytes: int) -> TooManyOpenTasks:
+        seconds, settings = await self._half_ended_in(tasks), self._settings
+        detail = (
+            f"{tasks} of your tasks with {sum_bytes} bytes are unfinished, and you may have {settings.max_key_tasks} "
+            f"with {settings.max_key_bytes}; send more in {seconds} s"
+        )
+        if len(self._refused) >= _MOST_REFUSED:
+            self._refused.clear()
+        self._refused[client] = time.monotonic() + _REMEMBERED_SECONDS, detail, seconds
+        return TooManyOpenTasks(detail, seconds)
+
+    async def _half_ended_in(self, tasks: int) -> int:
         instant = time.time()
         counters = await self._redis.mget(rate_keys(instant))
-        seconds = retry_after(tasks, tasks_per_second(counters, instant))
+        return retry_after(tasks, tasks_per_second(counters, instant))
+
+    async def _overloaded(self, tasks: int, sum_bytes: int) -> Overloaded:
+        seconds = await self._half_ended_in(tasks)
         return Overloaded(
             f"the service has more to do than it can take on: {tasks} tasks with {sum_bytes} bytes are waiting; "
             f"try again in {seconds} s",

@@ -16,7 +16,7 @@ from gateway.server.request_id import request_id
 from gateway.settings import Settings
 from gateway.task import problem_of
 from gateway.vision.header import probe
-from gateway.web.checks import owner_of
+from gateway.web.checks import client_of, owner_of
 from gateway.web.classes import class_ids
 from gateway.web.parameters import Choices, with_defaults
 from gateway.web.services import services_of
@@ -82,7 +82,9 @@ async def accept(
     fingerprint = await run_in_threadpool(_fingerprint, upload, wanted) if key else ""
     acceptance = Acceptance(entries, batch_id, fingerprint)
     at_front = choices.priority == "high"
-    accepted = await services.submission.accept(tasks, acceptance, at_front=at_front, idempotency_key=key)
+    accepted = await services.submission.accept(
+        tasks, acceptance, client=client_of(request), at_front=at_front, idempotency_key=key
+    )
     replayed = accepted is not acceptance  # an earlier request with this key had brought it
     if not replayed:
         services.metrics.accepted.inc(len(tasks))

@@ -120,7 +120,7 @@ operations = [
             *(errors.BadMultipart, errors.NoImage, errors.BadJSON, errors.SwitchedOff, errors.TaskNotFound),
             *(errors.ImageTooLarge, errors.TooManyImages, errors.UnsupportedImage, errors.InvalidParameter),
             *(errors.IdempotencyConflict, errors.UrlNotAllowed, errors.FetchFailed),
-            *(errors.ModelMismatch, errors.ServiceUnavailable, errors.Overloaded),
+            *(errors.TooManyOpenTasks, errors.ModelMismatch, errors.ServiceUnavailable, errors.Overloaded),
         ),
     ),
     Operation(

@@ -89,7 +89,7 @@ def test_delete_clears_batch_and_idempotency_key(
         assert client.delete(f"/result/{task['task_id']}").status_code == 204
     assert client.delete(f"/result/{single['task_id']}").status_code == 204
     assert set(connection.mget(OPEN_BYTES_KEY, RESERVED_KEY, RESULTS_BYTES_KEY)) == {b"0"}
-    sums_and_rates = re.compile(rb"yolo:(rate:.*|open_bytes|reserved_bytes|results_bytes)")
+    sums_and_rates = re.compile(rb"yolo:(rate:.*|client:.*|open_bytes|reserved_bytes|results_bytes)")
     assert [key for key in connection.scan_iter("yolo:*") if not sums_and_rates.fullmatch(key)] == []
 
 

@@ -21,5 +21,5 @@ def test_every_name_is_documented() -> None:
     made = [redis_names.image_key, redis_names.result_key, redis_names.picture_key, redis_names.webhook_key]
     names |= {each("<task_id>") for each in (*made, redis_names.job_key)}
     names |= {redis_names.batch_key("<batch_id>"), redis_names.idempotency_key("<digest>"), redis_names.QUEUE_KEY}
-    names |= {redis_names.group_key("<batch_id or task_id>")}
+    names |= {redis_names.group_key("<batch_id or task_id>"), redis_names.client_key("<key or address>")}
     assert [name for name in sorted(names) if f"`{name}" not in page] == []
