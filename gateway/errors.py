@@ -16,6 +16,7 @@
     │   ├── BadMultipart       400 bad_multipart
     │   ├── NoImage            400 no_image
     │   ├── SwitchedOff        403 switched_off
+    │   ├── PriorityNotAllowed 403 priority_not_allowed
     │   ├── TaskNotFound       404 task_not_found
     │   ├── ImageTooLarge      413 image_too_large
     │   ├── UnsupportedImage   415 unsupported_image
@@ -163,6 +164,12 @@ class SwitchedOff(RequestError):
     """The operator has not switched this feature on; the detail names the setting."""
 
     status, code, title = 403, "switched_off", "Switched off"
+
+
+class PriorityNotAllowed(RequestError):
+    """The key has no right to priority=high."""
+
+    status, code, title = 403, "priority_not_allowed", "Priority not allowed"
 
 
 class TaskNotFound(RequestError):

@@ -12,6 +12,7 @@ RESERVES_KEY, RESERVED_KEY = "yolo:reserves", "yolo:reserved_bytes"
 LEDGER = (OPEN_KEY, OPEN_BYTES_KEY, RESERVES_KEY, RESERVED_KEY)
 RESULTS_KEY, RESULTS_BYTES_KEY = "yolo:results", "yolo:results_bytes"
 PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
+HIGH_KEY, HIGH_RUN_KEY = "yolo:high", "yolo:high_run"
 LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"
 WEBHOOKS_KEY = "yolo:webhooks"
 LIMIT_PREFIX = "yolo:limit"

@@ -104,6 +104,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_decoding_bytes: Annotated[
         int, Meta(ge=1, description="maximum bytes one worker process decodes images into; a larger image goes alone")
     ] = 600_000_000
+    max_high_in_a_row: Annotated[
+        int, Meta(ge=1, description="maximum tasks of priority=high begun in a row while others wait")
+    ] = 4
     worker_ttl: Annotated[int, Meta(ge=2, description="seconds without a heartbeat before a worker counts as dead")] = (
         15
     )

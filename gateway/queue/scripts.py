@@ -12,6 +12,10 @@ the sums.
 `yolo:group:<id>`, of a batch or of a single task with an Idempotency-Key, counts its `open` tasks and those that are
 `kept`, not deleted; `key` is what the Idempotency-Key is stored under. All of it lives as long as its last result.
 
+`rq:queue:predict` lists all tasks that wait, `yolo:high` those of them with priority=high, both in the order of their
+acceptance: what is removed from the first is not queued any more, whatever the second says. `yolo:high_run` counts how
+many of high priority were begun in a row while others waited.
+
 A Redis that is full refuses commands that may take memory, but not in a script that has written something already. So
 each script whose work must go on begins with a command that frees.
 """
@@ -174,30 +178,72 @@ return {'accepted'}
 # A placeholder for the id in the commands that are to be run for a task which the script itself picks.
 THE_TASK = "THE_TASK"
 
-# KEYS: ledger, queue, intermediate queue.
+# KEYS: ledger, queue, intermediate queue, queue of high priority, its run.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
-# most bytes of an image that is to come along; THE_TASK; commands.
+# most bytes of an image that is to come along; THE_TASK; the longest run; commands.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
 CLAIM = (
     _RUN
     + """
+local function first_of_others()
+    local high = {}
+    for _, id in ipairs(redis.call('lrange', KEYS[4], 0, -1)) do high[id] = true end
+    for at = 0, redis.call('llen', KEYS[2]), 100 do
+        for _, id in ipairs(redis.call('lrange', KEYS[2], at, at + 99)) do
+            if not high[id] then return id end
+        end
+    end
+end
+local function take()
+    local high = redis.call('llen', KEYS[4])
+    if high == 0 then return redis.call('lpop', KEYS[2]) end
+    local others = redis.call('llen', KEYS[2]) > high
+    local id
+    if others and tonumber(redis.call('get', KEYS[5]) or '0') >= tonumber(ARGV[6]) then
+        redis.call('del', KEYS[5])
+        id = first_of_others()
+    end
+    if not id then
+        id = redis.call('lpop', KEYS[4])
+        if others then redis.call('incr', KEYS[5]) end
+    end
+    if redis.call('lrem', KEYS[2], 1, id) == 0 then return take() end  -- a worker of an older version has it
+    return id
+end
 local id = ARGV[1]
-if id == '' or redis.call('lrem', KEYS[3], 1, id) == 0 then  -- not there: it was believed lost, and put back
-    id = redis.call('lpop', KEYS[2])
+if id ~= '' and redis.call('lrem', KEYS[3], 1, id) == 1 then
+    redis.call('lrem', KEYS[4], 1, id)
+else  -- it is not there: it was believed lost, and put back
+    id = take()
 end
 while id do
     local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
     if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
-        for at = 6, #ARGV do ARGV[at] = string.gsub(ARGV[at], ARGV[5], id) end
-        run(6)
+        for at = 7, #ARGV do ARGV[at] = string.gsub(ARGV[at], ARGV[5], id) end
+        run(7)
         local image = ARGV[3] .. id
         return {id, job[1], job[2], redis.call('strlen', image) <= tonumber(ARGV[4]) and redis.call('get', image)}
     end
     redis.call('del', ARGV[2] .. id)
-    id = redis.call('lpop', KEYS[2])
+    id = take()
 end
 """
 )
+
+# KEYS: queue, queue of high priority. ARGV: id. How many tasks go first, apart from the share of those that are not
+# of high priority: these are behind all of it, of which `low` were accepted before.
+POSITION = """
+local mine, first = redis.call('lpos', KEYS[1], ARGV[1]), redis.call('lpos', KEYS[2], ARGV[1])
+if not mine or first then return mine and first end
+local low, high = 0, redis.call('llen', KEYS[2])
+local all = high
+while low < high do
+    local middle = math.floor((low + high) / 2)
+    local at = redis.call('lpos', KEYS[1], redis.call('lindex', KEYS[2], middle))
+    if at and at > mine then high = middle else low = middle + 1 end
+end
+return mine + all - low
+"""
 
 # KEYS: ledger to batch, as above.
 # ARGV: five, as above, last word of the commands that are run in any case, these, commands for an open task.
@@ -218,7 +264,7 @@ return 1
 # A worker that was believed dead has none any more, nor has one whose answer was lost and that does it again.
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
-# KEYS: ledger to batch, as above, then queue, picture, job, index of pictures, their sum.
+# KEYS: ledger to batch, as above, then queue, picture, job, index of pictures, their sum, queue of high priority.
 # ARGV: five, as above, commands.
 CANCEL = (
     _RUN
@@ -235,6 +281,7 @@ if redis.call('exists', KEYS[7]) == 1 then
 end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end
 if redis.call('lrem', KEYS[10], 1, ARGV[1]) == 0 then return 'running' end
+redis.call('lrem', KEYS[15], 1, ARGV[1])
 release(ARGV[1])
 run(6)
 keep()

@@ -9,7 +9,7 @@ import redis
 
 from gateway.queue.common import rq_queue
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, age_seconds, is_fresh
-from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY, RESERVED_KEY, RESULTS_BYTES_KEY, job_key
+from gateway.redis_names import HIGH_KEY, OPEN_BYTES_KEY, OPEN_KEY, RESERVED_KEY, RESULTS_BYTES_KEY, job_key
 from gateway.telemetry.metrics import QueueState
 
 log = logging.getLogger(__name__)
@@ -42,6 +42,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
     rq, instant = rq_queue(connection), time.time()
     with connection.pipeline(transaction=False) as pipe:
         pipe.llen(rq.key)
+        pipe.llen(HIGH_KEY)
         pipe.llen(rq.intermediate_queue_key)
         pipe.zcount(rq.started_job_registry.key, instant, "+inf")
         pipe.hlen(OPEN_KEY)
@@ -49,7 +50,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
         pipe.eval(_OLDEST, 1, rq.key, job_key(""))
         pipe.smembers(WORKERS_KEY)
         pipe.info("memory")
-        queued, taken, started, open_tasks, sums, oldest, workers, memory = pipe.execute()
+        queued, high, taken, started, open_tasks, sums, oldest, workers, memory = pipe.execute()
         for key in workers:
             pipe.hget(key, HEARTBEAT)
             pipe.scard(key + b":executions")
@@ -58,6 +59,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
     alive = [running for beat, running in zip(found[::2], found[1::2], strict=True) if is_fresh(beat, worker_ttl)]
     return QueueState(
         tasks={"queued": queued, "taken": taken, "started": started},
+        high_priority=high,
         open_tasks=open_tasks,
         open_bytes=open_bytes,
         reserved_bytes=reserved_bytes,

@@ -17,6 +17,7 @@ from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
+    HIGH_KEY,
     LEDGER,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
@@ -77,7 +78,7 @@ class Submission:
         acceptance: Acceptance,
         *,
         client: str = "",
-        at_front: bool = False,
+        high: bool = False,
         idempotency_key: str = "",
     ) -> Acceptance:
         """Accept tasks of a client, all or none, in one transaction; returns what was accepted.
@@ -95,7 +96,7 @@ class Submission:
         sizes: list[str | int] = []
         begun = 0
         for task in tasks:
-            self._enqueue(task, commands, at_front)
+            self._enqueue(task, commands, high)
             if task is tasks[-1]:
                 self._note_group(tasks, acceptance, idempotency_key, commands)
             written, begun = _bytes_of(commands.command_stack[begun:]), len(commands.command_stack)
@@ -137,7 +138,7 @@ class Submission:
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
+            own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY, HIGH_KEY
             keys = (*end_keys(task_id, batch_id), *own)
             args = (*end_args(task_id, self._settings), *scripts.words(commands))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
@@ -147,7 +148,7 @@ class Submission:
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None
 
-    def _enqueue(self, task: NewTask, pipe: "redis.client.Pipeline", at_front: bool) -> None:
+    def _enqueue(self, task: NewTask, pipe: "redis.client.Pipeline", high: bool) -> None:
         settings = self._settings
         self._rq.enqueue_call(
             "gateway.predict",  # a name for the records: workers run no function that a job names
@@ -156,9 +157,11 @@ class Submission:
             failure_ttl=settings.result_ttl,
             description=f"predict {task.request.model}",
             retry=Retry(max=settings.task_retries, enqueue_at_front=True),
-            at_front=at_front,
             pipeline=pipe,
         )
+        if high:
+            pipe.rpush(HIGH_KEY, task.task_id)
+            pipe.expire(HIGH_KEY, settings.image_ttl)
         pipe.set(image_key(task.task_id), b"" if task.passes_scripts else task.image, ex=settings.image_ttl)
 
     def _note_group(

@@ -11,15 +11,21 @@ from gateway.settings import RATE, Settings, SettingsError
 
 # Keys have 256 random bits: a plain digest is enough, there is nothing to guess.
 _PREFIX = "yolo_"
-_ENTRY = re.compile(rf"(?P<name>[A-Za-z0-9._-]{{1,64}}):(?P<digest>[0-9a-fA-F]{{64}})(?::(?P<rate>{RATE}))?")
+_ENTRY = re.compile(
+    rf"(?P<name>[A-Za-z0-9._-]{{1,64}}):(?P<digest>[0-9a-fA-F]{{64}})(?::(?P<rate>{RATE}))?(?P<high>:high)?"
+)
 
 
 class Key(NamedTuple):
-    """One accepted key. Keys of one name are one owner: so a key is replaced without losing its tasks."""
+    """One accepted key. Keys of one name are one owner: so a key is replaced without losing its tasks.
+
+    With `high` it may send tasks of priority=high.
+    """
 
     name: str
     digest: bytes
     rate: str | None = None
+    high: bool = False
 
 
 class Keyring:
@@ -72,8 +78,8 @@ def _parse(text: str, where: str) -> list[Key]:
         found = _ENTRY.fullmatch(entry)
         if found is None:
             raise SettingsError(
-                f"{where}: entry {number} is not NAME:SHA256 or NAME:SHA256:RATE, with a RATE such as 600/minute; "
+                f"{where}: entry {number} is not NAME:SHA256, behind it :RATE such as :600/minute, :high or both; "
                 "make one with `python -m gateway keys new`"
             )
-        keys.append(Key(found["name"], bytes.fromhex(found["digest"]), found["rate"]))
+        keys.append(Key(found["name"], bytes.fromhex(found["digest"]), found["rate"], bool(found["high"])))
     return keys

@@ -175,6 +175,7 @@ class QueueState:
     """What Redis holds at one instant. Sizes in bytes, times in seconds; a `memory_limit` of 0 is none."""
 
     tasks: dict[str, int] = field(default_factory=dict)
+    high_priority: int = 0
     open_tasks: int = 0
     open_bytes: int = 0
     reserved_bytes: int = 0
@@ -217,6 +218,9 @@ class QueueCollector(Collector):
             workers.add_metric([name], count)
         yield tasks
         yield workers
+        yield _gauge(
+            "yolo_queue_high_priority_tasks", "those of the queued tasks that have priority=high", state.high_priority
+        )
         yield _gauge(
             "yolo_queue_open_tasks", "tasks accepted and not ended; MAX_QUEUED_TASKS bounds them", state.open_tasks
         )

@@ -9,6 +9,7 @@ from gateway.errors import (
     CrossSite,
     GatewayError,
     MalformedRequest,
+    PriorityNotAllowed,
     RateLimited,
     ServiceUnavailable,
     ShuttingDown,
@@ -64,6 +65,14 @@ def client_of(request: Request) -> str:
     return client
 
 
+def check_priority(request: Request, priority: str) -> None:
+    """Raises PriorityNotAllowed. Where no keys are asked for nobody has rights that others lack."""
+    if priority == "high" and not getattr(request.state, "may_go_first", True):
+        raise PriorityNotAllowed(
+            "priority=high: your key has no right to it; leave it out, or have the operator add :high to the key's line"
+        )
+
+
 def _check_host(request: Request, services: Services) -> None:
     """A page of another site could otherwise reach this service through a name that it lets point here."""
     if len(request.headers.getlist("host")) > 1:
@@ -101,7 +110,7 @@ async def _check_client(request: Request, services: Services) -> None:
         key = services.keys.find(_presented(request))
         if key is None:
             raise Unauthorized("give a key of this service as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
-        request.state.owner = key.name
+        request.state.owner, request.state.may_go_first = key.name, key.high
         client, rate = f"key:{key.name}", key.rate or rate
     request.state.client = client
     if rate:

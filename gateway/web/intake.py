@@ -16,7 +16,7 @@ from gateway.server.request_id import request_id
 from gateway.settings import Settings
 from gateway.task import problem_of
 from gateway.vision.header import probe
-from gateway.web.checks import client_of, owner_of
+from gateway.web.checks import check_priority, client_of, owner_of
 from gateway.web.classes import class_ids
 from gateway.web.parameters import Choices, with_defaults
 from gateway.web.services import services_of
@@ -24,8 +24,9 @@ from gateway.web.uploads import Upload, UploadedImage, too_large
 
 
 async def task_request(request: Request, choices: Choices) -> TaskRequest:
-    """What is asked of a worker. Raises InvalidParameter, ModelMismatch, ServiceUnavailable."""
+    """What is asked of a worker. Raises PriorityNotAllowed, InvalidParameter, ModelMismatch, ServiceUnavailable."""
     services = services_of(request)
+    check_priority(request, choices.priority)
     if choices.callback_url:
         if not services.settings.callbacks:
             raise SwitchedOff("callback_url: callbacks are switched off on this server (CALLBACKS)")
@@ -81,9 +82,9 @@ async def accept(
         watch.on(tasks[0].task_id)
     fingerprint = await run_in_threadpool(_fingerprint, upload, wanted) if key else ""
     acceptance = Acceptance(entries, batch_id, fingerprint)
-    at_front = choices.priority == "high"
+    high = choices.priority == "high"
     accepted = await services.submission.accept(
-        tasks, acceptance, client=client_of(request), at_front=at_front, idempotency_key=key
+        tasks, acceptance, client=client_of(request), high=high, idempotency_key=key
     )
     replayed = accepted is not acceptance  # an earlier request with this key had brought it
     if not replayed:

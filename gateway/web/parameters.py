@@ -51,7 +51,8 @@ class Choices(msgspec.Struct, frozen=True, kw_only=True):
     ] = False
     annotate: Annotated[bool, Meta(description="true or false: draw the detections into a picture")] = False
     priority: Annotated[
-        Literal["normal", "high"], Meta(description="normal, or high: goes to the front of the queue")
+        Literal["normal", "high"],
+        Meta(description="normal, or high: begins before normal ones; needs a key with that right"),
     ] = "normal"
     wait: _Wait = None
     callback_url: Annotated[str, Meta(max_length=2000, description="https URL notified when the task finishes")] = ""

@@ -118,6 +118,7 @@ operations = [
         ),
         errors=(
             *(errors.BadMultipart, errors.NoImage, errors.BadJSON, errors.SwitchedOff, errors.TaskNotFound),
+            errors.PriorityNotAllowed,
             *(errors.ImageTooLarge, errors.TooManyImages, errors.UnsupportedImage, errors.InvalidParameter),
             *(errors.IdempotencyConflict, errors.UrlNotAllowed, errors.FetchFailed),
             *(errors.TooManyOpenTasks, errors.ModelMismatch, errors.ServiceUnavailable, errors.Overloaded),

@@ -102,7 +102,7 @@ def test_an_encoded_body_is_told_to_be_one(client: httpx2.Client) -> None:
     assert answer.status_code == 415 and "Content-Encoding" in answer.json()["detail"]
 
 
-def test_high_priority_goes_to_the_front(client: httpx2.Client) -> None:
+def test_high_priority_begins_first(client: httpx2.Client) -> None:
     first = client.post("/predict", content=PICTURE)
     urgent = client.post("/predict", params={"priority": "high"}, content=PICTURE)
     assert client.get(urgent.headers["location"]).json()["position"] == 0
