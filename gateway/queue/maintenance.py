@@ -69,7 +69,7 @@ class Maintenance:
         """Have Redis write its append-only file anew once in so many seconds, 0 for never: what was deleted or has
         expired stays in the old one, images too.
         """
-        if not every_seconds or not self._redis.set(REWRITTEN_KEY, 1, nx=True, ex=every_seconds):
+        if not every_seconds or not self._redis.eval(scripts.LEAD, 1, REWRITTEN_KEY, every_seconds * 1000):
             return
         try:
             if self._redis.info("persistence").get("aof_enabled"):

@@ -217,8 +217,8 @@ class TaskWorker(SimpleWorker):
             clean_worker_registry(self._tasks.rq)
             self._maintenance.rescue_lost(self._ttl_seconds / 2)
             self._maintenance.close_vanished()
-            self._maintenance.rewrite_file(self._trace_seconds)
             self._maintenance.drop_stale_reserves()
+            self._maintenance.rewrite_file(self._trace_seconds)
         self.last_cleaned_at = now()  # type: ignore[assignment]
 
     def _keep_fresh(self) -> None:
