@@ -29,6 +29,7 @@ class _Transport:
     def __init__(self, transport: asyncio.Transport, protocol: "ProblemProtocol") -> None:
         self._transport, self._protocol = transport, protocol
         self._written = list[bytes]()
+        self.last_bytes = 0  # written at once: kept whole until all of it is sent
 
     def write(self, data: bytes) -> None:
         if not self._written:
@@ -37,6 +38,7 @@ class _Transport:
 
     def _flush(self) -> None:
         if self._written and not self._transport.is_closing():
+            self.last_bytes = sum(map(len, self._written))
             self._transport.writelines(self._written)
         self._written = []
 
@@ -68,7 +70,13 @@ class ProblemProtocol(HttpToolsProtocol):
     _dropped_bytes = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
+        self._out = _Transport(transport, self)
+        super().connection_made(self._out)  # type: ignore[arg-type]
+
+    @property
+    def untaken_bytes(self) -> int:
+        """What an answer holds while its client does not take all of it."""
+        return max(self.transport.get_write_buffer_size(), self._out.last_bytes)
 
     def answers_early(self) -> bool:
         """Whether there is an answer to a request that has not come whole."""

@@ -105,8 +105,7 @@ class TimedProtocol(ProblemProtocol):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        size = self.transport.get_write_buffer_size()
-        self.limits.hold(self, self.client_name or f"address:{self._address}", size)
+        self.limits.hold(self, self.client_name or f"address:{self._address}", self.untaken_bytes)
         self._writing = self.loop.call_later(self.body_seconds, self.transport.abort)
 
     def resume_writing(self) -> None:
