@@ -158,6 +158,13 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; `python -m doctor --help` lists the options")
 
 
+def folder(path: str) -> Path | None:
+    found = Path(os.path.expanduser(path))
+    if path and not os.path.isdir(found):
+        raise argparse.ArgumentTypeError(f"there is no folder {path}")
+    return found if path else None
+
+
 def parser() -> argparse.ArgumentParser:
     """An empty value means "not given", so that make can pass every option."""
     made = Parser("python -m doctor", description=__doc__, allow_abbrev=False)
@@ -166,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
     add("--metrics-url", default="", metavar="URL", help="its metrics (default: METRICS_URL, else port 8002)")
     add(
         "--repository",
-        type=lambda path: Path(path) if path else None,
+        type=folder,
         metavar="PATH",
         help="its model repository on this machine (default: MODEL_REPOSITORY, else make run's)",
     )

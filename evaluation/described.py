@@ -109,7 +109,7 @@ def _entries(path: Path, split: str, value: object) -> list[str]:
 
 def _existing(root: Path, entry: str) -> Path | None:
     spelled = [entry, entry[3:]] if entry.startswith("../") else [entry]
-    return next((path for each in spelled if (path := Path(os.path.normpath(Path(root, each)))).exists()), None)
+    return next((path for each in spelled if os.path.exists(path := Path(os.path.normpath(Path(root, each))))), None)
 
 
 def _names(path: Path, content: dict[Any, Any]) -> dict[int, str]:

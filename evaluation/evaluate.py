@@ -116,6 +116,8 @@ def _fraction(value: str) -> float:
 def _run(options: argparse.Namespace) -> int:
     if not options.data:
         raise ExportError("no data set; give its data.yaml or folder: make evaluate DATA=folder")
+    if options.served_only and options.names:
+        raise ExportError("SERVED_ONLY=1 leaves the checkpoint out, and takes no NAMES=; leave one of them away")
     settings = load_settings()
     place = find(options.triton, "", os.environ)
     client = TritonClient(place.url, settings.triton_timeout)

@@ -45,9 +45,9 @@ def label_file(image: Path) -> tuple[Path | None, bool]:
     """
     beside = image.with_suffix(".txt")
     before, images, after = str(beside).rpartition(f"{os.sep}images{os.sep}")
-    if images and (usual := Path(before, "labels", after)).is_file():
+    if images and os.path.isfile(usual := Path(before, "labels", after)):
         return usual, False
-    return (beside, bool(images)) if beside.is_file() else (None, False)
+    return (beside, bool(images)) if os.path.isfile(beside) else (None, False)
 
 
 def read(path: Path) -> Labels:

@@ -7,6 +7,7 @@ resolves a relative `path` from its own folder. Nobody has that here: it is look
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -121,7 +122,7 @@ def _in_folder(folder: Path) -> list[str]:
 
 def is_special(path: Path) -> bool:
     """Whether it is a pipe, a socket or a device: opening one may wait without end."""
-    return path.exists() and not path.is_file() and not path.is_dir()
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _in_list(file: Path, root: Path) -> list[str]:
@@ -135,7 +136,7 @@ def _in_list(file: Path, root: Path) -> list[str]:
     found = []
     for line in (line for line in lines if is_image(line)):
         places = [Path(folder, line) for folder in (file.parent, root, Path.cwd())]
-        found.append(str(next((place for place in places if place.exists()), places[0])))
+        found.append(str(next((place for place in places if os.path.exists(place)), places[0])))
     return found
 
 

@@ -65,7 +65,7 @@ def stored_key(run_dir: Path) -> str:
     """What `make run` has left there for whoever may read it."""
     try:
         return (run_dir / "triton.key").read_text().strip()
-    except OSError:
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

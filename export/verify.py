@@ -101,7 +101,7 @@ def inputs(size_hw: tuple[int, int], stride: int, fixed: bool) -> dict[str, Imag
     ultralytics = find_spec("ultralytics")  # only its folder: importing it takes seconds
     if ultralytics is not None and ultralytics.origin is not None:
         folders.append(Path(ultralytics.origin).parent / "assets")
-    files = next((found for folder in folders if (found := sorted(folder.glob("*.jpg")))), [])
+    files = next((found for folder in folders if (found := sorted(filter(Path.is_file, folder.glob("*.jpg"))))), [])
     images = {"drawing": drawing(), "drawing, upright": np.rot90(drawing()).copy()}
     for side in () if fixed else (stride, 3 * stride):
         strip = cv2.resize(drawing(), (max(size_hw), side))

@@ -71,14 +71,14 @@ def source(model: Path) -> tuple[str, str]:
     A name says nothing: each training of YOLOv5 ends in a best.pt.
     """
     kept = in_use(model) / SOURCE
-    weights, _, names = (kept.read_text() if kept.is_file() else "").partition(" ")
+    weights, _, names = (kept.read_text(errors="replace") if kept.is_file() else "").partition(" ")
     return weights.strip(), names.strip()
 
 
 def in_use(model: Path) -> Path:
     """The folder of the version with a model file that config.pbtxt selects, else of the latest."""
     versions = {file.parent for file in model.glob("*/*.onnx") if file.parent.name.isdecimal()}
-    policy = re.search(r"specific\W+versions\W+(\d+)", (model / CONFIG).read_text())
+    policy = re.search(r"specific\W+versions\W+(\d+)", (model / CONFIG).read_text(errors="replace"))
     if policy and model / policy[1] in versions:
         return model / policy[1]
     return max(versions, key=lambda version: int(version.name))

@@ -102,7 +102,7 @@ def _of_file(path: Path) -> object:
     elif path.suffix.lower() in (".yaml", ".yml"):
         found = of_yaml(text)
     else:
-        return text.rstrip().split("\n") if text.strip() else []
+        return re.split(r"\r\n|\n|\r", text.rstrip()) if text.strip() else []
     if isinstance(found, dict) and "names" in found:
         return found["names"]
     if isinstance(found, dict) and not any(str(key).strip().isdecimal() for key in found):

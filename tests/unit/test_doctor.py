@@ -13,7 +13,7 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from doctor import published, report
-from doctor.__main__ import main
+from doctor.__main__ import main, parser
 from doctor.checks import examine
 from doctor.findings import Finding, amount
 from doctor.host import is_here
@@ -434,3 +434,10 @@ def test_what_lies_on_disk_is_examined_without_triton_too(repository: Path, caps
     said = capsys.readouterr()
     assert "tiny" in said.out and "WRONG  config" in said.out and "well" not in said.out
     assert said.err.startswith("doctor: no Triton answers")
+
+
+def test_a_repository_that_is_not_there_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--repository", str(tmp_path / "nowhere")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+    assert parser().parse_args(["--repository", str(tmp_path)]).repository == tmp_path
+    assert parser().parse_args(["--repository", ""]).repository is None

@@ -210,8 +210,13 @@ def test_without_triton_the_command_says_how_to_start_it(capsys: pytest.CaptureF
         (["--data", "x", "--tolerance", "much"], "much is no number from 0 to 1"),
         (["--data", "x", "--split", "vla"], "--split"),
         (["--speed", "9"], "--speed"),
+        (
+            ["--data", "x", "--served-only", "--names", "a"],
+            "SERVED_ONLY=1 leaves the checkpoint out, and takes no NAMES=",
+        ),
+        (["--data", "x", "--served-only", "maybe"], "1 or 0"),
     ],
-    ids=["no data", "empty values", "bad tolerance", "no split", "unknown option"],
+    ids=["no data", "empty values", "bad tolerance", "no split", "unknown option", "names", "flag"],
 )
 def test_a_wrong_command_line_is_told_in_one_line(
     arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]

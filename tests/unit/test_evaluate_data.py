@@ -275,6 +275,16 @@ def test_names_are_those_of_a_training_that_read_them_as_yaml(name: str, label: 
         names.check({0: "no"}, ["True"])
 
 
+def test_a_list_with_impossible_names_costs_these_images_alone(tmp_path: Path) -> None:
+    write(tmp_path, {"a.png": IMAGE, "a.txt": ROW, "v.txt": f"./a.png\n{'x' * 300}.png\nb\0.png\n./a.png/c.png"})
+    dataset = read(tmp_path / "v.txt", CLASSES)
+    assert shown(dataset) == ["a.png"] and "3 images left out" in dataset.notes[-1]
+    for split in ("x" * 300, '"a\\0b"', "v.txt/x"):
+        write(tmp_path, {"data.yaml": f"val: {split}\nnames: [x]"})
+        with pytest.raises(DatasetError, match="set `path` to the folder"):
+            read(tmp_path / "data.yaml", CLASSES)
+
+
 @pytest.mark.timeout(20)
 def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
     write(tmp_path, {"a.png": IMAGE, "a.txt": ROW, "c.png": IMAGE, "data.yaml": "val: v.txt\nnames: [x]"})

@@ -27,6 +27,7 @@ def test_names_in_the_option_itself(given: str, expected: tuple[str, ...]) -> No
     [
         ("a.txt", "person\nhard hat\n", ("person", "hard hat")),
         ("a.txt", "\ufeffperson\r\nhard hat\r\n\r\n", ("person", "hard hat")),
+        ("a.txt", "person\rhard hat\r", ("person", "hard hat")),
         ("coco.names", "person", ("person",)),
         ("classes", "person\nbus\n", ("person", "bus")),
         ("data.yaml", "nc: 2\nnames: [no, on]\n", ("no", "on")),

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -70,3 +73,11 @@ def test_the_most_extreme_shapes_are_among_the_inputs() -> None:
     shapes = {image.shape[:2] for image in verify.inputs((640, 640), 32, fixed=False).values()}
     assert shapes >= {(32, 640), (640, 32), (96, 640), (640, 96)}
     assert {image.shape[:2] for image in verify.inputs((640, 640), 32, fixed=True).values()} == {(640, 640)}
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_among_the_pictures_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("YOLO_SHARED", str(tmp_path))
+    (tmp_path / "images").mkdir()
+    os.mkfifo(tmp_path / "images" / "a.jpg")
+    assert "a.jpg" not in verify.inputs((64, 64), 32, False)

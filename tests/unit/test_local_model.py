@@ -45,8 +45,8 @@ def test_source_of_a_model_is_that_of_the_version_in_use(tmp_path: Path, trainin
     first, second = trainings
     version(tmp_path, 1, first)
     version(tmp_path, 2, second)
-    config = "version_policy: { specific: { versions: [ 1 ] } }"
-    (tmp_path / "best" / "config.pbtxt").write_text(config)
+    config = b"version_policy: { specific: { versions: [ 1 ] } } # caf\xe9"
+    (tmp_path / "best" / "config.pbtxt").write_bytes(config)
     assert model.source(tmp_path / "best") == (model.digest_of(first), "")
 
 
