@@ -66,7 +66,7 @@ plain = $(if $(word 2,$1)$(strip $(foreach character,: ; % = | \#,$(findstring $
 # MODEL's default is the name that an export of WEIGHTS takes.
 ifneq (,$(if $(MODEL),,$(and $(WEIGHTS),$(filter-out export-model,$(MAKECMDGOALS)))))
 override MODEL := $(shell $(PYTHON) -m export.model_name $(call quoted,$(value WEIGHTS)) 2>&1)
-ifneq (0,$(.SHELLSTATUS))
+ifneq (1,$(words $(MODEL)))
 $(error $(MODEL))
 endif
 endif
@@ -86,7 +86,7 @@ SAID := || { echo "make: installing did not succeed (see above); check the netwo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
-	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, PORT=5000, WORKERS=2 and REDIS_URL=redis://... go with make run"
+	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, NAMES=a,b, PORT=5000, WORKERS=2 and settings (docs/settings.md) go with make run"
 
 run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
 	@exec env EXPORT_NAMES=$(call quoted,$(if $(filter NAMES,$(GIVEN)),$(NAMES))) $(PY) -m local --export

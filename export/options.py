@@ -62,7 +62,11 @@ def parse(arguments: Sequence[str]) -> Options:
     if "name" not in given:
         of_file = "weights" in given and "model" not in given
         given["name"] = model_name.of_file(given["weights"]) if of_file else given.get("model", DEFAULT_MODEL)
+    if "weights" in given and given.get("model", given["name"]) != given["name"]:
+        raise ExportError(f"MODEL={given['model']} and NAME={given['name']} with WEIGHTS=; give NAME= alone")
     options = Options(**given)
+    if options.device == "gpu" and given.get("square") is False:
+        raise ExportError("SQUARE=0: a GPU has a square input always, images of different shapes cannot share a batch")
     if options.device == "cpu" and (options.format == "tensorrt" or options.optimize):
         raise ExportError("FORMAT=tensorrt and OPTIMIZE= are for a GPU; add DEVICE=gpu, or leave them away")
     if options.format == "tensorrt" and options.optimize:

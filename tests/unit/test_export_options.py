@@ -53,6 +53,8 @@ def test_a_model_is_served_under_the_name_that_was_asked_for(arguments: str, nam
         ("--square maybe", "1 or 0"),
         ("--format tensorrt", "DEVICE=gpu"),
         ("--device gpu --format tensorrt --optimize tensorrt", "FORMAT=onnx"),
+        ("--device gpu --square 0", "SQUARE=0: a GPU has a square input always"),
+        ("--weights a.pt --model b --name c", "MODEL=b and NAME=c with WEIGHTS=; give NAME= alone"),
     ],
 )
 def test_a_wrong_option_is_told_in_one_line(arguments: str, said: str) -> None:
