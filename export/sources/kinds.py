@@ -88,7 +88,7 @@ def is_onnx(path: Path) -> bool:
         start = file.read(8192)
     if path.suffix.lower() == ".onnx":
         return not start.startswith((b"PK\3\4", OLD_FORMAT))
-    return of_file(path) == ONNX_FILE
+    return re.match(ONNX, start, re.DOTALL) is not None and of_file(path) == ONNX_FILE
 
 
 def of_folder(path: Path) -> str:

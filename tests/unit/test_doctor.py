@@ -13,12 +13,12 @@ from google.protobuf import text_format  # type: ignore[import-untyped]
 from tritonclient.grpc import model_config_pb2, service_pb2
 
 from doctor import published, report
-from doctor.__main__ import main, parser
+from doctor.__main__ import main, not_loaded, parser
 from doctor.checks import examine
 from doctor.findings import Finding, amount
 from doctor.host import is_here
 from doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
-from doctor.triton import described
+from doctor.triton import Listed, described
 from export import facts
 from tests.support import tiny
 
@@ -441,3 +441,7 @@ def test_a_repository_that_is_not_there_is_refused(tmp_path: Path, capsys: pytes
     assert "there is no folder" in capsys.readouterr().err
     assert parser().parse_args(["--repository", str(tmp_path)]).repository == tmp_path
     assert parser().parse_args(["--repository", ""]).repository is None
+
+
+def test_the_model_in_an_advice_is_quoted() -> None:
+    assert "MODEL='a b'`" in not_loaded(Listed("a b", False, "")).change
