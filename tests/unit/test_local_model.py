@@ -117,7 +117,7 @@ def test_other_names_for_the_same_weights_are_published(
 def test_names_are_not_given_to_the_demo_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPORT_NAMES", "a,b")
     monkeypatch.setattr(model, "_export", lambda *_: model.NO_WEIGHTS)
-    with pytest.raises(LocalError, match="could not be exported"):
+    with pytest.raises(LocalError, match="the model yolov5n could not be exported"):
         model.prepare(tmp_path, "yolov5n", None)
 
 
