@@ -11,6 +11,7 @@ OPEN_KEY, OPEN_BYTES_KEY = "yolo:open", "yolo:open_bytes"
 RESERVES_KEY, RESERVED_KEY = "yolo:reserves", "yolo:reserved_bytes"
 LEDGER = (OPEN_KEY, OPEN_BYTES_KEY, RESERVES_KEY, RESERVED_KEY)
 RESULTS_KEY, RESULTS_BYTES_KEY = "yolo:results", "yolo:results_bytes"
+LARGE_RESULTS_KEY, LARGE_RESULTS_BYTES_KEY = "yolo:large_results", "yolo:large_results_bytes"
 PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
 HIGH_KEY, HIGH_RUN_KEY = "yolo:high", "yolo:high_run"
 LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"

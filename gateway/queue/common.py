@@ -17,6 +17,8 @@ from gateway.queue.records import TaskRequest
 from gateway.queue.throughput import KEPT_SECONDS, counter_key
 from gateway.redis_names import (
     EVENTS_CHANNEL,
+    LARGE_RESULTS_BYTES_KEY,
+    LARGE_RESULTS_KEY,
     LEDGER,
     QUEUE_NAME,
     RESULTS_BYTES_KEY,
@@ -79,7 +81,8 @@ def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskReques
 def end_keys(task_id: str, batch_id: str) -> tuple[str, ...]:
     """The first KEYS of the scripts that end a task."""
     group = batch_id or task_id
-    return (*LEDGER, RESULTS_KEY, RESULTS_BYTES_KEY, result_key(task_id), group_key(group), batch_key(group))
+    own = result_key(task_id), group_key(group), batch_key(group)
+    return (*LEDGER, RESULTS_KEY, RESULTS_BYTES_KEY, *own, LARGE_RESULTS_KEY, LARGE_RESULTS_BYTES_KEY)
 
 
 def end_args(task_id: str, settings: Settings) -> tuple[str | int, ...]:

@@ -5,10 +5,6 @@ it takes and may take; `yolo:open_bytes` is the sum. How much of that is kept fo
 `yolo:reserved_bytes`. A task enters the ledger when it is accepted and leaves it when it finishes. Whatever a worker
 that was believed dead, a lost answer or a second worker wants to do to a task that is not in it, is not done.
 
-`yolo:results` lists the results that are kept, as `<task_id>:<bytes>` by the time when each expires, and
-`yolo:pictures` the annotated pictures by the time of their making; `yolo:results_bytes` and `yolo:pictures_bytes` are
-the sums.
-
 `yolo:group:<id>`, of a batch or of a single task with an Idempotency-Key, counts its `open` tasks and those that are
 `kept`, not deleted; `key` is what the Idempotency-Key is stored under. All of it lives as long as its last result.
 
@@ -24,15 +20,10 @@ from collections.abc import Sequence
 
 import redis
 
+from gateway.queue import retention
+
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
 SCRIPT_BYTES = 500_000
-
-_MEMORY = """
-local function memory()
-    local found = redis.call('info', 'memory')
-    return tonumber(string.match(found, 'used_memory:(%d+)')), tonumber(string.match(found, 'maxmemory:(%d+)'))
-end
-"""
 
 _RUN = """
 local function run(at, last)
@@ -70,54 +61,13 @@ local function release(id)
 end
 """
 
-RESULT_OVERHEAD = 300  # bytes that Redis takes around a result: its name, its place in the index
-
-# KEYS 5 to 9: index of results, their sum, result, group, batch.
-# ARGV 1 to 5: id, prefix of results, most bytes, seconds to keep, prefix of idempotency keys.
-_RESULTS = (
-    f"local OVERHEAD = {RESULT_OVERHEAD}"
-    """
-local function drop(member)
-    local id, bytes = string.match(member, '(.*):(%d+)')
-    if redis.call('zrem', KEYS[5], member) == 1 then redis.call('decrby', KEYS[6], bytes) end
-    redis.call('del', ARGV[2] .. id)
-end
-local function keep()  -- the result that was just written; the oldest make room
-    local now, bytes = redis.call('time'), redis.call('strlen', KEYS[7]) + OVERHEAD
-    redis.call('zadd', KEYS[5], now[1] + now[2] / 1e6 + ARGV[4], ARGV[1] .. ':' .. bytes)
-    local sum = redis.call('incrby', KEYS[6], bytes)
-    for _, member in ipairs(redis.call('zrange', KEYS[5], '-inf', now[1], 'byscore', 'limit', 0, 100)) do
-        drop(member)
-    end
-    while sum > tonumber(ARGV[3]) and redis.call('zcard', KEYS[5]) > 1 do
-        drop(redis.call('zrange', KEYS[5], 0, 0)[1])
-        sum = tonumber(redis.call('get', KEYS[6]))
-    end
-    if redis.call('exists', KEYS[8]) == 1 and redis.call('hincrby', KEYS[8], 'open', -1) <= 0 then
-        redis.call('expire', KEYS[8], ARGV[4])
-        redis.call('expire', KEYS[9], ARGV[4])
-        local key = redis.call('hget', KEYS[8], 'key')
-        if key then redis.call('expire', ARGV[5] .. key, ARGV[4]) end
-    end
-end
-local function forget()
-    drop(ARGV[1] .. ':' .. redis.call('strlen', KEYS[7]) + OVERHEAD)
-    if redis.call('exists', KEYS[8]) == 1 and redis.call('hincrby', KEYS[8], 'kept', -1) <= 0 then
-        local key = redis.call('hget', KEYS[8], 'key')
-        if key then redis.call('del', ARGV[5] .. key) end
-        redis.call('del', KEYS[8], KEYS[9])
-    end
-end
-"""
-)
-
 # KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client.
 # ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, the client's most tasks and bytes, seconds to
 # keep its tasks, number of tasks, (id, bytes, reserve) of each, commands.
 # What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
 ACCEPT = (
     _RUN
-    + _MEMORY
+    + retention.MEMORY
     + """
 local known = redis.call('get', KEYS[5])
 if known then
@@ -245,12 +195,12 @@ end
 return mine + all - low
 """
 
-# KEYS: ledger to batch, as above.
-# ARGV: five, as above, last word of the commands that are run in any case, these, commands for an open task.
+# KEYS: ledger to sum of large results (`retention`).
+# ARGV: five, as there, last word of the commands that are run in any case, these, commands for an open task.
 END = (
     _RUN
     + _RELEASE
-    + _RESULTS
+    + retention.RESULTS
     + """
 run(7, tonumber(ARGV[6]))
 if not release(ARGV[1]) then return 0 end
@@ -264,24 +214,25 @@ return 1
 # A worker that was believed dead has none any more, nor has one whose answer was lost and that does it again.
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
-# KEYS: ledger to batch, as above, then queue, picture, job, index of pictures, their sum, queue of high priority.
-# ARGV: five, as above, commands.
+# KEYS: ledger to sum of large results (`retention`), then queue, picture, job, index of pictures, their sum, queue of
+# high priority.
+# ARGV: five, as there, commands.
 CANCEL = (
     _RUN
     + _RELEASE
-    + _RESULTS
+    + retention.RESULTS
     + """
 if redis.call('exists', KEYS[7]) == 1 then
     local bytes = 0
-    for _, kind in ipairs(redis.call('hkeys', KEYS[11])) do bytes = bytes + redis.call('hstrlen', KEYS[11], kind) end
-    if redis.call('zrem', KEYS[13], ARGV[1] .. ':' .. bytes) == 1 then redis.call('decrby', KEYS[14], bytes) end
-    redis.call('del', KEYS[11], KEYS[12])
+    for _, kind in ipairs(redis.call('hkeys', KEYS[13])) do bytes = bytes + redis.call('hstrlen', KEYS[13], kind) end
+    if redis.call('zrem', KEYS[15], ARGV[1] .. ':' .. bytes) == 1 then redis.call('decrby', KEYS[16], bytes) end
+    redis.call('del', KEYS[13], KEYS[14])
     forget()
     return 'forgotten'
 end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end
-if redis.call('lrem', KEYS[10], 1, ARGV[1]) == 0 then return 'running' end
-redis.call('lrem', KEYS[15], 1, ARGV[1])
+if redis.call('lrem', KEYS[12], 1, ARGV[1]) == 0 then return 'running' end
+redis.call('lrem', KEYS[17], 1, ARGV[1])
 release(ARGV[1])
 run(6)
 keep()
@@ -296,34 +247,6 @@ UNRESERVE = (
 for _, id in ipairs(ARGV) do
     if redis.call('hexists', KEYS[1], id) == 0 then unreserve(id) end
 end
-"""
-)
-
-# KEYS: ledger, index of pictures, their sum.
-# ARGV: id, prefix of picture keys, bytes, instant, seconds to keep, most bytes, (media type, picture) of each.
-# The oldest pictures make room; a task that is not open gets none, and nothing is kept in a Redis that is full.
-KEEP_PICTURES = (
-    _MEMORY
-    + """
-local function drop(member)
-    local id, bytes = string.match(member, '(.*):(%d+)')
-    redis.call('zrem', KEYS[2], member)
-    redis.call('decrby', KEYS[3], bytes)
-    redis.call('del', ARGV[2] .. id)
-end
-if redis.call('hexists', KEYS[1], ARGV[1]) == 0 or tonumber(ARGV[3]) > tonumber(ARGV[6]) then return 0 end
-for _, member in ipairs(redis.call('zrange', KEYS[2], '-inf', ARGV[4] - ARGV[5], 'byscore')) do drop(member) end
-while tonumber(redis.call('get', KEYS[3]) or '0') + ARGV[3] > tonumber(ARGV[6]) and redis.call('zcard', KEYS[2]) > 0 do
-    drop(redis.call('zrange', KEYS[2], 0, 0)[1])
-end
-local used, most = memory()
-if most > 0 and used + ARGV[3] > most then return 0 end
-redis.call('expire', ARGV[2] .. ARGV[1], ARGV[5])
-redis.call('hset', ARGV[2] .. ARGV[1], unpack(ARGV, 7))
-redis.call('expire', ARGV[2] .. ARGV[1], ARGV[5])
-redis.call('zadd', KEYS[2], ARGV[4], ARGV[1] .. ':' .. ARGV[3])
-redis.call('incrby', KEYS[3], ARGV[3])
-return 1
 """
 )
 

@@ -9,7 +9,15 @@ import redis
 
 from gateway.queue.common import rq_queue
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, age_seconds, is_fresh
-from gateway.redis_names import HIGH_KEY, OPEN_BYTES_KEY, OPEN_KEY, RESERVED_KEY, RESULTS_BYTES_KEY, job_key
+from gateway.redis_names import (
+    HIGH_KEY,
+    LARGE_RESULTS_BYTES_KEY,
+    OPEN_BYTES_KEY,
+    OPEN_KEY,
+    RESERVED_KEY,
+    RESULTS_BYTES_KEY,
+    job_key,
+)
 from gateway.telemetry.metrics import QueueState
 
 log = logging.getLogger(__name__)
@@ -46,7 +54,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
         pipe.llen(rq.intermediate_queue_key)
         pipe.zcount(rq.started_job_registry.key, instant, "+inf")
         pipe.hlen(OPEN_KEY)
-        pipe.mget(OPEN_BYTES_KEY, RESERVED_KEY, RESULTS_BYTES_KEY)
+        pipe.mget(OPEN_BYTES_KEY, RESERVED_KEY, RESULTS_BYTES_KEY, LARGE_RESULTS_BYTES_KEY)
         pipe.eval(_OLDEST, 1, rq.key, job_key(""))
         pipe.smembers(WORKERS_KEY)
         pipe.info("memory")
@@ -55,7 +63,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
             pipe.hget(key, HEARTBEAT)
             pipe.scard(key + b":executions")
         found: list[Any] = pipe.execute()
-    open_bytes, reserved_bytes, results_bytes = (int(each or 0) for each in sums)
+    open_bytes, reserved_bytes, *results_bytes = (int(each or 0) for each in sums)
     alive = [running for beat, running in zip(found[::2], found[1::2], strict=True) if is_fresh(beat, worker_ttl)]
     return QueueState(
         tasks={"queued": queued, "taken": taken, "started": started},
@@ -63,7 +71,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
         open_tasks=open_tasks,
         open_bytes=open_bytes,
         reserved_bytes=reserved_bytes,
-        results_bytes=results_bytes,
+        results_bytes=sum(results_bytes),
         oldest_age=max(age_seconds(oldest), 0.0) if oldest else 0.0,
         workers={"alive": len(alive), "busy": sum(running > 0 for running in alive)},
         memory=memory["used_memory"],

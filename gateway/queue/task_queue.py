@@ -11,7 +11,7 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
-from gateway.queue import scripts
+from gateway.queue import retention, scripts
 from gateway.queue.common import end_args, end_keys, request_of, rq_queue, store_end
 from gateway.queue.records import TaskRequest
 from gateway.redis_names import (
@@ -140,4 +140,4 @@ class TaskQueue:
         keys = (OPEN_KEY, PICTURES_KEY, PICTURES_BYTES_KEY)
         bounds = int(time.time()), settings.result_ttl, settings.max_pictures_bytes
         flat = [word for pair in pictures.items() for word in pair]
-        pipe.eval(scripts.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)
+        pipe.eval(retention.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)

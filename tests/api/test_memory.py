@@ -12,9 +12,11 @@ import redis
 from gateway.errors import Overloaded
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.records import TaskRequest
-from gateway.queue.scripts import RESULT_OVERHEAD
+from gateway.queue.retention import RESULT_OVERHEAD
 from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import (
+    LARGE_RESULTS_BYTES_KEY,
+    LARGE_RESULTS_KEY,
     LEDGER,
     OPEN_BYTES_KEY,
     PICTURES_BYTES_KEY,
@@ -139,17 +141,35 @@ def test_what_is_accepted_can_end_however_much_that_takes(
         connection.config_set("maxmemory", 0)
 
 
-def test_results_are_bounded_and_the_oldest_make_room(connection: "redis.Redis", redis_url: str) -> None:
+def results_held(connection: "redis.Redis") -> int:
+    return sum(int(each or 0) for each in connection.mget(RESULTS_BYTES_KEY, LARGE_RESULTS_BYTES_KEY))
+
+
+@pytest.mark.parametrize("detections", [1_000, 50], ids=["large", "small"])
+def test_results_are_bounded_and_the_oldest_make_room(
+    connection: "redis.Redis", redis_url: str, detections: int
+) -> None:
     settings = Settings(redis_url=redis_url, max_results_bytes=1_000_000)
     queue, ids = TaskQueue(connection, settings), []
-    for _ in range(12):
+    for _ in range(12_000 // detections):
         ids.append(submit(settings, PICTURE))
-        assert queue.finish(large_view(ids[-1]))
+        assert queue.finish(large_view(ids[-1], detections))
     kept = [task_id for task_id in ids if connection.exists(result_key(task_id))]
-    assert kept == ids[-len(kept) :] and 5 < len(kept) < 10
+    assert kept == ids[-len(kept) :] and len(ids) / 2 < len(kept) < len(ids)
     counted = sum(int(connection.strlen(result_key(task_id))) + RESULT_OVERHEAD for task_id in kept)
-    assert int(connection.get(RESULTS_BYTES_KEY) or 0) == counted <= 1_000_000
-    assert connection.zcard(RESULTS_KEY) == len(kept)
+    assert results_held(connection) == counted <= 1_000_000
+    assert connection.zcard(RESULTS_KEY) + connection.zcard(LARGE_RESULTS_KEY) == len(kept)
+
+
+def test_large_results_do_not_push_out_small_ones(connection: "redis.Redis", redis_url: str) -> None:
+    settings = Settings(redis_url=redis_url, max_results_bytes=1_000_000)
+    queue, small = TaskQueue(connection, settings), [submit(settings, PICTURE) for _ in range(40)]
+    for task_id in small:
+        queue.finish(large_view(task_id, 50))
+    for _ in range(30):
+        queue.finish(large_view(submit(settings, PICTURE)))
+    assert connection.exists(*map(result_key, small)) == len(small)
+    assert results_held(connection) <= 1_000_000
 
 
 def test_a_deleted_or_expired_result_does_not_count(
@@ -159,12 +179,12 @@ def test_a_deleted_or_expired_result_does_not_count(
     for task_id in (deleted, expired):
         queue.finish(large_view(task_id))
     assert client.delete(f"/result/{deleted}").status_code == 204
-    (member,) = connection.zrange(RESULTS_KEY, 0, -1)
+    (member,) = connection.zrange(LARGE_RESULTS_KEY, 0, -1)
     assert isinstance(member, bytes)
-    connection.zadd(RESULTS_KEY, {member: time.time() - 1})
+    connection.zadd(LARGE_RESULTS_KEY, {member: time.time() - 1})
     connection.delete(result_key(expired))
     queue.finish(large_view(last, 1))
-    assert int(connection.get(RESULTS_BYTES_KEY) or 0) == int(connection.strlen(result_key(last))) + RESULT_OVERHEAD
+    assert results_held(connection) == int(connection.strlen(result_key(last))) + RESULT_OVERHEAD
 
 
 def test_a_deleted_picture_does_not_count(
