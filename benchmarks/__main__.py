@@ -14,7 +14,8 @@ from benchmarks.suite import FULL, QUICK, Suite
 from gateway.triton.client import TritonClient
 from local import triton
 
-SETTINGS = {"MAX_QUEUED_TASKS": "20000"}  # ten thousand are queued at the end
+# Ten thousand are queued at the end, all from one address.
+SETTINGS = {"MAX_QUEUED_TASKS": "20000", "MAX_KEY_TASKS": "20000", "MAX_KEY_BYTES": "500000000"}
 OUTPUT = arms.ROOT / "benchmarks" / "results"
 
 

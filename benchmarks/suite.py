@@ -175,7 +175,7 @@ class Suite:
 
     def _drain(self, depth: int, image: bytes, connection: "redis.Redis", client: httpx.Client) -> dict[str, float]:
         """Milliseconds of the last uploads into a queue of that depth, and of the first tasks taken from it."""
-        url, workers = f"http://{self.service.address}/predict", self.service.processes["worker"]
+        url, workers = f"http://{self.service.address}/predict?max_det=20", self.service.processes["worker"]
         upload_seconds = task_seconds = taken = 0.0
         for_each(workers, psutil.Process.suspend)
         try:

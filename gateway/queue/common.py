@@ -12,7 +12,7 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from gateway.errors import Canceled, GatewayError, ServiceUnavailable
+from gateway.errors import Canceled, GatewayError, Overloaded, ServiceUnavailable
 from gateway.queue.records import TaskRequest
 from gateway.queue.throughput import KEPT_SECONDS, counter_key
 from gateway.redis_names import (
@@ -34,6 +34,7 @@ from gateway.task import State, TaskView, problem_of, timestamp
 from gateway.webhooks.queue import schedule
 
 LOST = frozenset({b"failed", b"stopped", b"canceled"})  # RQ's status of a job that it will not run again
+FULL_SECONDS = 60  # until a Redis that is full may have room again
 _JobData = tuple[str, object, list[object], TaskRequest]  # function, instance, arguments, keyword arguments
 
 
@@ -47,6 +48,8 @@ def redis_errors() -> Iterator[None]:
     """Translate what redis-py raises when the server is away, restarting, full or too slow."""
     try:
         yield
+    except redis.OutOfMemoryError as error:
+        raise Overloaded(f"the memory of Redis is full; try again in {FULL_SECONDS} s", FULL_SECONDS) from error
     except redis.RedisError as error:
         raise ServiceUnavailable("the queue cannot be reached at the moment; try again in a few seconds") from error
 

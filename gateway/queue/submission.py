@@ -12,7 +12,16 @@ from rq import Retry
 from gateway import redis_names as names
 from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning, TooManyOpenTasks
 from gateway.queue import scripts
-from gateway.queue.common import end_args, end_keys, failure, redis_errors, request_of, rq_queue, store_end
+from gateway.queue.common import (
+    FULL_SECONDS,
+    end_args,
+    end_keys,
+    failure,
+    redis_errors,
+    request_of,
+    rq_queue,
+    store_end,
+)
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
@@ -33,7 +42,6 @@ from gateway.settings import Settings
 from gateway.task import TaskView
 
 _TASK_OVERHEAD = 1_000  # bytes that Redis takes around the names and values of one task
-_FULL_SECONDS = 60
 _REMEMBERED_SECONDS, _MOST_REFUSED = 0.5, 1_000
 
 
@@ -214,8 +222,8 @@ class Submission:
 def _full(used: int, reserved: int, most: int) -> Overloaded:
     return Overloaded(
         f"the memory of Redis is taken up: {used} of {most} bytes are used and {reserved} are kept for the results of "
-        f"open tasks; try again in {_FULL_SECONDS} s",
-        _FULL_SECONDS,
+        f"open tasks; try again in {FULL_SECONDS} s",
+        FULL_SECONDS,
     )
 
 

@@ -9,15 +9,18 @@ import msgspec
 import pytest
 import redis
 
+from gateway.errors import Overloaded
 from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.redis_server import nearly_full
+from gateway.queue.scripts import SCRIPT_BYTES
 from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
 from tests.api.clients import client_of, status
+from tests.api.submit import submit
 from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
 
@@ -133,6 +136,12 @@ def test_it_is_told(
     refused = client.post("/predict", content=PICTURE)
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
     assert "the memory of Redis is taken up" in refused.json()["detail"]
+
+
+def test_a_large_image_is_refused_in_the_same_words(settings: Settings, connection: "redis.Redis", fill: None) -> None:
+    full(connection)
+    with pytest.raises(Overloaded, match=r"the memory of Redis is (full|taken up)"):
+        submit(settings, bytes(SCRIPT_BYTES + 1))
 
 
 @pytest.mark.parametrize(
