@@ -15,7 +15,11 @@ from gateway.triton.client import TritonClient
 from local import triton
 
 # Ten thousand are queued at the end, all from one address.
-SETTINGS = {"MAX_QUEUED_TASKS": "20000", "MAX_KEY_TASKS": "20000", "MAX_KEY_BYTES": "500000000"}
+SETTINGS = {
+    "MAX_QUEUED_TASKS": "20000",
+    "MAX_QUEUED_TASKS_PER_CLIENT": "20000",
+    "MAX_QUEUED_BYTES_PER_CLIENT": "500000000",
+}
 OUTPUT = arms.ROOT / "benchmarks" / "results"
 
 

@@ -71,7 +71,7 @@ def use(model: Path, number: int) -> None:
             "the newest version alone; export it again"
         )
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    put(model / CONFIG, f"# Version {number}, in use since {now}.\n{selecting(contents(own) or "", number)}")
+    put(model / CONFIG, f"# Version {number}, in use since {now}.\n{selecting(contents(own) or '', number)}")
     (model / UNLOADED).unlink(missing_ok=True)
 
 

@@ -14,6 +14,9 @@ RESULTS_KEY, RESULTS_BYTES_KEY = "yolo:results", "yolo:results_bytes"
 LARGE_RESULTS_KEY, LARGE_RESULTS_BYTES_KEY = "yolo:large_results", "yolo:large_results_bytes"
 PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
 HIGH_KEY, HIGH_RUN_KEY = "yolo:high", "yolo:high_run"
+# The first tasks of each client; where each waiting task stands, and how many there.
+LINE_KEY, LINE_RUN_KEY = "yolo:line", "yolo:line_run"
+LINE = (LINE_KEY, "yolo:line_places", "yolo:line_counts")
 LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"
 WEBHOOKS_KEY = "yolo:webhooks"
 LIMIT_PREFIX = "yolo:limit"

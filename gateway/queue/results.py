@@ -17,7 +17,16 @@ from gateway.queue.common import LOST, failure, redis_errors
 from gateway.queue.submission import Acceptance
 from gateway.queue.throughput import rate_keys, tasks_per_second
 from gateway.queue.waiting import Waiting, Watch
-from gateway.redis_names import EVENTS_CHANNEL, HIGH_KEY, QUEUE_KEY, batch_key, job_key, picture_key, result_key
+from gateway.redis_names import (
+    EVENTS_CHANNEL,
+    HIGH_KEY,
+    LINE_KEY,
+    QUEUE_KEY,
+    batch_key,
+    job_key,
+    picture_key,
+    result_key,
+)
 from gateway.task import State, Status, TaskView
 
 log = logging.getLogger(__name__)
@@ -182,7 +191,7 @@ class Results:
         instant = time.time()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.eval(scripts.POSITION, 2, QUEUE_KEY, HIGH_KEY, view.task_id)
+                pipe.eval(scripts.POSITION, 3, QUEUE_KEY, HIGH_KEY, LINE_KEY, view.task_id)
                 pipe.mget(rate_keys(instant))
                 position, buckets = await pipe.execute()
         if position is None:

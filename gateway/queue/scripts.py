@@ -12,6 +12,11 @@ that was believed dead, a lost answer or a second worker wants to do to a task t
 acceptance: what is removed from the first is not queued any more, whatever the second says. `yolo:high_run` counts how
 many of high priority were begun in a row while others waited.
 
+`yolo:line` lists the first few tasks of each client, which begin before what clients with more have beyond them: a
+client in a hurry waits for a few of each other client, not for all of the greediest. Once tasks of a client are beyond,
+all that follow are, until these have begun: its own tasks keep their order. `yolo:line_places` has for each waiting
+task where it stands, `yolo:line_counts` how many stand there, `yolo:line_run` is for the line what `yolo:high_run` is.
+
 A Redis that is full refuses commands that may take memory, but not in a script that has written something already. So
 each script whose work must go on begins with a command that frees.
 """
@@ -61,9 +66,11 @@ local function release(id)
 end
 """
 
-# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client.
+# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client,
+# then as for `leave`.
 # ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, the client's most tasks and bytes, seconds to
-# keep its tasks, number of tasks, (id, bytes, reserve) of each, commands.
+# keep its tasks, how many of them are in line (-1: they have high priority), number of tasks, (id, bytes, reserve) of
+# each, commands.
 # What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
 ACCEPT = (
     _RUN
@@ -80,12 +87,21 @@ if known then
         end
     end  -- all of it has expired or was forgotten: the key is free again
 end
-if redis.call('hexists', KEYS[1], ARGV[9]) == 1 or redis.call('exists', KEYS[6]) == 1 then
+if redis.call('hexists', KEYS[1], ARGV[10]) == 1 or redis.call('exists', KEYS[6]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
-local number, bytes, reserve = tonumber(ARGV[8]), 0, 0
+local function stand_in_line(id)
+    local ahead, beyond = KEYS[7] .. ':line', KEYS[7] .. ':beyond'
+    local crowded = redis.call('hexists', KEYS[10], beyond) == 1
+        or tonumber(redis.call('hget', KEYS[10], ahead) or '0') >= tonumber(ARGV[8])
+    if not crowded then redis.call('rpush', KEYS[8], id) end
+    redis.call('hset', KEYS[9], id, crowded and beyond or ahead)
+    redis.call('hincrby', KEYS[10], crowded and beyond or ahead, 1)
+    for at = 8, 10 do redis.call('expire', KEYS[at], ARGV[7]) end
+end
+local number, bytes, reserve = tonumber(ARGV[9]), 0, 0
 for i = 1, number do
-    bytes, reserve = bytes + tonumber(ARGV[7 + 3 * i]), reserve + tonumber(ARGV[8 + 3 * i])
+    bytes, reserve = bytes + tonumber(ARGV[8 + 3 * i]), reserve + tonumber(ARGV[9 + 3 * i])
 end
 local tasks, sum = redis.call('hlen', KEYS[1]), tonumber(redis.call('get', KEYS[2]) or '0')
 if tasks == 0 then redis.call('del', KEYS[3], KEYS[4], KEYS[7]) end  -- workers of an older version leave reserves
@@ -112,15 +128,16 @@ if beyond(redis.call('hlen', KEYS[7]) - 1, known_sum) then
     if beyond(open, held) then return {'client', open, held} end
 end
 for i = 1, number do
-    redis.call('hset', KEYS[1], ARGV[6 + 3 * i], ARGV[7 + 3 * i])
-    redis.call('hset', KEYS[3], ARGV[6 + 3 * i], ARGV[8 + 3 * i])
-    redis.call('hset', KEYS[7], ARGV[6 + 3 * i], ARGV[7 + 3 * i])
+    redis.call('hset', KEYS[1], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
+    redis.call('hset', KEYS[3], ARGV[7 + 3 * i], ARGV[9 + 3 * i])
+    redis.call('hset', KEYS[7], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
+    if tonumber(ARGV[8]) >= 0 then stand_in_line(ARGV[7 + 3 * i]) end
 end
 redis.call('hincrby', KEYS[7], 'sum', bytes)
 redis.call('expire', KEYS[7], ARGV[7])
 redis.call('incrby', KEYS[2], bytes)
 redis.call('incrby', KEYS[4], reserve)
-run(9 + 3 * number)
+run(10 + 3 * number)
 return {'accepted'}
 """
 )
@@ -128,41 +145,72 @@ return {'accepted'}
 # A placeholder for the id in the commands that are to be run for a task which the script itself picks.
 THE_TASK = "THE_TASK"
 
-# KEYS: ledger, queue, intermediate queue, queue of high priority, its run.
+# KEYS: line, where each task stands, how many of a client.
+_LEAVE = """
+local function leave(id, line, places, counts)
+    redis.call('lrem', line, 1, id)
+    local place = redis.call('hget', places, id)
+    if not place then return end
+    redis.call('hdel', places, id)
+    if redis.call('hincrby', counts, place, -1) <= 0 then redis.call('hdel', counts, place) end
+end
+"""
+
+# KEYS: ledger, queue, intermediate queue, queue of high priority, line, where each task stands, how many of a client,
+# the run of high priority, the run of the line.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
 # most bytes of an image that is to come along; THE_TASK; the longest run; commands.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
 CLAIM = (
     _RUN
+    + _LEAVE
     + """
 local function first_of_others()
-    local high = {}
-    for _, id in ipairs(redis.call('lrange', KEYS[4], 0, -1)) do high[id] = true end
+    local ahead = {}
+    for at = 4, 5 do
+        for _, id in ipairs(redis.call('lrange', KEYS[at], 0, -1)) do ahead[id] = true end
+    end
     for at = 0, redis.call('llen', KEYS[2]), 100 do
         for _, id in ipairs(redis.call('lrange', KEYS[2], at, at + 99)) do
-            if not high[id] then return id end
+            if not ahead[id] then return id end
         end
     end
 end
+local function is_turn_of(waiting, behind, run)
+    if waiting == 0 then return false end
+    if behind == 0 then return true end
+    if redis.call('incr', run) <= tonumber(ARGV[6]) then return true end
+    redis.call('del', run)
+    return false
+end
 local function take()
-    local high = redis.call('llen', KEYS[4])
-    if high == 0 then return redis.call('lpop', KEYS[2]) end
-    local others = redis.call('llen', KEYS[2]) > high
+    local high, line = redis.call('llen', KEYS[4]), redis.call('llen', KEYS[5])
+    local others = redis.call('llen', KEYS[2]) - high - line
     local id
-    if others and tonumber(redis.call('get', KEYS[5]) or '0') >= tonumber(ARGV[6]) then
-        redis.call('del', KEYS[5])
-        id = first_of_others()
-    end
-    if not id then
+    local head = redis.call('lindex', KEYS[2], 0)
+    if head and redis.call('hexists', KEYS[6], head) == 0 and (high == 0 or not redis.call('lpos', KEYS[4], head)) then
+        id = head  -- it was put back
+    elseif is_turn_of(high, line + math.max(others, 0), KEYS[8]) then
         id = redis.call('lpop', KEYS[4])
-        if others then redis.call('incr', KEYS[5]) end
+    elseif is_turn_of(line, math.max(others, 0), KEYS[9]) then
+        id = redis.call('lindex', KEYS[5], 0)
+    else
+        id = first_of_others()
+        local place = id and redis.call('hget', KEYS[6], id)
+        if place and redis.call('hexists', KEYS[7], (string.gsub(place, ':beyond$', ':line'))) == 1 then
+            id = nil  -- that client has older tasks in line
+        end
+        id = id or redis.call('lindex', KEYS[5], 0) or redis.call('lpop', KEYS[4])
     end
+    if not id then return end
+    leave(id, KEYS[5], KEYS[6], KEYS[7])
     if redis.call('lrem', KEYS[2], 1, id) == 0 then return take() end  -- a worker of an older version has it
     return id
 end
 local id = ARGV[1]
 if id ~= '' and redis.call('lrem', KEYS[3], 1, id) == 1 then
     redis.call('lrem', KEYS[4], 1, id)
+    leave(id, KEYS[5], KEYS[6], KEYS[7])
 else  -- it is not there: it was believed lost, and put back
     id = take()
 end
@@ -177,22 +225,30 @@ while id do
     redis.call('del', ARGV[2] .. id)
     id = take()
 end
+if redis.call('llen', KEYS[2]) == 0 then redis.call('del', KEYS[5], KEYS[6], KEYS[7]) end  -- what others left
 """
 )
 
-# KEYS: queue, queue of high priority. ARGV: id. How many tasks go first, apart from the share of those that are not
-# of high priority: these are behind all of it, of which `low` were accepted before.
+# KEYS: queue, queue of high priority, line. ARGV: id. How many tasks go first, apart from the shares of those that are
+# behind: all of high priority and in line, and of the others those that were accepted before.
 POSITION = """
-local mine, first = redis.call('lpos', KEYS[1], ARGV[1]), redis.call('lpos', KEYS[2], ARGV[1])
-if not mine or first then return mine and first end
-local low, high = 0, redis.call('llen', KEYS[2])
-local all = high
-while low < high do
-    local middle = math.floor((low + high) / 2)
-    local at = redis.call('lpos', KEYS[1], redis.call('lindex', KEYS[2], middle))
-    if at and at > mine then high = middle else low = middle + 1 end
+local mine = redis.call('lpos', KEYS[1], ARGV[1])
+if not mine then return false end
+local function accepted_later(list)
+    local low, high = 0, redis.call('llen', list)
+    local all = high
+    while low < high do
+        local middle = math.floor((low + high) / 2)
+        local at = redis.call('lpos', KEYS[1], redis.call('lindex', list, middle))
+        if at and at > mine then high = middle else low = middle + 1 end
+    end
+    return all - low
 end
-return mine + all - low
+local first = redis.call('lpos', KEYS[2], ARGV[1])
+if first then return first end
+local ahead = redis.call('lpos', KEYS[3], ARGV[1])
+if ahead then return redis.call('llen', KEYS[2]) + ahead end
+return mine + accepted_later(KEYS[2]) + accepted_later(KEYS[3])
 """
 
 # KEYS: ledger to sum of large results (`retention`).
@@ -215,10 +271,11 @@ return 1
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
 # KEYS: ledger to sum of large results (`retention`), then queue, picture, job, index of pictures, their sum, queue of
-# high priority.
+# high priority, then as for `leave`.
 # ARGV: five, as there, commands.
 CANCEL = (
     _RUN
+    + _LEAVE
     + _RELEASE
     + retention.RESULTS
     + """
@@ -233,6 +290,7 @@ end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end
 if redis.call('lrem', KEYS[12], 1, ARGV[1]) == 0 then return 'running' end
 redis.call('lrem', KEYS[17], 1, ARGV[1])
+leave(ARGV[1], KEYS[18], KEYS[19], KEYS[20])
 release(ARGV[1])
 run(6)
 keep()

@@ -28,6 +28,7 @@ from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     HIGH_KEY,
     LEDGER,
+    LINE,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
     batch_key,
@@ -111,10 +112,11 @@ class Submission:
             beside = len(task.image) if task.passes_scripts else 0
             at_end = task.request.end_bytes
             sizes += task.task_id, written + beside + at_end + _TASK_OVERHEAD, at_end
-        keys = (*LEDGER, key, result_key(tasks[0].task_id), client_key(client))
+        keys = (*LEDGER, key, result_key(tasks[0].task_id), client_key(client), *LINE)
         bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
-        own = settings.max_key_tasks, settings.max_key_bytes, settings.image_ttl
-        args = (*bounds, batch_key(""), *own, len(tasks), *sizes, *scripts.words(commands))
+        own = settings.max_queued_tasks_per_client, settings.max_queued_bytes_per_client, settings.image_ttl
+        in_line = -1 if high else settings.max_tasks_in_line
+        args = (*bounds, batch_key(""), *own, in_line, len(tasks), *sizes, *scripts.words(commands))
         large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
             async with self._redis.pipeline(transaction=bool(large)) as pipe:
@@ -146,7 +148,15 @@ class Submission:
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY, HIGH_KEY
+            own = (
+                self._rq.key,
+                picture_key(task_id),
+                job_key(task_id),
+                PICTURES_KEY,
+                PICTURES_BYTES_KEY,
+                HIGH_KEY,
+                *LINE,
+            )
             keys = (*end_keys(task_id, batch_id), *own)
             args = (*end_args(task_id, self._settings), *scripts.words(commands))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
@@ -196,10 +206,9 @@ class Submission:
 
     async def _too_many(self, client: str, tasks: int, sum_bytes: int) -> TooManyOpenTasks:
         seconds, settings = await self._half_ended_in(tasks), self._settings
-        detail = (
-            f"{tasks} of your tasks with {sum_bytes} bytes are unfinished, and you may have {settings.max_key_tasks} "
-            f"with {settings.max_key_bytes}; send more in {seconds} s"
-        )
+        most = f"{settings.max_queued_tasks_per_client} with {settings.max_queued_bytes_per_client}"
+        unfinished = f"{tasks} of your tasks with {sum_bytes} bytes are unfinished"
+        detail = f"{unfinished}, and you may have {most}; send more in {seconds} s"
         if len(self._refused) >= _MOST_REFUSED:
             self._refused.clear()
         self._refused[client] = time.monotonic() + _REMEMBERED_SECONDS, detail, seconds

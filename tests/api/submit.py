@@ -12,14 +12,17 @@ from gateway.queue.submission import Acceptance, NewTask, Submission
 from gateway.settings import Settings
 
 
-def submit(settings: Settings, image: bytes, task_id: str = "", *, high: bool = False, **wanted: Any) -> str:
+def submit(
+    settings: Settings, image: bytes, task_id: str = "", *, high: bool = False, client: str = "", **wanted: Any
+) -> str:
     """The id of a new task, with what is `wanted` of it. Raises as `Submission.accept` does."""
     task_id = task_id or uuid.uuid4().hex
 
     async def accepted() -> None:
         async with aioredis.Redis.from_url(settings.redis_url) as connection:
             task = NewTask(task_id, image, TaskRequest(model="fake", accepted_at=time.time(), **wanted))
-            await Submission(connection, settings).accept([task], Acceptance([BatchEntry(0, "", task_id)]), high=high)
+            acceptance = Acceptance([BatchEntry(0, "", task_id)])
+            await Submission(connection, settings).accept([task], acceptance, high=high, client=client)
 
     asyncio.run(accepted())
     return task_id

@@ -27,7 +27,7 @@ REMEMBERED_SECONDS = 0.6
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    return msgspec.structs.replace(settings, api_keys=f"{GREEDY_LINE} {HONEST_LINE}", max_key_tasks=SHARE)
+    return msgspec.structs.replace(settings, api_keys=f"{GREEDY_LINE} {HONEST_LINE}", max_queued_tasks_per_client=SHARE)
 
 
 def send(client: httpx2.Client, key: str = GREEDY, *more: bytes, **headers: str) -> httpx2.Response:
@@ -84,7 +84,7 @@ def test_a_task_that_ends_in_any_way_makes_room(
 
 
 def test_bytes_have_a_share_too(settings: Settings, connection: "redis.Redis") -> None:
-    bounded = msgspec.structs.replace(settings, max_key_tasks=100, max_key_bytes=200_000)
+    bounded = msgspec.structs.replace(settings, max_queued_tasks_per_client=100, max_queued_bytes_per_client=200_000)
     with client_of(bounded) as client:
         statuses = [send(client).status_code for _ in range(5)]
         assert statuses == [202, 202, 202, 429, 429], "each keeps room for its result, 50 kB"

@@ -444,4 +444,4 @@ def test_a_repository_that_is_not_there_is_refused(tmp_path: Path, capsys: pytes
 
 
 def test_the_model_in_an_advice_is_quoted() -> None:
-    assert "MODEL='a b'`" in not_loaded(Listed("a b", False, "")).change
+    assert "MODEL='a b'`" in not_loaded(Listed("a b", False, ""), False).change
