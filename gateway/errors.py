@@ -105,7 +105,7 @@ class UnknownHost(RequestError):
 
 
 class RateLimited(RequestError):
-    """The client has sent more requests than its rate allows."""
+    """The client has sent more requests than its rate allows, or holds more than its share."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
 
