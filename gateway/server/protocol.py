@@ -14,6 +14,7 @@ from gateway.server.request_id import HEADER
 from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
+MOST_HEADERS = 200  # each takes a microsecond, and a hundred bytes however short it is
 _FIRST_REQUEST_SECONDS = 0.3  # that a stopping process waits for the first request of a connection
 # After an answer that came before its request was whole; nginx waits as long. The most that any request may have.
 _LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
@@ -64,7 +65,7 @@ class ProblemProtocol(HttpToolsProtocol):
     _receiving = False  # a request that has not come whole
     _refused = False
     _reading_head = False
-    _head_bytes = 0
+    _head_bytes = _headers = 0
     _running: RequestResponseCycle | None = None
     _lingering_until: asyncio.TimerHandle | None = None
     _dropped_bytes = 0
@@ -127,11 +128,11 @@ class ProblemProtocol(HttpToolsProtocol):
         super().data_received(data)
         if begun and self._reading_head and not self.transport.is_closing():
             self._head_bytes += len(data)  # a header that has not ended yet, the parser keeps it to itself
-            if self._head_bytes > MOST_HEAD_BYTES:
+            if self._is_too_large:
                 self.refuse(_too_large())
 
     def on_message_begin(self) -> None:
-        self._reading_head, self._head_bytes, self._receiving = True, 0, True
+        self._reading_head, self._head_bytes, self._headers, self._receiving = True, 0, 0, True
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -139,6 +140,7 @@ class ProblemProtocol(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers += 1
         self._count(len(name) + len(value) + len(": \r\n"))
         super().on_header(name, value)
 
@@ -155,14 +157,18 @@ class ProblemProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, _closing_early(cycle, app) if cycle.waiting_for_100_continue else app)
 
     def send_400_response(self, msg: str) -> None:
-        if self._head_bytes > MOST_HEAD_BYTES:
+        if self._is_too_large:
             self.refuse(_too_large())
         else:
             self.refuse(MalformedRequest("the request is not HTTP/1.1: look at its first line, headers and chunks"))
 
+    @property
+    def _is_too_large(self) -> bool:
+        return self._head_bytes > MOST_HEAD_BYTES or self._headers > MOST_HEADERS
+
     def _count(self, size: int) -> None:
         self._head_bytes += size
-        if self._head_bytes > MOST_HEAD_BYTES:
+        if self._is_too_large:
             raise _too_large()  # the parser stops, and uvicorn calls send_400_response
 
     def refuse(self, error: GatewayError) -> None:
@@ -225,4 +231,7 @@ def _raw(name: str, value: str) -> tuple[bytes, bytes]:
 
 
 def _too_large() -> HeadersTooLarge:
-    return HeadersTooLarge(f"the request line and the headers have more than {MOST_HEAD_BYTES} bytes; send fewer")
+    return HeadersTooLarge(
+        f"the request line and the headers have more than {MOST_HEAD_BYTES} bytes, or these are more than "
+        f"{MOST_HEADERS}; send fewer"
+    )

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +149,12 @@ def test_the_handbook_names_every_path() -> None:
     named = set(re.findall(r"/[a-z0-9_/.<>-]*", handbook))
     told = {path.replace("{name}", "<model>").replace("{", "<").replace("}", ">") for path in DOCUMENT["paths"]}
     assert told - named - {"/livez", "/readyz", "/models/<model>"} == set()
+
+
+def test_the_page_shows_the_address_it_is_asked_at_and_is_rendered_once(client: httpx2.Client) -> None:
+    client.get("/docs")
+    begun = time.process_time()
+    for name in ("one.example", "two.example"):
+        text = client.get("/docs", headers={"Host": name}).text
+        assert f"http://{name}/predict" in text and "address.invalid" not in text
+    assert time.process_time() - begun < 0.1

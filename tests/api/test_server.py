@@ -64,10 +64,11 @@ def test_what_is_not_http_is_told_as_a_problem(address: tuple[str, int], request
     [
         [b"GET /livez HTTP/1.1\r\nHost: x\r\nX-Long: " + b"a" * MOST_HEAD_BYTES + b"\r\n\r\n"],
         [b"GET /livez HTTP/1.1\r\nHost: x\r\n" + b"X-One: 1\r\n" * 10_000 + b"\r\n"],
+        [b"GET /livez HTTP/1.1\r\nHost: x\r\n", *[b"a:b\r\n" * 100] * 3],
         [b"GET /" + b"a" * MOST_HEAD_BYTES + b" HTTP/1.1\r\nHost: x\r\n\r\n"],
         [b"GET /livez HTTP/1.1\r\nX-Endless: ", *[b"a" * 10_000] * 100],
     ],
-    ids=["long header", "many headers", "long address", "endless header"],
+    ids=["long header", "many headers", "many short headers", "long address", "endless header"],
 )
 def test_headers_are_bounded(address: tuple[str, int], chunks: list[bytes]) -> None:
     status, headers, body = answer_to(address, *chunks)
