@@ -1,5 +1,7 @@
 """One greedy client, against the gateway as a process of its own: others are served, and what it held comes back."""
 
+import io
+import os
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import httpx2
 import pytest
 import redis
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.redis_names import picture_key
@@ -16,6 +19,7 @@ from gateway.security.task_ids import new_id
 from local.ports import free_ports
 from tests.support.gateway import Gateway, read_to_end, running_gateway
 from tests.support.pictures import encoded
+from tests.support.stack import Stack
 
 GREEDY = "127.0.0.2"  # another address, so another client
 PICTURE = encoded(64, 48)
@@ -153,7 +157,7 @@ def test_answers_that_nobody_takes_are_bounded(redis_url: str, tmp_path: Path) -
         with redis.Redis.from_url(redis_url) as connection:
             connection.hset(picture_key(task_id), "image/jpeg", bytes(size))
         asked = head("GET", f"/result/{task_id}/image")
-        before = _resident(held.gateway)
+        before = memory(held.gateway.process.pid, "VmRSS")
         untaken = [held.open(asked, receives=4096) for _ in range(12)]
         time.sleep(1)
         assert 20_000_000 < held.metric("yolo_gateway_untaken_bytes") <= most
@@ -162,7 +166,9 @@ def test_answers_that_nobody_takes_are_bounded(redis_url: str, tmp_path: Path) -
         time.sleep(1)
         assert held.metric("yolo_gateway_untaken_bytes") <= most
         assert held.metric("yolo_gateway_connections_dropped_total", reason="untaken") > 0
-        assert _resident(held.gateway) - before < most + 12 * size, "Redis' eight connections keep a picture each"
+        assert memory(held.gateway.process.pid, "VmRSS") - before < most + 12 * size, (
+            "Redis' eight connections keep a picture each"
+        )
         held_by_greedy = held.metric("yolo_gateway_untaken_bytes")
         answer = httpx2.get(f"{held.gateway.url}/result/{task_id}/image")
         assert (answer.status_code, len(answer.content)) == (200, size)
@@ -227,6 +233,35 @@ def test_almost_boundaries_hold_nobody_up(redis_url: str, tmp_path: Path) -> Non
         assert answer is not None and (answer.status, answer.json["code"]) == (400, "bad_multipart")
 
 
-def _resident(gateway: Gateway) -> int:
-    lines = Path(f"/proc/{gateway.process.pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) * 1024
+def test_gifs_of_50_megapixels_do_not_fill_a_worker(stack: Stack) -> None:
+    workers = [pid for pid in children() if b"gateway.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    if not workers:
+        pytest.skip("the workers are on another machine")
+    stream, frame = io.BytesIO(), Image.new("L", (8192, 6100))
+    second = Image.new("L", frame.size, 7)
+    frame.save(stream, "GIF", save_all=True, append_images=[second], disposal=2, transparency=0)
+    gif = stream.getvalue()
+    assert len(gif) < 100_000
+    with httpx2.Client(base_url=stack.base_url, timeout=100) as client:
+        places = [client.post("/predict", content=gif).headers["location"] for _ in range(8)]
+        honest = client.post("/predict?wait=60", content=PICTURE).json()
+        views = [client.get(f"{place}?wait=60").json() for place in places]
+    assert {view["status"] for view in (honest, *views)} == {"SUCCESS"}
+    for pid in workers:
+        assert memory(pid, "VmHWM") < 900_000_000, "two at once would need 1.2 GB"
+
+
+def children() -> list[int]:
+    """Processes started by this one, or by one of these."""
+    found, parents = [os.getpid()], {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found[1:]
+
+
+def memory(pid: int, field: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1]) * 1024
