@@ -1,8 +1,8 @@
 """How long a client wants to wait, and waiting that ends with its connection."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -23,21 +23,27 @@ def wait_seconds(request: Request, wanted: float | None) -> tuple[float, bool]:
     return 0.0, False
 
 
-async def while_connected(request: Request, waiting: Coroutine[Any, Any, _T]) -> _T:
-    """What is waited for, whose body has been read. Raises ClientDisconnect as soon as the client has left."""
-    task, leaving = asyncio.ensure_future(waiting), asyncio.ensure_future(_disconnected(request))
+async def while_connected(request: Request, waiting: Awaitable[_T]) -> _T:
+    """What is waited for, by a request that has come whole. Raises ClientDisconnect as soon as the client leaves."""
+    task, has_left = asyncio.current_task(), asyncio.Event()
+    assert task is not None
+    leaving = asyncio.ensure_future(_cancel_when_left(request, task, has_left))
     try:
-        await asyncio.wait({task, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ClientDisconnect
-        return task.result()
+        return await waiting
+    except asyncio.CancelledError:
+        if not has_left.is_set():
+            raise
+        while task.uncancel():
+            pass
+        raise ClientDisconnect from None
     finally:
         leaving.cancel()
-        while not task.done():  # redis-py loses a cancellation that comes while it connects
-            task.cancel()
-            await asyncio.wait([task], timeout=0.2)
 
 
-async def _disconnected(request: Request) -> None:
+async def _cancel_when_left(request: Request, task: "asyncio.Task[object]", has_left: asyncio.Event) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    has_left.set()
+    while True:  # redis-py loses a cancellation that comes while it connects
+        task.cancel()
+        await asyncio.sleep(0.2)
