@@ -85,7 +85,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_tasks_in_line: Annotated[
         int,
         Meta(ge=0, description="waiting tasks of a client that begin before those of clients with more; 0: none do"),
-    ] = 8
+    ] = 4
     max_queued_tasks_per_client: Annotated[
         int, Meta(ge=1, description="maximum of those tasks from one key, or from one address without keys")
     ] = 2_500
