@@ -5,9 +5,26 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_SMALL_SHARE = 10  # one in ten bytes is for images of which two fit into that: they do not wait for large ones
+
 
 class Memory:
-    """A budget that the threads share, first come, first served. What is larger than all of it is used alone."""
+    """A budget that the threads share, in two lanes; what is larger than its lane has all of that."""
+
+    def __init__(self, most_bytes: int) -> None:
+        small_bytes = most_bytes // _SMALL_SHARE
+        self._small_bytes = small_bytes // 2
+        self._small, self._large = _Lane(small_bytes), _Lane(most_bytes - small_bytes)
+
+    @contextmanager
+    def taken(self, size: int) -> Iterator[None]:
+        """Waits for so many bytes, and has them until left."""
+        with (self._small if size <= self._small_bytes else self._large).taken(size):
+            yield
+
+
+class _Lane:
+    """First come, first served."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -17,7 +34,6 @@ class Memory:
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
-        """Waits for so many bytes, and has them until left."""
         size, ticket = min(size, self._most_bytes), object()
         with self._change:
             self._queue.append(ticket)

@@ -110,17 +110,28 @@ def test_who_comes_first_is_served_first() -> None:
 
     with memory.taken(60):
         threads = []
-        for name, size in (("large", 1000), ("small", 10)):
+        for name, size in (("larger", 1000), ("large", 10)):
             threads.append(threading.Thread(target=use, args=(name, size)))
             threads[-1].start()
             time.sleep(0.1)
-        assert order == [], "the small one does not overtake"
+        assert order == [], "the second does not overtake"
     for thread in threads:
         thread.join(5)
-    assert order == ["large", "small"]
+    assert order == ["larger", "large"]
 
 
 def test_what_fits_is_used_together() -> None:
     memory = Memory(100)
-    with memory.taken(60), memory.taken(40):
+    with memory.taken(50), memory.taken(40):
         pass
+
+
+def test_small_images_do_not_wait_for_large_ones() -> None:
+    memory = Memory(100)
+    with memory.taken(1000), memory.taken(5), memory.taken(5):
+        waiting = threading.Thread(target=lambda: memory.taken(5).__enter__(), daemon=True)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive(), "they have bounds of their own"
+    waiting.join(5)
+    assert not waiting.is_alive()
