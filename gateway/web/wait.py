@@ -1,12 +1,15 @@
 """How long a client wants to wait, and waiting that ends with its connection."""
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable
 from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
+from gateway.errors import TaskNotFound, TaskRunning
 from gateway.web.parameters import LONGEST_WAIT_SECONDS
+from gateway.web.services import services_of
 
 _T = TypeVar("_T")
 
@@ -47,3 +50,9 @@ async def _cancel_when_left(request: Request, task: "asyncio.Task[object]", has_
     while True:  # redis-py loses a cancellation that comes while it connects
         task.cancel()
         await asyncio.sleep(0.2)
+
+
+async def forget(request: Request, task_id: str) -> None:
+    """Nobody waits for the task any more. One that a worker has begun ends by itself."""
+    with contextlib.suppress(TaskRunning, TaskNotFound):
+        await services_of(request).submission.cancel(task_id)

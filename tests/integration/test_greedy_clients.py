@@ -14,7 +14,7 @@ import redis
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.redis_names import picture_key
+from gateway.redis_names import QUEUE_KEY, picture_key
 from gateway.security.task_ids import new_id
 from local.ports import free_ports
 from tests.support.gateway import Gateway, read_to_end, running_gateway
@@ -110,6 +110,24 @@ def test_who_leaves_gives_its_place_back(redis_url: str, tmp_path: Path, kind: s
             for connection in leaving:
                 connection.close()
             held.until(name, 0)
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["unknown", "with a key"])
+def test_a_task_that_nobody_knows_of_is_canceled_with_its_connection(
+    redis_url: str, tmp_path: Path, known: bool
+) -> None:
+    with greedy(redis_url, tmp_path) as held, redis.Redis.from_url(redis_url) as connection:
+        body = form(PICTURE, PICTURE)
+        asked = head("POST", f"/predict?wait={WAIT_SECONDS}", len(body), "multipart/form-data; boundary=x")
+        if known:
+            asked = asked.replace(b"\r\n\r\n", b"\r\nIdempotency-Key: one\r\n\r\n")
+        leaving = held.open(asked + body)
+        held.until("yolo_gateway_waiting", 1)
+        assert connection.llen(QUEUE_KEY) == 2
+        leaving.close()
+        held.until("yolo_gateway_waiting", 0)
+        time.sleep(0.5)
+        assert connection.llen(QUEUE_KEY) == (2 if known else 0)
 
 
 @pytest.mark.parametrize("kind", ["waiting", "streams"])

@@ -1,6 +1,5 @@
 """The detection endpoints of DeepStack and CodeProject.AI, for camera software: they wait for the answer."""
 
-import contextlib
 import time
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +8,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 import gateway
-from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage, TaskNotFound, TaskRunning
+from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, NoImage
 from gateway.openapi.operation import BINARY, MODEL, Answer, Operation, Parameter, as_json, fields_of
 from gateway.queue.records import TaskRequest
 from gateway.queue.waiting import Watch
@@ -33,7 +32,7 @@ from gateway.web.parameters import CameraChoices, Choices, joined, parse
 from gateway.web.responses import JSON
 from gateway.web.services import services_of
 from gateway.web.uploads import read_upload
-from gateway.web.wait import while_connected
+from gateway.web.wait import forget, while_connected
 
 # What DeepStack's clients take for a bad image or parameter, and for a server in trouble.
 _STATUSES = {409: 503, 410: 503, 415: 400, 422: 400, 429: 503}
@@ -152,7 +151,7 @@ async def _detect(request: Request) -> Response:
         request.state.waits = True
         ended, stored = await _waited_for(request, task_id, watch)
     if not ended:
-        await _forget(request, task_id)
+        await forget(request, task_id)
         return _failure(503, "the answer did not come in time: the service is busy, try again later")
     view = msgspec.json.decode(stored, type=TaskView)
     if isinstance(view.error, Problem):
@@ -180,14 +179,8 @@ async def _waited_for(request: Request, task_id: str, watch: Watch) -> tuple[boo
     try:
         return await while_connected(request, services.results.wait(task_id, services.settings.vision_wait, watch))
     except ClientDisconnect:
-        await _forget(request, task_id)
+        await forget(request, task_id)
         raise
-
-
-async def _forget(request: Request, task_id: str) -> None:
-    """Nobody waits for the task any more. One that a worker has begun ends by itself."""
-    with contextlib.suppress(TaskRunning, TaskNotFound):
-        await services_of(request).submission.cancel(task_id)
 
 
 _CAMERAS = "Camera software"

@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from gateway.errors import InvalidParameter
@@ -18,7 +18,7 @@ from gateway.web.parameters import Choices, joined, parse
 from gateway.web.responses import JSON, server_timing
 from gateway.web.services import services_of
 from gateway.web.uploads import UploadedImage, read_upload
-from gateway.web.wait import wait_seconds, while_connected
+from gateway.web.wait import forget, wait_seconds, while_connected
 
 _LONGEST_KEY = 255
 
@@ -45,12 +45,23 @@ async def predict(request: Request) -> Response:
             accepted, replayed = await accept(request, upload, wanted, choices, key, watch)
             del upload  # a client may wait for long, its image need not
         headers = {"Preference-Applied": f"wait={wait:g}"} if preferred else {}
-        if accepted.batch_id:
-            return await _batch_answer(request, accepted, wait, replayed, headers)
-        logs.task_id.set(accepted.entries[0].task_id)
-        if wait or replayed:
-            return await _waited_answer(request, accepted.entries[0].task_id, wait, headers, watch)
-        return _pending_answer(accepted.entries[0].task_id, headers)
+        try:
+            if accepted.batch_id:
+                return await _batch_answer(request, accepted, wait, replayed, headers)
+            logs.task_id.set(accepted.entries[0].task_id)
+            if wait or replayed:
+                return await _waited_answer(request, accepted.entries[0].task_id, wait, headers, watch)
+            return _pending_answer(accepted.entries[0].task_id, headers)
+        except ClientDisconnect:
+            if not key and not choices.callback_url:  # nobody knows of it
+                await _forget_all(request, accepted)
+            raise
+
+
+async def _forget_all(request: Request, accepted: Acceptance) -> None:
+    for entry in accepted.entries:
+        if entry.task_id:
+            await forget(request, entry.task_id)
 
 
 def _idempotency_key(request: Request) -> str:
