@@ -84,34 +84,40 @@ async def waiters(http: httpx.AsyncClient, target: Target) -> None:
 
 async def slow_readers(http: httpx.AsyncClient, target: Target) -> None:
     """Clients that ask for large pictures and read none."""
-    large = _jpeg(4000, 4000)
-    answer = await http.post("/predict", params={"annotate": "true", **_WAIT}, content=large)
-    path = f"/result/{answer.json()['task_id']}/image?format=png"
+    answer = await http.post("/predict", params={"annotate": "true", **_WAIT}, content=_jpeg(1800, 1800))
+    task_id = answer.json()["task_id"]
+    picture = await http.get(f"/result/{task_id}/image", headers={"Accept": "image/png"})
+    _seen[f"picture of {len(picture.content) / 1e6:.0f} MB {picture.status_code}"] += 1
 
     async def never_read() -> httpx.Response:
-        async with _connection(target.port) as (_, writer):
-            writer.write(_head("GET", path, 0))
+        async with _connection(target.port) as (reader, writer):
+            writer.write(_head("GET", f"/result/{task_id}/image", 0, "Accept: image/png\r\n"))
             await writer.drain()
-            await asyncio.sleep(3600)
-        return httpx.Response(499)
+            answer = httpx.Response(int((await reader.readline()).split()[1]))
+            while answer.status_code == 200 and not writer.is_closing():
+                await asyncio.sleep(1)
+        return answer
 
     await _closed_loop(100, never_read)
 
 
 async def stalled_uploads(http: httpx.AsyncClient, target: Target) -> None:
-    """Uploads of 50 MB whose last bytes come slowly."""
+    """Forms of 49 MB whose last bytes come slowly."""
+    part = b"\r\n--b\r\nContent-Disposition: form-data; name=image; filename=a.jpg\r\n\r\n" + target.image
+    body = b"".join(part + bytes(9_700_000 - len(part)) for _ in range(5)) + b"\r\n--b--\r\n"
+    head = _head("POST", "/predict", len(body), kind="multipart/form-data; boundary=b")
 
     async def stall() -> httpx.Response:
-        size = 50_000_000
         async with _connection(target.port) as (reader, writer):
-            writer.write(_head("POST", "/predict", size) + b"\xff\xd8\xff\xe0" + bytes(size - 2_000_000))
+            writer.write(head + body[:-1_000_000])
             await writer.drain()
-            with contextlib.suppress(TimeoutError):
-                while not reader.at_eof():
-                    async with asyncio.timeout(1):
-                        return httpx.Response(int((await reader.readline()).split()[1]))
-                    writer.write(bytes(12_000))
-        return httpx.Response(499)
+            answer = asyncio.create_task(reader.readline())
+            for at in range(len(body) - 1_000_000, len(body), 12_000):
+                if answer.done():
+                    break
+                writer.write(body[at : at + 12_000])
+                await asyncio.sleep(1)
+            return httpx.Response(int((await answer).split()[1]))
 
     await _closed_loop(6, stall)
 
@@ -242,10 +248,10 @@ async def _connection(port: int) -> AsyncIterator[tuple[asyncio.StreamReader, as
         writer.close()
 
 
-def _head(method: str, path: str, size: int) -> bytes:
+def _head(method: str, path: str, size: int, more: str = "", kind: str = "image/jpeg") -> bytes:
     return (
-        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {GREEDY}\r\nContent-Type: image/jpeg\r\n"
-        f"Content-Length: {size}\r\n\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nX-API-Key: {GREEDY}\r\nContent-Type: {kind}\r\n"
+        f"Content-Length: {size}\r\n{more}\r\n"
     ).encode()
 
 
