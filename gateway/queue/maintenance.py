@@ -2,14 +2,19 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import redis
+from rq.executions import Execution
 
-from gateway.errors import InternalError
+from gateway.errors import InternalError, WorkerLost
 from gateway.queue import scripts
-from gateway.queue.common import LOST, failure
+from gateway.queue.common import LOST, failure, request_of
+from gateway.queue.records import TaskRequest
 from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, LEDGER, OPEN_KEY, RESERVES_KEY, REWRITTEN_KEY, job_key
+from gateway.task import TaskView
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +52,24 @@ class Maintenance:
                 pipe.hset(BETWEEN_KEY, items=[word for pair in seen.items() for word in pair])
             pipe.execute()
 
+    def restart_abandoned(self) -> Iterator[tuple[Literal["retry", "ended", "left"], TaskView]]:
+        """Try the tasks again whose executions have no heartbeat any more; with each, what became of it.
+
+        RQ's own clean-up would call the function, and the URL, that a job's record names.
+        """
+        registry, instant = self._queue.rq.started_job_registry, time.time()
+        found: Any = self._redis.zrangebyscore(registry.key, 0, instant)
+        for entry in found:
+            execution = Execution.from_composite_key(_text(entry), self._redis)
+            request = self._request(execution.job_id)
+            error = WorkerLost("the worker died under this task on every try; send the image again")
+            view = failure(execution.job_id, error, request)
+            yield self._queue.fail(execution, view, request, instant), view
+
+    def _request(self, task_id: str) -> TaskRequest | None:
+        data = self._redis.hget(job_key(task_id), "data")
+        return request_of(data) if isinstance(data, bytes) else None
+
     def close_vanished(self) -> None:
         """End the open tasks whose job is gone or has failed unseen: their clients get an outcome, and they do not
         count for ever. RQ's own tools do such things: `rq empty`, or `rq info`, which cleans up without telling us.
@@ -62,7 +85,9 @@ class Maintenance:
         for task_id in [
             task_id for task_id, status in zip(ids, found, strict=True) if status is None or status in LOST
         ]:
-            if self._queue.finish(failure(task_id, InternalError("the task has vanished; send the image again"))):
+            request = self._request(task_id)  # RQ keeps it of a job that it lets fail
+            view = failure(task_id, InternalError("the task has vanished; send the image again"), request)
+            if self._queue.finish(view, request):
                 log.error("task %s has vanished from the queue", task_id)
 
     def rewrite_file(self, every_seconds: int) -> None:

@@ -266,20 +266,52 @@ return 1
 """
 )
 
+# KEYS: ledger to sum of large results (`retention`), then RQ's registry of executions, job.
+# ARGV: five, as there, the execution, the latest time until which it lives, last words of the commands that drop it and
+# of those that queue the task again; these, commands that end the task.
+# An execution that died or met a defect: its task is tried again, or ends after its last try. What is not in the
+# registry any more was handled by the maintenance, and the task may run elsewhere by now.
+FAIL = (
+    _RUN
+    + _RELEASE
+    + retention.RESULTS
+    + """
+local lives_until = redis.call('zscore', KEYS[12], ARGV[6])
+if not lives_until or tonumber(lives_until) > tonumber(ARGV[7]) then return 'left' end
+run(10, tonumber(ARGV[8]))
+if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then
+    redis.call('del', KEYS[13])
+    return 'left'
+end
+local job = redis.call('hmget', KEYS[13], 'status', 'retries_left')
+if job[1] ~= 'started' then return 'left' end
+if tonumber(job[2] or '0') > 0 then
+    run(ARGV[8] + 1, tonumber(ARGV[9]))
+    return 'retry'
+end
+release(ARGV[1])
+run(ARGV[9] + 1)
+keep()
+return 'ended'
+"""
+)
+
 # KEYS: RQ's registry of executions. ARGV: the execution, commands.
 # A worker that was believed dead has none any more, nor has one whose answer was lost and that does it again.
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
 # KEYS: ledger to sum of large results (`retention`), then queue, picture, job, index of pictures, their sum, queue of
 # high priority, then as for `leave`.
-# ARGV: five, as there, commands.
+# ARGV: five, as there, the result that is to be kept, commands.
 CANCEL = (
     _RUN
     + _LEAVE
     + _RELEASE
     + retention.RESULTS
     + """
-if redis.call('exists', KEYS[7]) == 1 then
+local kept = redis.call('get', KEYS[7])
+if kept == ARGV[6] then return 'canceled' end  -- the answer was lost, the client library asks again
+if kept then
     local bytes = 0
     for _, kind in ipairs(redis.call('hkeys', KEYS[13])) do bytes = bytes + redis.call('hstrlen', KEYS[13], kind) end
     if redis.call('zrem', KEYS[15], ARGV[1] .. ':' .. bytes) == 1 then redis.call('decrby', KEYS[16], bytes) end
@@ -292,7 +324,7 @@ if redis.call('lrem', KEYS[12], 1, ARGV[1]) == 0 then return 'running' end
 redis.call('lrem', KEYS[17], 1, ARGV[1])
 leave(ARGV[1], KEYS[18], KEYS[19], KEYS[20])
 release(ARGV[1])
-run(6)
+run(7)
 keep()
 return 'canceled'
 """

@@ -148,17 +148,9 @@ class Submission:
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            own = (
-                self._rq.key,
-                picture_key(task_id),
-                job_key(task_id),
-                PICTURES_KEY,
-                PICTURES_BYTES_KEY,
-                HIGH_KEY,
-                *LINE,
-            )
-            keys = (*end_keys(task_id, batch_id), *own)
-            args = (*end_args(task_id, self._settings), *scripts.words(commands))
+            own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
+            keys = (*end_keys(task_id, batch_id), *own, HIGH_KEY, *LINE)
+            args = (*end_args(task_id, self._settings), msgspec.json.encode(view), *scripts.words(commands))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
         if outcome == b"unknown":
             raise TaskNotFound.of("task", task_id)

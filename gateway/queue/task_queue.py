@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, cast
 
 import redis
 from rq.executions import Execution, ExecutionRegistry
@@ -103,6 +103,30 @@ class TaskQueue:
                 self._keep_pictures(view.task_id, pictures, pipe)
             pipe.eval(scripts.END, len(keys), *keys, *args)
             return bool(pipe.execute()[-1])
+
+    def fail(
+        self, execution: Execution, view: TaskView, request: TaskRequest | None, dead_by: float = float("1e18")
+    ) -> Literal["retry", "ended", "left"]:
+        """Have the task of an execution that died or met a defect tried again, or end as `view` after its last try.
+
+        `left` when the execution is not in RQ's books any more, or lives longer than `dead_by`, seconds since the
+        epoch: then nothing was done, since the task may run elsewhere.
+        """
+        task_id, job = view.task_id, self._job(view.task_id)
+        always, retry, end = (self.connection.pipeline() for _ in range(3))
+        execution.delete(job, always)
+        job.set_status(JobStatus.QUEUED, pipeline=retry)
+        retry.hincrby(job.key, "retries_left", -1)
+        self.rq.push_job_id(task_id, pipeline=retry, at_front=True)
+        end.delete(job.key, ExecutionRegistry(task_id, self.connection).key)
+        store_end(end, view, request, self._settings.result_ttl)
+        first, second = scripts.words(always), scripts.words(retry)
+        own = end_args(task_id, self._settings)
+        last = len(own) + 4 + len(first), len(own) + 4 + len(first) + len(second)
+        keys = (*end_keys(task_id, request.batch_id if request else ""), self.rq.started_job_registry.key, job.key)
+        args = (*own, execution.composite_key, dead_by, *last, *first, *second, *scripts.words(end))
+        outcome: bytes = self.connection.eval(scripts.FAIL, len(keys), *keys, *args)
+        return cast(Literal["retry", "ended", "left"], outcome.decode())
 
     def give_back(self, claim: Claim) -> None:
         """Put a begun task back to the head of the queue; it costs no try."""

@@ -24,15 +24,12 @@ from typing import TypeVar
 
 import redis
 from rq import SimpleWorker
-from rq.exceptions import AbandonedJobError
-from rq.job import Job
-from rq.registry import clean_registries
 from rq.serializers import JSONSerializer
 from rq.utils import now
 from rq.worker_registration import clean_worker_registry, register
 
 from gateway.allocator import give_back_large_blocks
-from gateway.errors import GatewayError, InternalError, WorkerLost
+from gateway.errors import InternalError
 from gateway.queue.common import failure, request_of
 from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
@@ -72,7 +69,6 @@ class TaskWorker(SimpleWorker):
             [queue.rq],  # one queue: RQ recovers a lost dequeue only then
             connection=queue.connection,
             serializer=JSONSerializer,
-            exception_handlers=[self._store_failure],
             worker_ttl=settings.worker_ttl,  # by its own RQ would wait for a Redis that hangs for 415 s
             maintenance_interval=settings.worker_ttl * 3 // 4,
         )
@@ -158,16 +154,16 @@ class TaskWorker(SimpleWorker):
                 self._hold(lambda: self._tasks.give_back(claim))
             except redis.RedisError:
                 raise
-            except Exception as error:  # a defect: RQ counts the try, and ends the task after the last one
-                self._fail(claim, error)
+            except Exception:
+                log.exception("a defect of this service under task %s", claim.task_id)
+                self._fail(claim)
 
-    def _fail(self, claim: Claim, error: Exception) -> None:
-        job = self._tasks.rq.fetch_job(claim.task_id)
-        if job is None:
-            log.exception("a defect under a task that has ended in the meantime")
-            return
-        self.handle_exception(job, type(error), error, error.__traceback__)
-        self.handle_job_failure(job, self._tasks.rq, exc_string=repr(error), execution=claim.execution)
+    def _fail(self, claim: Claim) -> None:
+        """Count the try, and end the task after the last one."""
+        error = InternalError("a defect of this service, met on every try; the worker's log has more")
+        request = request_of(claim.data)
+        view = failure(claim.task_id, error, request)
+        self._note_failure(self._hold(lambda: self._tasks.fail(claim.execution, view, request)), view, "defect")
 
     def _hold(self, save: Callable[[], _T]) -> _T:
         """Do it once Redis answers, so that its restart costs no work. Raises redis.RedisError when it does not."""
@@ -182,20 +178,15 @@ class TaskWorker(SimpleWorker):
                 log.warning("Redis does not answer, trying again: %s", error)
             time.sleep(_RECONNECT_SECONDS)
 
-    def _store_failure(self, job: Job, *exc_info: object) -> bool:
-        """RQ's exception handler, called for a defect and for a task whose worker died."""
-        died = exc_info[0] is AbandonedJobError
-        if job.should_retry:
-            self._metrics.retries.labels("worker_died" if died else "defect").inc()
+    def _note_failure(self, outcome: str, view: TaskView, reason: str) -> None:
+        """Count what became of a try that failed for this `reason`."""
+        if outcome == "retry":
+            log.warning("task %s goes back to the head of the queue (%s)", view.task_id, reason)
+            self._metrics.retries.labels(reason).inc()
+        elif outcome == "ended":
+            self._note(view)
         else:
-            error: GatewayError = InternalError("a defect of this service, met on every try; the worker's log has more")
-            if died:
-                error = WorkerLost("the worker died under this task on every try; send the image again")
-            request = request_of(job.data)
-            view = failure(job.id, error, request)
-            if self._tasks.finish(view, request):
-                self._note(view)
-        return True
+            log.info("task %s is in other hands, or has ended (%s)", view.task_id, reason)
 
     def _note(self, view: TaskView) -> None:
         """Count and log the end of a task."""
@@ -213,7 +204,9 @@ class TaskWorker(SimpleWorker):
     def clean_registries(self) -> None:
         """Start again, or end, the tasks whose workers died. RQ's own lock could stay for 15 minutes."""
         if self._maintenance.lead(0.7 * self._ttl_seconds):
-            clean_registries(self._tasks.rq, self._exc_handlers)
+            for outcome, view in self._maintenance.restart_abandoned():
+                self._note_failure(outcome, view, "worker_died")
+            self._tasks.rq.failed_job_registry.cleanup()  # RQ's own tools add to it
             clean_worker_registry(self._tasks.rq)
             self._maintenance.rescue_lost(self._ttl_seconds / 2)
             self._maintenance.close_vanished()
