@@ -26,6 +26,16 @@ READY_SECONDS = 90
 DEFAULT_WORKERS = 2
 SERVERS = ("redis", "triton")  # started first and stopped last
 _LOOK_SECONDS = 0.1
+# Who uses a secret, or what names one; nobody else has it in its environment.
+SECRETS = {
+    "API_KEYS": ("gateway",),
+    "API_KEYS_FILE": ("gateway",),
+    "CALLBACKS": ("gateway", "webhooks"),
+    "WEBHOOK_SECRET": ("gateway", "webhooks"),
+    "TRITON_KEY": ("gateway", "triton"),
+    "TRITON_MEMORY_KEY": ("worker", "triton"),
+    "REDIS_URL": ("gateway", "worker", "webhooks"),
+}
 _METRICS = ("METRICS_PORT", "WORKER_METRICS_PORT")
 
 
@@ -63,7 +73,9 @@ class Stack:
         """Start these parts; all of them when none is named."""
         for name in names or self.names:
             with self._output(name) as output:
-                self._running[name] = processes.start(self._commands[name], self._environment, output, wheel.ROOT)
+                self._running[name] = processes.start(
+                    self._commands[name], environment_of(name, self._environment), output, wheel.ROOT
+                )
 
     def pid(self, name: str) -> int | None:
         """Its process; None while it does not run."""
@@ -139,6 +151,13 @@ class Stack:
         """The ends of the logs in its RUN_DIR."""
         logs = sorted(Path(self._environment["RUN_DIR"]).glob("*.log"))
         return "\n".join(f"== {path.name}\n{path.read_text(errors='replace')[-1500:]}" for path in logs)
+
+
+def environment_of(part: str, environment: Mapping[str, str]) -> dict[str, str]:
+    """What a part gets of an environment: none of the secrets that others use."""
+    kind = part.partition(".")[0]
+    foreign = {name for name, users in SECRETS.items() if kind not in users}
+    return {name: value for name, value in environment.items() if not {name, name.removesuffix("_FILE")} & foreign}
 
 
 def commands(run_dir: Path, workers: int, *others: str) -> dict[str, list[str]]:

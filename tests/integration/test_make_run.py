@@ -147,6 +147,26 @@ def test_no_other_user_can_read_pictures(tmp_path: Path, tiny_repository: Path) 
         assert run.run_dir.stat().st_mode & 0o777 == 0o700
 
 
+def test_each_process_has_the_secrets_that_it_uses(tmp_path: Path, tiny_repository: Path) -> None:
+    secret = "whsec_" + "A" * 32
+    with local(tmp_path, tiny_repository, "tiny", CALLBACKS="true", WEBHOOK_SECRET=secret) as run:
+        run.ready_line()
+        held = {}
+        for pid in run.processes():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            part = next((word.decode() for word in words if word.startswith(b"gateway.")), "")
+            names = {
+                word.partition(b"=")[0].decode() for word in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+            }
+            if part:
+                held[part] = names & {"WEBHOOK_SECRET", "TRITON_KEY", "TRITON_MEMORY_KEY", "API_KEYS"}
+        assert held == {
+            "gateway.web": {"WEBHOOK_SECRET", "TRITON_KEY"},
+            "gateway.worker": {"TRITON_MEMORY_KEY"},
+            "gateway.webhooks": {"WEBHOOK_SECRET"},
+        }
+
+
 def test_what_others_could_reach_is_not_started_without_keys(tmp_path: Path, tiny_repository: Path) -> None:
     with local(tmp_path, tiny_repository, "tiny", HOST="0.0.0.0") as run:
         assert run.ends() == 1

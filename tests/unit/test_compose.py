@@ -85,9 +85,24 @@ def test_redis_is_set_as_the_documents_say_it_must_be(name: str, service: str) -
 
 
 def test_every_setting_can_be_given(services: dict[str, Any]) -> None:
-    given = set(services["gateway"]["environment"])
+    users = ("gateway", "worker", "webhooks")
+    given = {name for each in users for name in services[each]["environment"]}
     assert given == {name for name, _, _ in rows()} - FIXED
-    assert services["worker"]["environment"] == services["gateway"]["environment"]
+
+
+def test_each_service_has_the_secrets_that_it_uses(services: dict[str, Any]) -> None:
+    secrets = {"API_KEYS", "API_KEYS_FILE", "WEBHOOK_SECRET", "TRITON_KEY", "TRITON_MEMORY_KEY"}
+    held = {name: secrets & set(service.get("environment", {})) for name, service in services.items()}
+    assert {name: found for name, found in held.items() if found} == {
+        "gateway": {"API_KEYS", "API_KEYS_FILE", "WEBHOOK_SECRET", "TRITON_KEY"},
+        "webhooks": {"WEBHOOK_SECRET"},
+        "worker": {"TRITON_MEMORY_KEY"},
+        "triton": {"TRITON_KEY", "TRITON_MEMORY_KEY"},
+        "export": {"TRITON_KEY"},
+    }
+    assert not any(
+        name.startswith(("./:", ".:")) for service in services.values() for name in service.get("volumes", [])
+    )
 
 
 def test_the_defaults_of_the_composition_are_settings(services: dict[str, Any]) -> None:
