@@ -1,5 +1,5 @@
 #!/bin/bash
-# healthcheck gateway|worker|triton: exit status 0 when the process in this container is well. No Python: it runs often.
+# healthcheck gateway|worker|triton|webhooks: exit status 0 when the process in this container is well. No Python: it runs often.
 set -eu -o pipefail
 
 get() { # get PORT PATH
@@ -17,4 +17,6 @@ triton) [[ ${TRITON_URL:-triton:8001} != triton:8001 ]] || [[ $(get 8000 /v2/hea
 worker) # Redis has taken its heartbeat of late
   beat=$(get 9465 /metrics | sed -n 's/^yolo_worker_heartbeat_timestamp_seconds //p')
   awk -v beat="$beat" -v now="$(date +%s)" -v ttl="${WORKER_TTL:-15}" 'BEGIN { exit !(now - beat < ttl + 5) }' ;;
+webhooks) # it has looked at its queue of late
+  [ -n "$(find /tmp/yolo-webhooks-alive -newermt '-30 seconds')" ] ;;
 esac

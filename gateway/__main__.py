@@ -1,11 +1,14 @@
 """`python -m gateway`: what is done by hand. `keys new` makes an API key."""
 
 import argparse
+import os
 import re
 import secrets
 import sys
 
+from gateway.secret_files import SecretError, secret
 from gateway.security.api_keys import new_key
+from gateway.webhooks.signing import secret_of
 
 
 def main() -> int:
@@ -15,8 +18,15 @@ def main() -> int:
     new = keys.add_parser("new", help="make a key: print it once, and the line to store")
     new.add_argument("--name", type=_name, default=f"key-{secrets.token_hex(3)}", help="whose key it is")
     new.set_defaults(run=lambda options: print_new_key(options.name))
+    webhook = keys.add_parser("webhook", help="print the webhook secret of a key; WEBHOOK_SECRET must be set")
+    webhook.add_argument("--name", type=_name, required=True, help="the name of the key")
+    webhook.set_defaults(run=lambda options: print_webhook_secret(options.name))
     options = parser.parse_args()
-    status: int = options.run(options)
+    try:
+        status: int = options.run(options)
+    except SecretError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
     return status
 
 
@@ -25,7 +35,24 @@ def print_new_key(name: str) -> int:
     key, line = new_key(name)
     print(f"key, for the client, not shown again:  {key}")
     print(f"entry, for API_KEYS or API_KEYS_FILE:   {line}")
+    if service_secret():
+        return print_webhook_secret(name)
     return 0
+
+
+def print_webhook_secret(name: str) -> int:
+    """What the client checks deliveries of its own tasks with."""
+    secrets = service_secret().split()
+    if not secrets:
+        print("gateway: WEBHOOK_SECRET is not set; give the one that the service has", file=sys.stderr)
+        return 2
+    print(f"webhook secret, for the client:         {secret_of(secrets[0], name)}")
+    return 0
+
+
+def service_secret() -> str:
+    """WEBHOOK_SECRET of the environment, or of a file."""
+    return secret("WEBHOOK_SECRET", os.environ) or ""
 
 
 def _name(text: str) -> str:

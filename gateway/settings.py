@@ -123,6 +123,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     fetch_urls: Annotated[bool, Meta(description="whether images may be given as URLs")] = False
     fetch_timeout: Annotated[float, Meta(gt=0, description="maximum time to fetch an image from a URL, seconds")] = 10.0
     callbacks: Annotated[bool, Meta(description="whether a task may have a callback_url; needs WEBHOOK_SECRET")] = False
+    max_webhooks: Annotated[
+        int, Meta(ge=1, description="maximum deliveries that wait; beyond it nothing with a callback_url is accepted")
+    ] = 10_000
+    max_webhooks_per_host: Annotated[
+        int, Meta(ge=1, le=256, description="deliveries to one host at a time, of each deliverer")
+    ] = 16
     webhook_secret: Annotated[
         Annotated[str, Meta(pattern=_SECRETS, extra={"give": _SECRETS_IN_WORDS})] | None,
         Meta(description="signs webhooks: whsec_ and at least 24 bytes in base64; separate several with spaces"),

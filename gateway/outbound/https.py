@@ -6,21 +6,23 @@ follows no redirects, reads no proxies from the environment and unpacks nothing.
 """
 
 import asyncio
+import contextlib
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from ipaddress import ip_address
-from typing import Protocol
+from typing import Any, Protocol
 
 import httpcore
 import httpx
 
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.addresses import is_public, parse_url
+from gateway.outbound.turns import Turns
 
-_RESOLVING_THREADS = 16  # their own: a slow name server must not hold up the rest of the process
+_RESOLVED_AT_A_TIME, _RESOLVED_OF_A_CLIENT = 64, 8  # the system's resolver cannot be stopped: it takes its time
 _RESOLVE_SECONDS = 5.0
 _MOST_ADDRESSES = 4
 _CONNECT_SECONDS = 5.0  # for one address; the whole request is the caller's to bound
@@ -30,6 +32,10 @@ _USER_AGENT = "yolov5-triton-gateway"
 
 class OutboundError(Exception):
     """The other side could not be reached, or broke off; the message names no address."""
+
+
+class NameServerSlow(OutboundError):
+    """The name server has not answered in time: it may a moment later."""
 
 
 class Network(Protocol):
@@ -46,18 +52,27 @@ class SystemNetwork:
     """The network of this machine."""
 
     def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_RESOLVING_THREADS, thread_name_prefix="resolve")
         self._backend = httpcore.AnyIOBackend()
 
     async def resolve(self, host: str, port: int) -> list[str]:
+        """In a thread of its own that keeps no process from ending: how long it takes is up to the name server."""
         loop = asyncio.get_running_loop()
-        try:
-            found = await loop.run_in_executor(
-                self._threads, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-            )
-        except (OSError, UnicodeError):
-            return []
-        return [str(address[0]) for *_, address in found]
+        found: asyncio.Future[list[Any]] = loop.create_future()
+
+        def settle(answer: list[Any]) -> None:
+            if not found.done():
+                found.set_result(answer)
+
+        def ask() -> None:
+            try:
+                answer: list[Any] = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            except (OSError, UnicodeError):
+                answer = []
+            with contextlib.suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(settle, answer)
+
+        threading.Thread(target=ask, name="resolve", daemon=True).start()
+        return [str(address[0]) for *_, address in await found]
 
     async def connect_tcp(self, host: str, port: int, timeout: float | None) -> httpcore.AsyncNetworkStream:
         return await self._backend.connect_tcp(host, port, timeout)
@@ -72,21 +87,26 @@ class Outbound:
         self._ports = frozenset(ports)
         self._network = network or SystemNetwork()
         self._certificates = certificates
+        self._turns = Turns(_RESOLVED_AT_A_TIME, _RESOLVED_OF_A_CLIENT)
+        self._resolving: set[asyncio.Task[list[str]]] = set()
 
-    async def check(self, text: str) -> None:
-        """Whether `text` is a URL that may be asked for at this moment. Raises UrlNotAllowed."""
-        await self._resolve(parse_url(text, self._ports))
+    async def check(self, text: str, client: str = "") -> None:
+        """Whether `text` is a URL that may be asked for at this moment. Raises UrlNotAllowed, NameServerSlow.
+
+        Names are resolved for a few of one `client` at a time, so that dead ones hold up nobody else.
+        """
+        await self._resolve(parse_url(text, self._ports), client)
 
     @asynccontextmanager
     async def request(
-        self, method: str, text: str, headers: Mapping[str, str], content: bytes | None = None
+        self, method: str, text: str, headers: Mapping[str, str], content: bytes | None = None, client: str = ""
     ) -> AsyncIterator[httpcore.Response]:
-        """Ask, and give the response with its body unread; the connection ends with the block.
+        """Ask for a `client`, and give the response with its body unread; the connection ends with the block.
 
         Raises UrlNotAllowed, OutboundError; reading the body in the block raises OutboundError too.
         """
         url = parse_url(text, self._ports)
-        pinned = _Pinned(self._network, await self._resolve(url))
+        pinned = _Pinned(self._network, await self._resolve(url, client))
         sent = {
             "Host": url.netloc.decode("ascii"),
             "User-Agent": _USER_AGENT,
@@ -110,13 +130,18 @@ class Outbound:
         except _BROKEN as error:
             raise OutboundError(f"{url.host}: {_reason(error)}") from error
 
-    async def _resolve(self, url: httpx.URL) -> list[str]:
+    async def _resolve(self, url: httpx.URL, client: str) -> list[str]:
         host = url.raw_host.decode("ascii")
         try:
             async with asyncio.timeout(_RESOLVE_SECONDS):
-                addresses = await self._network.resolve(host, url.port or 443)
-        except TimeoutError:
-            addresses = []
+                await self._turns.take(client)
+                asking = asyncio.ensure_future(self._network.resolve(host, url.port or 443))
+                asking.add_done_callback(lambda _: self._turns.free(client))
+                self._resolving.add(asking)
+                asking.add_done_callback(self._resolving.discard)
+                addresses = await asyncio.shield(asking)
+        except TimeoutError as error:
+            raise NameServerSlow(f"{host}: the name server does not answer in time; try again later") from error
         # One message for both: whether a name exists inside a private network is nobody's business.
         if not addresses or not all(is_public(ip_address(address)) for address in addresses):
             raise UrlNotAllowed(f"{host} does not resolve to public addresses")

@@ -5,11 +5,12 @@ from collections.abc import Mapping
 
 import httpcore
 
-from gateway.errors import FetchFailed, ImageTooLarge, SwitchedOff
-from gateway.outbound.https import Outbound, OutboundError
+from gateway.errors import FetchFailed, ImageTooLarge, ServiceUnavailable, SwitchedOff
+from gateway.outbound.https import NameServerSlow, Outbound, OutboundError
+from gateway.outbound.turns import Turns
 from gateway.settings import Settings
 
-_FETCHES_AT_A_TIME = 32  # bounds the memory; who waits for a place does so within its time
+_FETCHES_AT_A_TIME, _FETCHES_OF_A_CLIENT = 32, 8  # bounds the memory; who waits for a place does so within its time
 _HEADERS = {"Accept": "image/jpeg, image/png, image/webp, image/bmp, image/gif"}
 
 
@@ -19,26 +20,33 @@ class Fetcher:
     def __init__(self, settings: Settings, outbound: Outbound) -> None:
         self._settings = settings
         self._outbound = outbound
-        self._places = asyncio.Semaphore(_FETCHES_AT_A_TIME)
+        self._turns = Turns(_FETCHES_AT_A_TIME, _FETCHES_OF_A_CLIENT)
 
-    async def fetch(self, url: str) -> bytes:
+    async def fetch(self, url: str, client: str = "") -> bytes:
         """The body behind `url`, at most `max_image_bytes`; what it holds is not looked at.
 
-        Raises SwitchedOff, UrlNotAllowed, FetchFailed, ImageTooLarge.
+        Raises SwitchedOff, UrlNotAllowed, FetchFailed, ImageTooLarge, ServiceUnavailable.
         """
         if not self._settings.fetch_urls:
             raise SwitchedOff("images by URL are switched off on this server (FETCH_URLS); send the image itself")
+        begun = False
         try:
-            async with (
-                asyncio.timeout(self._settings.fetch_timeout),
-                self._places,
-                self._outbound.request("GET", url, _HEADERS) as response,
-            ):
-                _check(response)
-                return await self._read(response)
+            async with asyncio.timeout(self._settings.fetch_timeout):
+                await self._turns.take(client)
+                begun = True
+                try:
+                    async with self._outbound.request("GET", url, _HEADERS, client=client) as response:
+                        _check(response)
+                        return await self._read(response)
+                finally:
+                    self._turns.free(client)
+        except NameServerSlow as error:
+            raise ServiceUnavailable(str(error)) from error
         except OutboundError as error:
             raise FetchFailed(f"the image cannot be fetched: {error}") from error
         except TimeoutError as error:
+            if not begun:
+                raise ServiceUnavailable("too many images are being fetched; try again later") from error
             raise FetchFailed(f"the image did not come within {self._settings.fetch_timeout:g} s") from error
 
     async def _read(self, response: httpcore.Response) -> bytes:

@@ -73,7 +73,7 @@ def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskReques
     body = msgspec.json.encode(view)
     pipe.set(result_key(view.task_id), body, ex=result_ttl)
     if request is not None and request.callback_url:
-        schedule(pipe, view.task_id, request.callback_url, body)
+        schedule(pipe, view.task_id, request.callback_url, body, request.owner)
     pipe.delete(image_key(view.task_id))
     if view.state != "canceled":  # no work, and so no measure of how fast it goes
         pipe.incr(counter_key(ended_at))

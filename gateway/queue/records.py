@@ -27,6 +27,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     callback_url: str = ""
     request_id: str = ""
     batch_id: str = ""
+    owner: str = ""  # the name of the key that it came with, where there is a callback
 
     @property
     def end_bytes(self) -> int:

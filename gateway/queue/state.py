@@ -16,6 +16,7 @@ from gateway.redis_names import (
     OPEN_KEY,
     RESERVED_KEY,
     RESULTS_BYTES_KEY,
+    WEBHOOKS_KEY,
     job_key,
 )
 from gateway.telemetry.metrics import QueueState
@@ -51,6 +52,8 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
     with connection.pipeline(transaction=False) as pipe:
         pipe.llen(rq.key)
         pipe.llen(HIGH_KEY)
+        pipe.zcard(WEBHOOKS_KEY)
+        pipe.zrange(WEBHOOKS_KEY, 0, 0, withscores=True)
         pipe.llen(rq.intermediate_queue_key)
         pipe.zcount(rq.started_job_registry.key, instant, "+inf")
         pipe.hlen(OPEN_KEY)
@@ -58,7 +61,7 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
         pipe.eval(_OLDEST, 1, rq.key, job_key(""))
         pipe.smembers(WORKERS_KEY)
         pipe.info("memory")
-        queued, high, taken, started, open_tasks, sums, oldest, workers, memory = pipe.execute()
+        queued, high, deliveries, first_due, taken, started, open_tasks, sums, oldest, workers, memory = pipe.execute()
         for key in workers:
             pipe.hget(key, HEARTBEAT)
             pipe.scard(key + b":executions")
@@ -68,6 +71,8 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
     return QueueState(
         tasks={"queued": queued, "taken": taken, "started": started},
         high_priority=high,
+        deliveries=deliveries,
+        deliveries_late=max(instant - first_due[0][1], 0.0) if first_due else 0.0,
         open_tasks=open_tasks,
         open_bytes=open_bytes,
         reserved_bytes=reserved_bytes,

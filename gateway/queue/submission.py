@@ -31,6 +31,7 @@ from gateway.redis_names import (
     LINE,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
+    WEBHOOKS_KEY,
     batch_key,
     client_key,
     group_key,
@@ -131,6 +132,11 @@ class Submission:
         if outcome == b"full":
             raise _full(*details)
         return _same_request(msgspec.json.decode(details[0], type=Acceptance), acceptance) if details else acceptance
+
+    async def deliveries(self) -> int:
+        """How many callbacks wait for their receivers. Raises ServiceUnavailable."""
+        with redis_errors():
+            return int(await self._redis.zcard(WEBHOOKS_KEY))
 
     async def cancel(self, task_id: str) -> TaskView | None:
         """Cancel a task that has not begun and return its end; forget one that has ended and return None.

@@ -176,6 +176,8 @@ class QueueState:
 
     tasks: dict[str, int] = field(default_factory=dict)
     high_priority: int = 0
+    deliveries: int = 0
+    deliveries_late: float = 0.0
     open_tasks: int = 0
     open_bytes: int = 0
     reserved_bytes: int = 0
@@ -220,6 +222,12 @@ class QueueCollector(Collector):
         yield workers
         yield _gauge(
             "yolo_queue_high_priority_tasks", "those of the queued tasks that have priority=high", state.high_priority
+        )
+        yield _gauge(
+            "yolo_queue_webhooks", "deliveries that wait or are under way; MAX_WEBHOOKS bounds them", state.deliveries
+        )
+        yield _gauge(
+            "yolo_queue_webhooks_late_seconds", "how long the oldest delivery has been due", state.deliveries_late
         )
         yield _gauge(
             "yolo_queue_open_tasks", "tasks accepted and not ended; MAX_QUEUED_TASKS bounds them", state.open_tasks

@@ -8,6 +8,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from gateway.errors import GatewayError, ServiceUnavailable, SwitchedOff
+from gateway.outbound.https import NameServerSlow
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.submission import Acceptance, NewTask
 from gateway.queue.waiting import Watch
@@ -16,11 +17,14 @@ from gateway.server.request_id import request_id
 from gateway.settings import Settings
 from gateway.task import problem_of
 from gateway.vision.header import probe
+from gateway.web.admission import ProcessFull
 from gateway.web.checks import check_priority, client_of, owner_of
 from gateway.web.classes import class_ids
 from gateway.web.parameters import Choices, with_defaults
 from gateway.web.services import services_of
 from gateway.web.uploads import Upload, UploadedImage, too_large
+
+_DELIVERIES_RETRY_SECONDS = 60
 
 
 async def task_request(request: Request, choices: Choices) -> TaskRequest:
@@ -30,7 +34,16 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
     if choices.callback_url:
         if not services.settings.callbacks:
             raise SwitchedOff("callback_url: callbacks are switched off on this server (CALLBACKS)")
-        await services.outbound.check(choices.callback_url)
+        if (waiting := await services.submission.deliveries()) >= services.settings.max_webhooks:
+            raise ProcessFull(
+                f"callback_url: {waiting} deliveries wait for their receivers, the most that are kept; send it without "
+                f"callback_url, or in {_DELIVERIES_RETRY_SECONDS} s",
+                _DELIVERIES_RETRY_SECONDS,
+            )
+        try:
+            await services.outbound.check(choices.callback_url, client_of(request))
+        except NameServerSlow as error:
+            raise ServiceUnavailable(f"callback_url: {error}") from error
     model, confidence, iou, max_detections = with_defaults(choices, services.settings)
     classes = labels = None
     if not choices.model and (reason := await services.readiness.no_model()):
@@ -51,6 +64,7 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
         agnostic_nms=choices.agnostic_nms,
         annotate=choices.annotate,
         callback_url=choices.callback_url,
+        owner=owner_of(request) if choices.callback_url else "",
         request_id=request_id.get(),
     )
 

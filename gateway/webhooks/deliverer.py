@@ -5,26 +5,31 @@ second one by its `webhook-id`, which is the task id.
 """
 
 import asyncio
+import contextlib
 import logging
 import random
 import signal
 import sys
+import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import redis.asyncio as aioredis
 from redis import RedisError
-from standardwebhooks import Webhook
 
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.https import Outbound, OutboundError
 from gateway.settings import Settings, SettingsError, load
 from gateway.telemetry import logs
-from gateway.webhooks.queue import Delivery, WebhookQueue
+from gateway.webhooks.queue import ASIDE_SECONDS, Delivery, WebhookQueue
+from gateway.webhooks.signing import Signer
 
 log = logging.getLogger("gateway.webhooks")
 
+ALIVE = Path(tempfile.gettempdir()) / "yolo-webhooks-alive"  # `docker/healthcheck.sh` looks at its age
 _AT_A_TIME = 256  # many, so that slow receivers do not hold up the others
 _POLL_SECONDS = 0.5
 _RECONNECT_SECONDS = 1.0
@@ -41,23 +46,6 @@ class Gone(NotTaken):
     """The receiver wants no deliveries any more: status 410."""
 
 
-class Signer:
-    """Signs after Standard Webhooks, with every secret: during a change of secrets receivers may hold either."""
-
-    def __init__(self, secrets: str) -> None:
-        self._webhooks = [Webhook(secret) for secret in secrets.split()]
-
-    def headers(self, webhook_id: str, body: bytes, seconds: float) -> dict[str, str]:
-        """The three headers of a delivery made at `seconds` since the epoch."""
-        sent_at = datetime.fromtimestamp(int(seconds), UTC)
-        signatures = [webhook.sign(webhook_id, sent_at, body.decode()) for webhook in self._webhooks]
-        return {
-            "webhook-id": webhook_id,
-            "webhook-timestamp": str(int(seconds)),
-            "webhook-signature": " ".join(signatures),
-        }
-
-
 class Deliverer:
     """Delivers what is due until `stopping` is set."""
 
@@ -69,13 +57,20 @@ class Deliverer:
         *,
         timeout_seconds: float,
         pauses_seconds: Sequence[float],
+        most_of_host: int = 16,
+        alive: Path | None = None,
     ) -> None:
+        """`alive` is a file that is touched while all is well."""
         self._queue = queue
         self._outbound = outbound
         self._signer = signer
         self._timeout_seconds = timeout_seconds
         self._pauses_seconds = pauses_seconds
+        self._most_of_host = most_of_host
+        self._alive = alive
         self._running: set[asyncio.Task[None]] = set()
+        self._under_way = Counter[str]()  # by host
+        self._ended = asyncio.Event()
         self.stopping = asyncio.Event()
 
     async def run(self) -> None:
@@ -83,7 +78,9 @@ class Deliverer:
         while not self.stopping.is_set():
             pause = _POLL_SECONDS
             try:
-                if await self._start_due():
+                again = await self._start_due()
+                self._note_alive()
+                if again:
                     continue
             except RedisError as error:
                 log.warning("Redis does not answer, trying again: %s", error)
@@ -96,19 +93,36 @@ class Deliverer:
         free = _AT_A_TIME - len(self._running)
         if not free:
             return False
-        due = await self._queue.claim(free)
+        due = await self._queue.claim(free, self._most_of_host, self._under_way)
         for delivery in due:
             task = asyncio.create_task(self._deliver(delivery))
             self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._under_way[delivery.host] += 1
+            task.add_done_callback(partial(self._note_end, delivery.host))
         return len(due) == free
 
+    def _note_alive(self) -> None:
+        if self._alive is not None:
+            with contextlib.suppress(OSError):
+                self._alive.touch()
+
+    def _note_end(self, host: str, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if self._under_way[host] == self._most_of_host:  # more of it may have waited
+            self._ended.set()
+        self._under_way[host] -= 1
+        if not self._under_way[host]:
+            del self._under_way[host]
+
     async def _wait(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self.stopping.wait()
-        except TimeoutError:
-            pass
+        """Until that long has passed, or there may be more to do, or to stop."""
+        changes = [asyncio.ensure_future(event.wait()) for event in (self.stopping, self._ended)]
+        await asyncio.wait(changes, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for change in changes:
+            change.cancel()
+        if self._ended.is_set():
+            self._ended.clear()
+            await asyncio.sleep(ASIDE_SECONDS)  # then what was moved aside is due
 
     async def _deliver(self, delivery: Delivery) -> None:
         task_id, attempt = delivery.task_id, delivery.attempt
@@ -147,12 +161,14 @@ class Deliverer:
 
     async def _send(self, delivery: Delivery) -> None:
         """Raises NotTaken, Gone."""
-        signed = self._signer.headers(delivery.task_id, delivery.body, time.time())
+        signed = self._signer.headers(delivery.task_id, delivery.body, time.time(), delivery.owner)
         headers = {"Content-Type": "application/json", **signed}
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
-                self._outbound.request("POST", delivery.url, headers, delivery.body) as response,
+                self._outbound.request(
+                    "POST", delivery.url, headers, delivery.body, delivery.owner or delivery.host
+                ) as response,
             ):
                 status = response.status
         except (OutboundError, UrlNotAllowed) as error:
@@ -172,7 +188,10 @@ async def deliver(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(signum, stopping.set)
     if settings.webhook_secret is None:
         log.info("webhooks are switched off (WEBHOOK_SECRET)")
-        await stopping.wait()
+        while not stopping.is_set():
+            with contextlib.suppress(TimeoutError, OSError):
+                ALIVE.touch()
+                await asyncio.wait_for(stopping.wait(), _REDIS_SECONDS)
         return
     async with aioredis.Redis.from_url(
         settings.redis_url, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS
@@ -183,6 +202,8 @@ async def deliver(settings: Settings) -> None:
             Signer(settings.webhook_secret),
             timeout_seconds=settings.webhook_timeout,
             pauses_seconds=settings.webhook_pauses,
+            most_of_host=settings.max_webhooks_per_host,
+            alive=ALIVE,
         )
         deliverer.stopping = stopping
         await deliverer.run()

@@ -1,11 +1,12 @@
 """Deliveries of ended tasks to the `callback_url`s of their clients: a queue of its own in Redis that loses nothing.
 
 Keys: `yolo:webhooks` is a sorted set of task ids by the time at which each is due, in seconds since the epoch;
-`yolo:webhook:<task_id>` a hash of `url`, `body` and `attempts`. Who claims a delivery moves its due time by a lease:
-when the claimer dies, the delivery is due again.
+`yolo:webhook:<task_id>` a hash of `url`, `body`, `attempts` and `owner`. Who claims a delivery moves its due time by a
+lease: when the claimer dies, the delivery is due again.
 """
 
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import redis
@@ -14,17 +15,37 @@ import redis.asyncio as aioredis
 from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 
 _KEPT_SECONDS = 86_400  # as long as nobody delivers
+ASIDE_SECONDS = 0.1
 
+# KEYS: deliveries. ARGV: instant, end of the lease, most, prefix of deliveries, most of one host, instant until which
+# others of a host wait that has so many, hosts that have some under way with their numbers.
+# What a slow host leaves waiting moves aside for a moment: it must not stand before what is due for others.
 _CLAIM = """
-local claimed = {}
-for _, id in ipairs(redis.call('zrange', KEYS[1], '-inf', ARGV[1], 'byscore', 'limit', 0, ARGV[3])) do
-    local key = ARGV[4] .. id
-    if redis.call('exists', key) == 1 then
-        redis.call('zadd', KEYS[1], ARGV[2], id)
-        local attempt = redis.call('hincrby', key, 'attempts', 1)
-        table.insert(claimed, {id, redis.call('hget', key, 'url'), redis.call('hget', key, 'body'), attempt})
-    else
-        redis.call('zrem', KEYS[1], id)
+redis.call('del', KEYS[1] .. ':')  -- a full Redis takes what follows
+local under_way, claimed, looked_at = {}, {}, 0
+for at = 7, #ARGV, 2 do under_way[ARGV[at]] = tonumber(ARGV[at + 1]) end
+while #claimed < tonumber(ARGV[3]) and looked_at < 2000 do
+    local due = redis.call('zrange', KEYS[1], '-inf', ARGV[1], 'byscore', 'limit', 0, 200)
+    if #due == 0 then break end
+    for _, id in ipairs(due) do
+        if #claimed == tonumber(ARGV[3]) then break end
+        looked_at = looked_at + 1
+        local key = ARGV[4] .. id
+        local url = redis.call('hget', key, 'url')
+        if not url then
+            redis.call('zrem', KEYS[1], id)
+        else
+            local host = string.lower(string.match(url, '^%a+://([^/?#]*)') or url)
+            if (under_way[host] or 0) >= tonumber(ARGV[5]) then
+                redis.call('zadd', KEYS[1], ARGV[6], id)
+            else
+                under_way[host] = (under_way[host] or 0) + 1
+                redis.call('zadd', KEYS[1], ARGV[2], id)
+                local attempt = redis.call('hincrby', key, 'attempts', 1)
+                local found = redis.call('hmget', key, 'body', 'owner')
+                table.insert(claimed, {id, url, found[1], attempt, found[2] or '', host})
+            end
+        end
     end
 end
 return claimed
@@ -32,18 +53,23 @@ return claimed
 
 
 class Delivery(NamedTuple):
-    """One try to deliver; `attempt` counts from 1, also over those whose process died."""
+    """One try to deliver; `attempt` counts from 1, also over those whose process died.
+
+    `owner` is the name of the key that the task came with, empty where no keys are asked for.
+    """
 
     task_id: str
     url: str
     body: bytes
     attempt: int
+    owner: str
+    host: str
 
 
-def schedule(pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes) -> None:
+def schedule(pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes, owner: str = "") -> None:
     """Have `body`, the ended task as JSON, delivered to `url`: part of the transaction in which the task ends."""
     key = webhook_key(task_id)
-    pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0})
+    pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0, **({"owner": owner} if owner else {})})
     pipe.expire(key, _KEPT_SECONDS)
     pipe.zadd(WEBHOOKS_KEY, {task_id: time.time()})
 
@@ -56,12 +82,19 @@ class WebhookQueue:
         self._lease_seconds = lease_seconds
         self._claim = connection.register_script(_CLAIM)
 
-    async def claim(self, most: int) -> list[Delivery]:
-        """Take up to `most` deliveries that are due; they are due again after the lease, unless ended before."""
+    async def claim(self, most: int, most_of_host: int, under_way: Mapping[str, int]) -> list[Delivery]:
+        """Take up to `most` deliveries that are due; they are due again after the lease, unless ended before.
+
+        Of one host no more are taken than make `most_of_host` with those that are `under_way`.
+        """
         now = time.time()
-        args: list[float | str] = [now, now + self._lease_seconds, most, webhook_key("")]
+        bounds = now, now + self._lease_seconds, most, webhook_key(""), most_of_host, now + ASIDE_SECONDS
+        args: list[float | str] = [*bounds, *(word for pair in under_way.items() for word in pair)]
         claimed = await self._claim(keys=[WEBHOOKS_KEY], args=args)
-        return [Delivery(task_id.decode(), url.decode(), body, attempt) for task_id, url, body, attempt in claimed]
+        return [
+            Delivery(task_id.decode(), url.decode(), body, attempt, owner.decode(), host.decode())
+            for task_id, url, body, attempt, owner, host in claimed
+        ]
 
     async def end(self, task_id: str) -> None:
         """Forget a delivery: it has arrived, or was given up."""

@@ -10,8 +10,9 @@ import sys
 import redis.asyncio as aioredis
 
 from gateway.outbound.https import Outbound
-from gateway.webhooks.deliverer import Deliverer, Signer
+from gateway.webhooks.deliverer import Deliverer
 from gateway.webhooks.queue import WebhookQueue
+from gateway.webhooks.signing import Signer
 from tests.support.internet import PUBLIC_ADDRESS, Internet
 
 NAME = "receiver.example"

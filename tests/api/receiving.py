@@ -10,8 +10,9 @@ import redis
 import redis.asyncio as aioredis
 
 from gateway.outbound.https import Outbound
-from gateway.webhooks.deliverer import Deliverer, Signer
+from gateway.webhooks.deliverer import Deliverer
 from gateway.webhooks.queue import WebhookQueue, schedule
+from gateway.webhooks.signing import Signer
 from tests.api.deliver import NAME
 from tests.support.internet import Answer, reply
 

@@ -2,12 +2,15 @@
 
 import asyncio
 import gzip
+import subprocess
+import sys
 import time
 
+import msgspec
 import pytest
 
-from gateway.errors import FetchFailed, GatewayError, ImageTooLarge, SwitchedOff, UrlNotAllowed
-from gateway.outbound.https import Outbound
+from gateway.errors import FetchFailed, GatewayError, ImageTooLarge, ServiceUnavailable, SwitchedOff, UrlNotAllowed
+from gateway.outbound.https import NameServerSlow, Outbound
 from gateway.outbound.images import Fetcher
 from gateway.settings import Settings
 from tests.support.internet import PUBLIC_ADDRESS, Answer, Internet, Site, reachable, reply
@@ -241,6 +244,59 @@ def test_a_name_server_that_hangs_is_given_up_in_time() -> None:
 
     with pytest.raises(FetchFailed, match="within"):
         asyncio.run(Fetcher(HASTY, Outbound([443], Hanging())).fetch(URL))
+
+
+def test_dead_names_of_one_client_hold_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Dead(Internet):
+        async def resolve(self, host: str, port: int) -> list[str]:
+            if host.startswith("dead"):
+                await asyncio.sleep(30)
+            return [PUBLIC_ADDRESS]
+
+    monkeypatch.setattr("gateway.outbound.https._RESOLVE_SECONDS", 0.5)
+
+    async def run() -> None:
+        outbound = Outbound([443], Dead())
+        dead = [outbound.check(f"https://dead{number}.example/", "key:greedy") for number in range(100)]
+        begun = asyncio.ensure_future(asyncio.gather(*dead, return_exceptions=True))
+        await asyncio.sleep(0.05)
+        started = time.monotonic()
+        await outbound.check("https://well.example/", "key:honest")
+        assert time.monotonic() - started < 0.2
+        assert {type(error) for error in await begun} == {NameServerSlow}
+        with pytest.raises(NameServerSlow):  # the resolver still holds their places
+            await outbound.check("https://well.example/", "key:greedy")
+        await outbound.check("https://well.example/", "key:honest")
+
+    asyncio.run(run())
+
+
+def test_a_slow_name_server_is_no_final_answer() -> None:
+    class Hanging(Internet):
+        async def resolve(self, host: str, port: int) -> list[str]:
+            await asyncio.sleep(30)
+            return []
+
+    patient = msgspec.structs.replace(SETTINGS, fetch_timeout=20)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ServiceUnavailable, match="name server does not answer"):
+        patch.setattr("gateway.outbound.https._RESOLVE_SECONDS", 0.2)
+        asyncio.run(Fetcher(patient, Outbound([443], Hanging())).fetch(URL))
+
+
+def test_the_systems_resolver_is_given_up_and_keeps_no_process_from_ending() -> None:
+    code = (
+        "import asyncio, socket, time\n"
+        "from gateway.outbound import https\n"
+        "https._RESOLVE_SECONDS = 0.3\n"
+        "socket.getaddrinfo = lambda *a, **k: time.sleep(60)\n"
+        "async def main():\n"
+        "    try: await https.Outbound([443]).check('https://dead.example/')\n"
+        "    except https.NameServerSlow as error: print(error)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=20)
+    assert done.stdout == "dead.example: the name server does not answer in time; try again later\n", done.stderr
+    assert done.returncode == 0 and not done.stderr
 
 
 @pytest.mark.parametrize(

@@ -2,20 +2,27 @@
 
 import asyncio
 import time
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import redis
+import redis.asyncio as aioredis
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from gateway.outbound.https import Outbound
 from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings, SettingsError, load
-from gateway.webhooks.deliverer import Signer
-from gateway.webhooks.queue import schedule
+from gateway.webhooks.deliverer import Deliverer
+from gateway.webhooks.queue import WebhookQueue, schedule
+from gateway.webhooks.signing import Signer, secret_of
+from tests.api.clients import client_of
 from tests.api.deliver import NAME
 from tests.api.receiving import BODY, SECRET, URL, Empty, answers, body_of, delivering, headers_of, put, until
 from tests.support.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
+from tests.support.pictures import encoded
 
 OTHER_SECRET = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 
@@ -165,7 +172,7 @@ def test_a_slow_receiver_holds_up_no_other(redis_url: str, connection: "redis.Re
             internet.ports["93.184.215.99"] = slow_port
             started = time.monotonic()
             async with delivering(redis_url, Outbound([443], internet, trusting), timeout=3.0, pauses=(0.05,)):
-                await until(lambda: len(quick.requests) == len(slow.requests) == 20)
+                await until(lambda: (len(quick.requests), len(slow.requests)) == (20, 16))
                 assert time.monotonic() - started < 3.0
                 await until_empty()
         assert len(slow.requests) == 40
@@ -174,6 +181,83 @@ def test_a_slow_receiver_holds_up_no_other(redis_url: str, connection: "redis.Re
     put(connection, *(f"slow{number}" for number in range(20)), url="https://slow.example/")
     put(connection, *(f"quick{number}" for number in range(20)))
     asyncio.run(run())
+
+
+def test_a_tarpit_holds_up_no_other_and_the_rest_of_a_quick_host_follows_at_once(
+    redis_url: str, connection: "redis.Redis"
+) -> None:
+    async def hang(request: bytes, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    async def run() -> None:
+        slow, quick = Site(hang, "slow.example"), Site(reply(200), NAME)
+        trusting = quick.trusting
+        slow.authority.configure_trust(trusting)
+        async with slow.open() as slow_port, reachable(quick, NAME) as (internet, _):
+            internet.names["slow.example"] = [["93.184.215.99"]]
+            internet.ports["93.184.215.99"] = slow_port
+            started = time.monotonic()
+            async with delivering(redis_url, Outbound([443], internet, trusting), timeout=4.0, pauses=()):
+                await until(lambda: len(quick.requests) == 60)
+                assert time.monotonic() - started < 4.0 and len(slow.requests) <= 16
+                attempts = [
+                    int(connection.hget(webhook_key(f"slow{number}"), "attempts") or 0) for number in range(600)
+                ]
+                assert sum(attempts) == 16  # who moved aside has used up no try
+
+    put(connection, *(f"slow{number}" for number in range(600)), url="https://slow.example/")
+    put(connection, *(f"quick{number}" for number in range(60)))
+    asyncio.run(run())
+
+
+def test_each_owner_has_a_secret_that_signs_for_no_other(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty
+) -> None:
+    site = Site(reply(204), NAME)
+    with connection.pipeline() as pipe:
+        schedule(pipe, "t1", URL, BODY, "camera-1")
+        pipe.execute()
+    run_delivery(redis_url, site, until_empty)
+    headers = headers_of(site.requests[0])
+    own, other = secret_of(SECRET, "camera-1"), secret_of(SECRET, "camera-2")
+    assert own.startswith("whsec_") and own != other
+    assert Webhook(own).verify(BODY, headers) == Webhook(SECRET).verify(BODY, headers)
+    with pytest.raises(WebhookVerificationError):
+        Webhook(other).verify(BODY, headers)
+    forged = Webhook(other).sign("t1", datetime.now(UTC), BODY.decode())
+    with pytest.raises(WebhookVerificationError):
+        Webhook(own).verify(BODY, headers | {"webhook-signature": forged})
+
+
+def test_a_deliverer_that_works_touches_its_file(redis_url: str, tmp_path: Path) -> None:
+    async def run() -> None:
+        async with aioredis.Redis.from_url(redis_url) as connection:
+            outbound, alive = Outbound([443], Internet()), tmp_path / "alive"
+            deliverer = Deliverer(
+                WebhookQueue(connection, 5), outbound, Signer(SECRET), timeout_seconds=5, pauses_seconds=[], alive=alive
+            )
+            running = asyncio.create_task(deliverer.run())
+            await until(alive.exists)
+            deliverer.stopping.set()
+            await running
+
+    asyncio.run(run())
+
+
+def test_a_full_backlog_refuses_callbacks_alone(settings: Settings, connection: "redis.Redis") -> None:
+    bounded = msgspec.structs.replace(settings, callbacks=True, webhook_secret=SECRET, max_webhooks=2)
+    put(connection, "t1", "t2")
+    with client_of(bounded) as client:
+        refused = client.post("/predict", params={"callback_url": "https://93.184.215.14/"}, content=encoded(8, 8))
+        assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (
+            503,
+            "overloaded",
+            "60",
+        )
+        assert client.post("/predict", content=encoded(8, 8)).status_code == 202
+        connection.zrem(WEBHOOKS_KEY, "t1")
+        taken = client.post("/predict", params={"callback_url": "https://93.184.215.14/"}, content=encoded(8, 8))
+        assert taken.status_code == 202
 
 
 def test_two_processes_share_the_deliveries(redis_url: str, connection: "redis.Redis", until_empty: Empty) -> None:

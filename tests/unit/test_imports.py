@@ -35,7 +35,7 @@ TOOLS = {
     "evaluation": {"gateway", "export"},
     "local": {"gateway"},
 }
-COMMANDS = {"__main__": {"security"}}  # `python -m gateway`
+COMMANDS = {"__main__": {"security", "webhooks.signing"}}  # `python -m gateway`
 MODULES = sorted(path for path in GATEWAY.rglob("*.py"))
 
 

@@ -33,7 +33,7 @@ async def predict(request: Request) -> Response:
                 services.metrics.uploaded.observe(size)
             choices = parse(Choices, upload.fields, joined(request.query_params.multi_items()))
             if upload.url:
-                fetched = await while_connected(request, services.fetcher.fetch(upload.url))
+                fetched = await while_connected(request, services.fetcher.fetch(upload.url, client_of(request)))
                 upload.images.append(UploadedImage(data=fetched))
                 receiving.received(len(upload.images[-1].data))
             wait, preferred = wait_seconds(request, choices.wait)
