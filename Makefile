@@ -17,7 +17,7 @@ endif
 # What is given to make is taken as it stands, with its $ and quotes. An option counts only where it is given to make:
 # shells export names like NAME for other ends.
 GIVEN := $(foreach variable,$(.VARIABLES),$(if $(filter command,$(origin $(variable))),$(variable)))
-$(foreach variable,$(GIVEN),$(eval override $(variable) := $$(value $(variable))))
+$(foreach variable,$(GIVEN),$(eval override export $(variable) := $$(value $(variable))))
 quoted = '$(subst ','\'',$1)'
 given = $(if $(filter $1,$(GIVEN)),--$2=$(call quoted,$($1)))
 

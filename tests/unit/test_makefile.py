@@ -57,6 +57,26 @@ def test_a_file_of_any_name_is_exported(project: Path, name: str) -> None:
 
 
 @needs_make
+@pytest.mark.parametrize(
+    ("target", "given"),
+    [
+        ("doctor", "TRITON_URL=host:1"),
+        ("export-model", "TRITON_URL=host:1"),
+        ("evaluate", "METRICS_URL=http://host"),
+        ("run", "API_KEYS=a$b 'c'"),  # ignored, they would open the service
+    ],
+)
+def test_settings_reach_the_program(project: Path, target: str, given: str) -> None:
+    (project / "docs").mkdir()
+    (project / "docs" / "settings.md").write_text("`METRICS_URL` `API_KEYS`")
+    (project / "requirements" / "triton.txt").touch()
+    name, _, value = given.partition("=")
+    (project / ".venv" / "bin" / "python").write_text(f'#!/bin/sh\necho "${name}"\n')
+    shutil.copytree(project / ".venv", project / ".venv-triton")
+    assert printed(project, target, given)[-1] == value
+
+
+@needs_make
 def test_only_what_is_given_to_make_counts(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("NAME", "LIST", "SERVED_ONLY", "IMGSZ", "DATA", "REPOSITORY"):
         monkeypatch.setenv(name, "of the shell")
