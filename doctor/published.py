@@ -77,6 +77,9 @@ def _examined(folder: Path) -> Iterator[Finding]:
         return
     yield from mixed(folder, config)
     file = folder / str(version) / (config.default_model_filename or FILES.get(backend(config), "model.onnx"))
+    if file.exists() and not file.is_file():
+        yield wrong("file", f"{file} is a directory, a pipe or a device", "Triton cannot read it.", again(folder))
+        return
     if not file.is_file():
         there = ", ".join(sorted(path.name for path in file.parent.iterdir())) or "nothing"
         what = f"{file.name} is missing in version {version}, which holds {there}"
@@ -132,6 +135,8 @@ def fitting(folder: Path, config: ModelConfig, said: facts.Facts) -> Iterator[Fi
     if not ours and not name:
         return
     try:
+        if name and (folder / name).exists() and not (folder / name).is_file():
+            raise OSError("it is no file")
         labels = (folder / name).read_text().splitlines() if name else None
     except (OSError, UnicodeDecodeError) as error:
         why = "Triton refuses to load the model." if isinstance(error, OSError) else "Its labels cannot be shown."
@@ -149,6 +154,8 @@ def read_config(folder: Path) -> tuple[ModelConfig | None, Finding]:
     kept = [number for number in numbered(folder) if (folder / str(number) / versions.CONFIG).is_file()]
     back = f"`{EXPORT} USE={kept[-1]} NAME={folder.name}` brings a version back." if kept else again(folder)
     try:
+        if path.exists() and not path.is_file():
+            raise OSError("it is a directory, a pipe or a device; move it away")
         return declared.parse(path.read_text()), Finding(level="ok", title="config", what=str(path))
     except text_format.ParseError as error:
         what = f"{path} cannot be read: {' '.join(str(error).split())}"

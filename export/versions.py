@@ -39,8 +39,10 @@ class InUse:
 def in_use(model: Path) -> InUse | None:
     """The version that Triton is to serve, whatever is in its folder; None for a model out of service."""
     try:
-        text = (model / CONFIG).read_text()
-    except (OSError, UnicodeDecodeError):
+        text = contents(model / CONFIG)
+    except ExportError:
+        return None
+    if text is None:
         return None
     try:
         number = selected(parse(text), repository.numbered(model))

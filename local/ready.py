@@ -58,7 +58,7 @@ def not_served(server: Mapping[str, str], key: str | None) -> dict[str, str]:
     reasons, failed = not_loaded(index), {}
     repository = Path(server["repository"])
     for name in sorted(set(triton.meant(repository)) - served):
-        reason = reasons.get(name) or triton.no_config(repository / name) or triton.failure(Path(server["log"]), name)
+        reason = reasons.get(name) or triton.unfit(repository / name) or triton.failure(Path(server["log"]), name)
         again = (
             f"write it again with `make export-model MODEL={shlex.quote(name)}` (WEIGHTS=path.pt for one of your own)"
         )

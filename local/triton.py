@@ -147,24 +147,30 @@ def clear(grpc_port: int) -> None:
 
 
 def models(repository: Path) -> list[str]:
-    """Names of the models with a config and an ONNX file in a version folder."""
-    return [name for name in meant(repository) if (repository / name / CONFIG).is_file()]
+    """Names of the models with a config and an ONNX file in a version folder, and nothing that Triton dies of."""
+    return [name for name in meant(repository) if not unfit(repository / name)]
 
 
 def meant(repository: Path) -> list[str]:
-    """As `models`, with those whose config is not there, or is no file: all but those taken out of service."""
+    """As `models`, with those that are unfit: all but those taken out of service."""
     files = [file for file in repository.glob("*/*/*.onnx") if file.parent.name.isdecimal()]
     folders = {file.parent.parent for file in files}
     return sorted(each.name for each in folders if (each / CONFIG).is_file() or not (each / OUT_OF_SERVICE).is_file())
 
 
-def no_config(model: Path) -> str:
-    """What is there in place of a config; empty where there is one."""
-    path = model / CONFIG
-    if path.is_file():
-        return ""
-    kind = "is a directory" if path.is_dir() else "is a link to nothing" if path.is_symlink() else "is missing"
-    return f"{path} {kind}"
+def unfit(model: Path) -> str:
+    """What Triton would not start with, or would wait for without end; empty where there is nothing of it."""
+    config, files = model / CONFIG, sorted(model.glob("*/*.onnx"))
+    if not config.is_file():
+        return f"{config} {kind(config)}"
+    return next((f"{file} {kind(file)}" for file in files if not file.is_file() and not file.is_dir()), "")
+
+
+def kind(path: Path) -> str:
+    """What stands there in place of a file."""
+    if path.exists():
+        return "is a directory" if path.is_dir() else "is a pipe or a device"
+    return "is a link to nothing" if path.is_symlink() else "is missing"
 
 
 def failure(log: Path, model: str = "") -> str:

@@ -76,7 +76,7 @@ class Models:
     async def spec(self, model: str, version: str = "") -> ModelSpec:
         """The spec of a model. Raises InvalidParameter when Triton has no such model or version, ServiceUnavailable."""
         asked_at, known = self._specs.get((model, version), (float("-inf"), None))
-        if known is not None and time.monotonic() - asked_at < _FRESH_SECONDS and await self._is_served(known, version):
+        if known is not None and time.monotonic() - asked_at < _FRESH_SECONDS and await self._is_served(known):
             return known
         try:
             found = await self._ask_until_settled(model, version)
@@ -87,10 +87,10 @@ class Models:
         self._specs[model, version] = time.monotonic(), found
         return found
 
-    async def _is_served(self, known: ModelSpec, version: str) -> bool:
-        """A version or model that was taken away is not accepted for as long as its spec is remembered."""
+    async def _is_served(self, known: ModelSpec) -> bool:
+        """A version that was taken away, or that another took the place of, is not remembered."""
         try:
-            return bool(await self._triton.is_model_ready(known.name, version, client_timeout=_ASK_SECONDS))
+            return bool(await self._triton.is_model_ready(known.name, known.version, client_timeout=_ASK_SECONDS))
         except InferenceServerException:
             return True  # an outage: what is known is good enough
 

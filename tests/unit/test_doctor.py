@@ -1,5 +1,6 @@
 """What doctor says of models and trials that no Triton on this machine can be made to have."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -19,7 +20,7 @@ from doctor.findings import Finding, amount
 from doctor.host import is_here
 from doctor.model import Batching, Counts, Host, Load, Model, Tensor, Trial
 from doctor.triton import Listed, described
-from export import facts
+from export import facts, switch
 from tests.support import tiny
 
 ROOT = Path(__file__).parents[2]
@@ -303,6 +304,16 @@ def test_versions_with_different_labels_cannot_be_served_together(repository: Pa
         (folder / str(number) / "labels.txt").write_text(labels)
     found = [finding for finding in published.examine(repository, "tiny") if finding.level == "wrong"]
     assert [finding.title for finding in found] == ["labels"] and "versions 1, 2, whose labels differ" in found[0].what
+
+
+@pytest.mark.parametrize("name", ["config.pbtxt", "1/model.onnx", "labels.txt"])
+def test_a_pipe_in_a_repository_is_told_and_not_waited_for(repository: Path, name: str) -> None:
+    path = repository / "tiny" / name
+    path.unlink()
+    os.mkfifo(path)
+    found = [finding for finding in published.examine(repository, "tiny") if finding.level == "wrong"]
+    assert found and name.rpartition("/")[2] in found[0].what
+    assert any("tiny" in line for line in switch.listing(repository))
 
 
 def test_a_candidate_is_no_model_whose_folder_is_gone(repository: Path) -> None:

@@ -1,5 +1,6 @@
 """Starting Triton from its wheel: what is decided before the server runs."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,13 @@ def test_a_config_that_is_none_is_named_and_not_loaded(tmp_path: Path) -> None:
     (tmp_path / "directory" / "config.pbtxt").mkdir()  # Triton dies of it when it is asked to load the model
     (tmp_path / "link" / "config.pbtxt").symlink_to("nowhere")
     (tmp_path / "out" / "config.pbtxt.unloaded").touch()
+    model(tmp_path, "pipe")
+    (tmp_path / "pipe" / "1" / "model.onnx").unlink()
+    os.mkfifo(tmp_path / "pipe" / "1" / "model.onnx")  # whoever reads it waits for a writer
     assert triton.models(tmp_path) == ["well"]
-    assert triton.meant(tmp_path) == ["directory", "link", "missing", "well"]
-    found = [triton.no_config(tmp_path / name).rpartition("config.pbtxt ")[2] for name in triton.meant(tmp_path)]
-    assert found == ["is a directory", "is a link to nothing", "is missing", ""]
+    assert triton.meant(tmp_path) == ["directory", "link", "missing", "pipe", "well"]
+    found = [triton.unfit(tmp_path / name).partition(" is ")[2] for name in triton.meant(tmp_path)]
+    assert found == ["a directory", "a link to nothing", "missing", "a pipe or a device", ""]
 
 
 def test_repository_without_models_is_refused(tmp_path: Path) -> None:
