@@ -7,9 +7,9 @@ import msgspec
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
-from gateway.errors import GatewayError, InvalidParameter, ModelNotFound, ServiceUnavailable
+from gateway.errors import GatewayError, InvalidParameter, ModelMismatch, ModelNotFound, ServiceUnavailable
 from gateway.triton.connection import control_headers
-from gateway.triton.loading import CANDIDATE, is_absent, reason_line, unavailable
+from gateway.triton.loading import CANDIDATE, NO_VERSION, is_absent, reason_line, unavailable, with_remedy
 from gateway.triton.spec import ModelSpec, image_size, label_question, read_spec
 
 _ASK_SECONDS = 5.0
@@ -65,6 +65,10 @@ class ModelList(msgspec.Struct):
     unavailable: list[UnavailableModel] = []
 
 
+class UnusableModel(ServiceUnavailable):
+    """Triton serves the model, and it is not one that `export` wrote, or its config was spoilt."""
+
+
 class Models:
     """Asks Triton, and remembers a spec for ten seconds; in an outage an older one is good enough."""
 
@@ -109,12 +113,15 @@ class Models:
     async def listing(self, default: str) -> ModelList:
         """All models that are ready and that `export` wrote, and those that did not load. Raises ServiceUnavailable."""
         index, views = await self._index(), []
+        reasons = unavailable(index)
         for name, versions in sorted(_versions(index).items()):
             try:
                 views.append(await self._view(name, versions))
+            except UnusableModel as error:
+                reasons[name] = str(error)
             except GatewayError:
-                continue  # not ready, or of another make: no model of this service
-        failed = [UnavailableModel(name, reason) for name, reason in sorted(unavailable(index).items())]
+                continue  # not ready
+        failed = [UnavailableModel(name, reason) for name, reason in sorted(reasons.items())]
         return ModelList(default, views, failed)
 
     async def _view(self, model: str, versions: list[ModelVersion]) -> ModelView:
@@ -145,8 +152,10 @@ class Models:
             except InferenceServerException as error:
                 if not (is_absent(error) or error.status() == "StatusCode.INVALID_ARGUMENT"):
                     raise
-                if missing := await self._missing(model, version):
+                if missing := await self._missing(model, version, error):
                     raise missing from error
+            except ModelMismatch as error:
+                raise _unusable(model, error) from error
         raise ServiceUnavailable(f"Triton changes the version of {model} at the moment, try again in a few seconds")
 
     async def _ask_spec(self, model: str, version: str) -> ModelSpec:
@@ -167,7 +176,7 @@ class Models:
         inputs, outputs = label_question(image_size(model, config))
         return await self._triton.infer(model, inputs, version, outputs=outputs, client_timeout=_ASK_SECONDS)
 
-    async def _missing(self, model: str, version: str) -> GatewayError | None:
+    async def _missing(self, model: str, version: str, said: InferenceServerException) -> GatewayError | None:
         """Why Triton does not serve it; None when it does by now: one version has taken another's place."""
         index = await self._index()
         states = {entry.version: entry.state for entry in index if entry.name == model and entry.version}
@@ -176,6 +185,8 @@ class Models:
             return None
         if model in (reasons := unavailable(index)):
             return _did_not_load(model, reasons[model])
+        if not states and NO_VERSION in (said.message() or ""):  # the index does not show it
+            return _did_not_load(model, with_remedy("its version_policy admits none of the versions that are there"))
         if "LOADING" in (state for number, state in states.items() if version in ("", number)):
             return ServiceUnavailable(f"Triton loads the model {model} at the moment, try again in a few seconds")
         if ready:
@@ -195,6 +206,10 @@ def _versions(index: list[Any]) -> dict[str, list[ModelVersion]]:
 
 def _did_not_load(model: str, reason: str) -> ServiceUnavailable:
     return ServiceUnavailable(f"Triton does not serve the model {model}: {reason}")
+
+
+def _unusable(model: str, error: ModelMismatch) -> UnusableModel:
+    return UnusableModel(f"Triton serves {model}, and this service cannot use it: {error}")
 
 
 def _unavailable(error: InferenceServerException) -> ServiceUnavailable:

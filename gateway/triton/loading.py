@@ -10,6 +10,9 @@ NOT_READY = "is not at ready state"
 
 CANDIDATE = ".candidate-"  # in the name of a model that an export tries before it publishes it
 
+# What it says, as NOT_FOUND, of a model that has none of the versions that its policy names.
+NO_VERSION = "has no available versions"
+
 _NOTHING_LOADED = (
     "Triton has loaded nothing from its folder: it was taken out of service, its config.pbtxt is missing or cannot be "
     "read, or nobody asked Triton to; `make doctor` says which"
@@ -22,6 +25,10 @@ REMEDIES = (
     (
         "at least one version must be available under the version policy",
         "the version in use has no folder: `make export-model LIST=1` shows which there are, USE= takes one",
+    ),
+    (
+        "admits none of the versions that are there",
+        "`make export-model LIST=1` shows which there are, USE= takes one",
     ),
     (
         "KIND_GPU but no GPUs are available",

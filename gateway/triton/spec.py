@@ -82,7 +82,8 @@ def read_spec(name: str, config: Any, answer: InferResult) -> ModelSpec:
 
 
 def _parameter(name: str, config: Any, key: str) -> int:
-    try:
-        return int(config.parameters[key].string_value)
-    except ValueError as error:
-        raise ModelMismatch(f"config.pbtxt of {name} lacks the parameter {key}; export the model again") from error
+    given = config.parameters[key].string_value if key in config.parameters else ""
+    if not given.isdecimal() or int(given) < 1:
+        what = f"has {given!r} as" if given else "lacks"
+        raise ModelMismatch(f"config.pbtxt of {name} {what} the parameter {key}; export the model again")
+    return int(given)

@@ -297,6 +297,10 @@ def test_configs_that_cannot_be_read_are_said_everywhere(tmp_path: Path) -> None
     (models / "link" / "config.pbtxt").symlink_to("nowhere")
     (tiny.write(models, "folder") / "config.pbtxt").unlink()
     (models / "folder" / "config.pbtxt").mkdir()
+    stride = tiny.write(models, "stride") / "config.pbtxt"
+    stride.write_text(stride.read_text().replace('"32"', '"0"'))
+    policy = tiny.write(models, "policy") / "config.pbtxt"
+    policy.write_text(policy.read_text() + "version_policy: { specific: { versions: [ 7 ] } }\n")
     broken = ["folder", "link", "named", "text"]
     with local(tmp_path, models, "tiny") as run:
         run.ready_line()
@@ -305,7 +309,11 @@ def test_configs_that_cannot_be_read_are_said_everywhere(tmp_path: Path) -> None
             assert f"The model {name} did not load, the others are served: " in said
         assert "link to nothing" in said and "is a directory" in said
         base = f"http://127.0.0.1:{run.port}"
-        assert [each["name"] for each in httpx2.get(f"{base}/models").json()["unavailable"]] == broken
+        shown = {each["name"]: each["reason"] for each in httpx2.get(f"{base}/models").json()["unavailable"]}
+        assert list(shown) == sorted([*broken, "stride"]) and "'0' as the parameter stride" in shown["stride"]
+        for name in ("stride", "policy"):
+            answer = httpx2.post(f"{base}/predict", params={"model": name}, content=encoded(64, 48))
+            assert answer.status_code == 503 and name in answer.json()["detail"]
         ready = httpx2.get(f"{base}/readyz")
         assert (ready.status_code, sorted(ready.json()["unavailable"])) == (200, broken)
         for name in broken:
