@@ -17,6 +17,7 @@ from doctor.findings import EXPORT, Finding, plural
 from doctor.host import look_at
 from doctor.model import Host, Model, Trial
 from doctor.triton import Listed, Refused, Triton, Unreachable
+from export import versions
 from export.address import ROOT, AddressError, Place, find
 from export.errors import print_any_name
 
@@ -73,7 +74,9 @@ def examined(triton: Triton, listed: Listed, host: Host, repository: Path | None
     """Examine one model and print what was found."""
     contract = published.examine(repository, listed.name) if repository else []
     if not listed.ready:
-        findings = [not_loaded(listed, any(finding.level == "wrong" for finding in contract)), *contract]
+        current = versions.in_use(repository / listed.name) if repository else None
+        explained = any(finding.level == "wrong" for finding in contract)
+        findings = [not_loaded(listed, explained, current.version if current else 0), *contract]
         print(f"\n{listed.name}", *report.lines(findings, width), sep="\n")
         return findings
     model = triton.model(listed.name)
@@ -133,8 +136,16 @@ def served(models: list[Listed]) -> Finding:
     )
 
 
-def not_loaded(listed: Listed, explained: bool) -> Finding:
-    """`explained`: what is wrong in the repository is said below."""
+def not_loaded(listed: Listed, explained: bool, in_use: int = 0) -> Finding:
+    """`explained`: what is wrong in the repository is said below. A sound model was perhaps only never asked for."""
+    if in_use and not explained and not listed.reason:
+        return Finding(
+            level="wrong",
+            title="not loaded",
+            what="Triton was not asked to load it, or its log says why not",
+            why="Every request for this model is refused.",
+            change=f"`{EXPORT} USE={in_use} NAME={shlex.quote(listed.name)}` has Triton load it, and says why not.",
+        )
     unsaid = "Triton has loaded nothing from its folder" + ("" if explained else "; its log may say why")
     return Finding(
         level="wrong",

@@ -132,6 +132,9 @@ def _evaluated(options: argparse.Namespace, settings: Settings, place: Place, cl
     listing = find_images(Path(options.data), options.split)
     said = [] if options.ignore_names else names.check(listing.names, spec.labels)
     dataset = load(listing, len(spec.labels))
+    if not options.ignore_names:
+        used = (int(class_id) for image in dataset.images for class_id in image.class_ids)
+        names.check_labelled(listing.names, used, spec.labels)
     network = None if options.served_only else pytorch(options.weights, spec, options.names)
     _introduce(dataset, spec, said)
     limits = {"max_pixels": settings.max_image_pixels, "max_side": settings.max_image_side}

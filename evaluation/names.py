@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import yaml  # type: ignore[import-untyped]
 
@@ -33,6 +33,17 @@ def check(names: Mapping[int, str], labels: Sequence[str]) -> list[str]:
     if names and absent:
         return [f"data.yaml names {len(names)} of the model's {len(labels)} classes; the others are not scored"]
     return []
+
+
+def check_labelled(names: Mapping[int, str], class_ids: Iterable[int], labels: Sequence[str]) -> None:
+    """Raises DatasetError where objects are labelled with classes that data.yaml does not name."""
+    unnamed = sorted({class_id for class_id in class_ids if class_id not in names}) if names else []
+    if unnamed:
+        shown = ", ".join(f"{class_id} ({_label(class_id, labels)} in the model)" for class_id in unnamed[:MOST_NAMED])
+        raise DatasetError(
+            f"label files have classes that data.yaml does not name: {shown}; add their names, or ARGS=--ignore-names "
+            "to compare by number"
+        )
 
 
 def _same(name: str, label: str) -> bool:

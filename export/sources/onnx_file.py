@@ -36,7 +36,7 @@ def load(path: Path, names: tuple[str, ...] | None = None) -> Source:
     model = _read(path)
     metadata = onnx_metadata.read(model, path)
     signature = _signature(model, path)
-    onnx_metadata.check_nodes(model, signature.output, path)
+    onnx_metadata.check_nodes(model, signature.input, signature.output, path)
     try:
         tidy(model, signature.output)
         raw = partial(_raw, Session(path), signature)

@@ -27,6 +27,8 @@ NAMES_OF_TASKS = {  # of other tools
     },
     **{"classification": "classify", "pose estimation": "pose", "keypoint detection": "pose"},
 }
+SCALING = {"Div", "Mul", "Sub", "Add", "BatchNormalization", "InstanceNormalization", "LayerNormalization"}
+UNCHANGING = {"Cast", "Identity", "Transpose"}
 DETECTION = "give a detection model"
 NMS_OUT = "export it again without NMS (ultralytics: nms=False, end2end=False), or give the .pt"
 INSIDE = re.compile("nms|nonmaxsuppression|topk", re.IGNORECASE)  # TensorRT's plugins too; TopK: YOLOv10's own choice
@@ -58,13 +60,30 @@ def read(model: onnx.ModelProto, path: object) -> Metadata:
     return Metadata(names, wrong, _stride(entries.get("stride", "")))
 
 
-def check_nodes(model: onnx.ModelProto, output: str, path: object) -> None:
-    """Raises ExportError where a node before `output` chooses among the boxes already."""
+def check_nodes(model: onnx.ModelProto, images: str, output: str, path: object) -> None:
+    """Raises ExportError where a node before `output` chooses among the boxes already, or one scales the pixels."""
     graph = model.graph
+    if scaling := _scaling(graph, images):
+        raise ExportError(
+            f"{path} scales the pixels itself (a node {min(scaling)} behind its input), and YOLOv5 takes them "
+            "from 0 to 1; export it without that"
+        )
     kinds = sorted({graph.node[number].op_type for number in before(graph, output)})
     inside = next((kind for kind in kinds if INSIDE.search(kind)), None)
     if inside is not None:
         raise ExportError(f"{path} has NMS inside (a node {inside} chooses the boxes); {NMS_OUT}")
+
+
+def _scaling(graph: onnx.GraphProto, images: str) -> set[str]:
+    """The kinds of the nodes that compute with the image and constants alone, behind those that change no pixel."""
+    constants = {entry.name for entry in graph.initializer}
+    constants |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
+    found, names = set[str](), {images}
+    while names:
+        readers = [node for node in graph.node if names & set(node.input)]
+        found |= {node.op_type for node in readers if set(node.input) <= names | constants} & SCALING
+        names = {name for node in readers if node.op_type in UNCHANGING for name in node.output}
+    return found
 
 
 def _text(value: str | bytes) -> str:

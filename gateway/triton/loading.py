@@ -14,8 +14,8 @@ CANDIDATE = ".candidate-"  # in the name of a model that an export tries before 
 NO_VERSION = "has no available versions"
 
 _NOTHING_LOADED = (
-    "Triton has loaded nothing from its folder: it was taken out of service, its config.pbtxt is missing or cannot be "
-    "read, or nobody asked Triton to; `make doctor` says which"
+    "Triton has loaded nothing from its folder: it was taken out of service, its config.pbtxt is missing or "
+    "Triton refuses it, or nobody asked Triton to; `make doctor` says which"
 )
 
 # What the servers and libraries say → what to do. Their sources: `src/model_config_utils.cc` of Triton's core,

@@ -88,6 +88,32 @@ def test_nms_inside_is_told(tmp_path: Path, rows: int, names: dict[int, str], me
     refused(path, "has NMS inside", tuple((names or ONE).values()))
 
 
+class Scaled(nn.Module):
+    """Takes pixels from 0 to 255, and makes the table's of them."""
+
+    def __init__(self, table: nn.Module, scale: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table, self.scale = table, scale
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.table(self.scale(images))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("scale", "kind"),
+    [
+        (lambda images: images / 255, "Div"),
+        (lambda images: images * (1 / 255), "Mul"),
+        (lambda images: (images - 127.5) / 127.5, "Sub"),
+    ],
+    ids=["divides", "multiplies", "centres"],
+)
+def test_pixels_that_are_scaled_inside_are_told(tmp_path: Path, scale: Callable[[Tensor], Tensor], kind: str) -> None:
+    path = models.save_onnx(Scaled(original(), scale), tmp_path / "a.onnx", size=320)
+    refused(path, f"scales the pixels itself (a node {kind} behind its input)")
+
+
 def test_nms_of_tensorrt_is_told_though_nothing_here_runs_it(tmp_path: Path) -> None:
     def append(model: onnx.ModelProto) -> None:
         model.graph.node.append(helper.make_node("EfficientNMS_TRT", ["output0"], ["found"], domain="TRT"))

@@ -152,6 +152,13 @@ def test_classes_that_do_not_match_the_models_are_told_by_name(given: list[str],
         assert "--ignore-names" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_objects_of_classes_without_a_name_are_refused() -> None:
+    names.check_labelled({0: "person"}, [0, 0], SPEC.labels)
+    names.check_labelled({}, [2], SPEC.labels)
+    with pytest.raises(DatasetError, match=rf"does not name: 2 \('{SPEC.labels[2]}' in the model\)"):
+        names.check_labelled({0: "person"}, [0, 2, 2], SPEC.labels)
+
+
 def test_fewer_classes_than_the_model_has_are_told() -> None:
     assert names.check({0: "person"}, SPEC.labels) == [
         "data.yaml names 1 of the model's 3 classes; the others are not scored"
