@@ -2,7 +2,6 @@
 RQ keeps the records; every change of a task's state is one script in Redis (`scripts`).
 """
 
-import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,7 +11,9 @@ import redis
 from rq import Queue
 from rq.serializers import JSONSerializer
 
+from gateway import clock
 from gateway.errors import Canceled, GatewayError, Overloaded, ServiceUnavailable
+from gateway.queue import rq_clock
 from gateway.queue.records import TaskRequest
 from gateway.queue.throughput import KEPT_SECONDS, counter_key
 from gateway.redis_names import (
@@ -32,6 +33,8 @@ from gateway.redis_names import (
 from gateway.settings import Settings
 from gateway.task import State, TaskView, problem_of, timestamp
 from gateway.webhooks.queue import schedule
+
+rq_clock.follow()
 
 LOST = frozenset({b"failed", b"stopped", b"canceled"})  # RQ's status of a job that it will not run again
 FULL_SECONDS = 60  # until a Redis that is full may have room again
@@ -67,7 +70,7 @@ def failure(task_id: str, error: GatewayError, request: TaskRequest | None = Non
 
 def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskRequest | None, result_ttl: int) -> None:
     """The commands that keep the end of a task for `result_ttl` seconds, drop its image, and tell whoever waits."""
-    ended_at = time.time()
+    ended_at = clock.now()
     view.ended_at = timestamp(ended_at)
     view.expires_at = timestamp(ended_at + result_ttl)
     body = msgspec.json.encode(view)

@@ -1,13 +1,13 @@
 """What workers do for each other now and then: restart tasks whose worker died, keep the records right."""
 
 import logging
-import time
 from collections.abc import Iterator
 from typing import Any, Literal
 
 import redis
 from rq.executions import Execution
 
+from gateway import clock
 from gateway.errors import InternalError, WorkerLost
 from gateway.queue import scripts
 from gateway.queue.common import LOST, failure, request_of
@@ -39,7 +39,7 @@ class Maintenance:
 
     def rescue_lost(self, after_seconds: float) -> None:
         """Put back the ids of tasks whose worker died between dequeue and begin; the first look only remembers them."""
-        between, instant = self._queue.rq.intermediate_queue, time.time()
+        between, instant = self._queue.rq.intermediate_queue, clock.now()
         known = self._redis.hgetall(BETWEEN_KEY)
         seen = {task_id: float(known.get(task_id.encode(), instant)) for task_id in between.get_job_ids()}
         for task_id in [task_id for task_id, first in seen.items() if instant - first > after_seconds]:
@@ -57,7 +57,7 @@ class Maintenance:
 
         RQ's own clean-up would call the function, and the URL, that a job's record names.
         """
-        registry, instant = self._queue.rq.started_job_registry, time.time()
+        registry, instant = self._queue.rq.started_job_registry, clock.now()
         found: Any = self._redis.zrangebyscore(registry.key, 0, instant)
         for entry in found:
             execution = Execution.from_composite_key(_text(entry), self._redis)

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 
@@ -11,6 +10,7 @@ import msgspec
 import redis.asyncio as aioredis
 from redis import RedisError
 
+from gateway import clock
 from gateway.errors import NoPicture, TaskNotFound, WorkerLost
 from gateway.queue import scripts
 from gateway.queue.common import LOST, failure, redis_errors
@@ -188,7 +188,7 @@ class Results:
         view = msgspec.json.decode(pending, type=TaskView)
         if view.state == "started":
             return pending
-        instant = time.time()
+        instant = clock.now()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.eval(scripts.POSITION, 3, QUEUE_KEY, HIGH_KEY, LINE_KEY, view.task_id)

@@ -1,12 +1,12 @@
 """What the queue looks like, read for the metrics in two round trips. Nothing is cleaned up, moved or locked by it."""
 
 import logging
-import time
 from collections.abc import Callable
 from typing import Any
 
 import redis
 
+from gateway import clock
 from gateway.queue.common import rq_queue
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, age_seconds, is_fresh
 from gateway.redis_names import (
@@ -48,7 +48,7 @@ def reader(connection: "redis.Redis", worker_ttl: float) -> Callable[[], QueueSt
 
 
 def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
-    rq, instant = rq_queue(connection), time.time()
+    rq, instant = rq_queue(connection), clock.now()
     with connection.pipeline(transaction=False) as pipe:
         pipe.llen(rq.key)
         pipe.llen(HIGH_KEY)

@@ -9,6 +9,7 @@ import redis
 import redis.asyncio as aioredis
 from rq import Retry
 
+from gateway import clock
 from gateway import redis_names as names
 from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning, TooManyOpenTasks
 from gateway.queue import scripts
@@ -213,7 +214,7 @@ class Submission:
         return TooManyOpenTasks(detail, seconds)
 
     async def _half_ended_in(self, tasks: int) -> int:
-        instant = time.time()
+        instant = clock.now()
         counters = await self._redis.mget(rate_keys(instant))
         return retry_after(tasks, tasks_per_second(counters, instant))
 

@@ -11,6 +11,7 @@ from rq.executions import Execution, ExecutionRegistry
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
+from gateway import clock
 from gateway.queue import retention, scripts
 from gateway.queue.common import end_args, end_keys, request_of, rq_queue, store_end
 from gateway.queue.records import TaskRequest
@@ -164,6 +165,6 @@ class TaskQueue:
     def _keep_pictures(self, task_id: str, pictures: Mapping[str, bytes], pipe: "redis.client.Pipeline") -> None:
         settings, size = self._settings, sum(map(len, pictures.values()))
         keys = (OPEN_KEY, PICTURES_KEY, PICTURES_BYTES_KEY)
-        bounds = int(time.time()), settings.result_ttl, settings.max_pictures_bytes
+        bounds = int(clock.now()), settings.result_ttl, settings.max_pictures_bytes
         flat = [word for pair in pictures.items() for word in pair]
         pipe.eval(retention.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)

@@ -1,9 +1,9 @@
 """How many tasks end a second, as counted in Redis over the last minute."""
 
 import math
-import time
 from collections.abc import Sequence
 
+from gateway import clock
 from gateway.redis_names import rate_key
 
 BUCKET_SECONDS = 10
@@ -29,7 +29,7 @@ def tasks_per_second(counters: Sequence[bytes | str | None], instant: float | No
     ended = [int(counter or 0) for counter in counters]
     if not any(ended):
         return 0.0
-    current = (time.time() if instant is None else instant) % BUCKET_SECONDS
+    current = (clock.now() if instant is None else instant) % BUCKET_SECONDS
     seconds = sum(BUCKET_SECONDS if age else current for age, count in enumerate(ended) if count)
     return sum(ended) / max(seconds, 1.0)
 

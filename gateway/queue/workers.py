@@ -1,14 +1,15 @@
 """Which workers are alive, by the heartbeats that they keep in Redis."""
 
-import time
 from datetime import datetime
 
 from rq.worker_registration import WORKERS_BY_QUEUE_KEY
 
+from gateway import clock
 from gateway.redis_names import QUEUE_NAME
 
 WORKERS_KEY = WORKERS_BY_QUEUE_KEY % QUEUE_NAME  # the set of their records' keys
-HEARTBEAT = "last_heartbeat"  # the field of a record
+HEARTBEAT = "last_heartbeat"  # fields of a record: RQ's, and what is wrong with the clock of its host
+CLOCK = "clock"
 
 
 def is_fresh(beat: bytes | None, worker_ttl: float) -> bool:
@@ -18,4 +19,4 @@ def is_fresh(beat: bytes | None, worker_ttl: float) -> bool:
 
 def age_seconds(moment: bytes) -> float:
     """Seconds since a time as RQ writes it."""
-    return time.time() - datetime.fromisoformat(moment.decode()).timestamp()
+    return clock.now() - datetime.fromisoformat(moment.decode()).timestamp()

@@ -78,6 +78,11 @@ class GatewayMetrics:
         )
         for reason in ("connections", "untaken"):
             self.dropped.labels(reason)
+        self.clock_ahead = Gauge(
+            "yolo_gateway_clock_ahead_seconds",
+            "seconds by which the host's clock is ahead of Redis', negative when it is behind",
+            registry=registry,
+        )
         # A series that does not exist before its first event has no rate for it.
         for error in error_classes():
             if not issubclass(error, TaskFailed):
@@ -141,6 +146,12 @@ class WorkerMetrics:
             "yolo_worker_heartbeat_timestamp_seconds",
             "when Redis last took the heartbeat, of several processes the oldest",
             multiprocess_mode="livemin",
+            registry=registry,
+        )
+        self.clock_ahead = Gauge(
+            "yolo_worker_clock_ahead_seconds",
+            "seconds by which the host's clock is ahead of Redis', negative when it is behind",
+            multiprocess_mode="livemostrecent",
             registry=registry,
         )
         for step in STEPS:

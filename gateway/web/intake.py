@@ -1,12 +1,12 @@
 """Choices and images of a request → tasks in the queue."""
 
 import hashlib
-import time
 
 import msgspec
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
+from gateway import clock
 from gateway.errors import GatewayError, ServiceUnavailable, SwitchedOff
 from gateway.outbound.https import NameServerSlow
 from gateway.queue.records import BatchEntry, TaskRequest
@@ -55,7 +55,7 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
     return TaskRequest(
         model=model,
         version=choices.version,
-        accepted_at=time.time(),
+        accepted_at=clock.now(),
         confidence=confidence,
         iou=iou,
         max_detections=max_detections,

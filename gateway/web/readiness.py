@@ -11,8 +11,9 @@ from redis import RedisError
 from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
+from gateway import clock
 from gateway.queue.redis_server import evicting, nearly_full, too_old
-from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, is_fresh
+from gateway.queue.workers import CLOCK, HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.redis_names import RESERVED_KEY
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
@@ -58,19 +59,25 @@ class Readiness:
                 workers = await self._redis.smembers(WORKERS_KEY)
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
-                        pipe.hget(key, HEARTBEAT)
+                        pipe.hmget(key, HEARTBEAT, CLOCK)
                     pipe.info("server")
                     pipe.info("memory")
                     pipe.get(RESERVED_KEY)
-                    *beats, server, memory, reserved = await pipe.execute()
+                    pipe.time()
+                    asked_at = clock.steady()
+                    *records, server, memory, reserved, instant = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
+        clock.learn(instant, asked_at)
         if problem := too_old(server):
             return {"redis": problem}
         full = nearly_full(memory, int(reserved or 0))
-        self.warnings = {"redis": full} if full else {}
         self._warn({"keys": evicting(memory), "memory": full})
-        if any(is_fresh(beat, self._worker_ttl) for beat in beats):
+        alive = [off for beat, off in records if is_fresh(beat, self._worker_ttl)]
+        self.warnings = _clock_warnings([off.decode() for off in alive if off], len(alive))
+        if full:
+            self.warnings["redis"] = full
+        if alive:
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
 
@@ -120,12 +127,22 @@ def without_addresses(missing: dict[str, str]) -> dict[str, str]:
     return {name: _NO_ANSWER if reason.startswith(_NO_ANSWER) else reason for name, reason in missing.items()}
 
 
+def _clock_warnings(workers_off: list[str], workers: int) -> dict[str, str]:
+    found = {}
+    if problem := clock.problem():
+        found["clock"] = f"gateway: {problem}"
+    if workers_off:
+        found["worker_clock"] = f"{len(workers_off)} of {workers} workers do no maintenance: {workers_off[0]}"
+    return found
+
+
 async def watch(readiness: Readiness, metrics: GatewayMetrics) -> None:
     """Keep the metric of what is there fresh, and log what comes to be missing; runs until cancelled."""
     known: dict[str, str] = {}
     while True:
         missing = await readiness.missing()
         metrics.set_ready(missing)
+        metrics.clock_ahead.set(clock.host_ahead())
         if missing.keys() - known.keys():
             log.warning("not ready: %s", "; ".join(f"{name}: {reason}" for name, reason in missing.items()))
         known = missing

@@ -5,13 +5,13 @@ Keys: `yolo:webhooks` is a sorted set of task ids by the time at which each is d
 lease: when the claimer dies, the delivery is due again.
 """
 
-import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
 import redis
 import redis.asyncio as aioredis
 
+from gateway import clock
 from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 
 _KEPT_SECONDS = 86_400  # as long as nobody delivers
@@ -71,7 +71,7 @@ def schedule(pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes,
     key = webhook_key(task_id)
     pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0, **({"owner": owner} if owner else {})})
     pipe.expire(key, _KEPT_SECONDS)
-    pipe.zadd(WEBHOOKS_KEY, {task_id: time.time()})
+    pipe.zadd(WEBHOOKS_KEY, {task_id: clock.now()})
 
 
 class WebhookQueue:
@@ -87,7 +87,9 @@ class WebhookQueue:
 
         Of one host no more are taken than make `most_of_host` with those that are `under_way`.
         """
-        now = time.time()
+        asked_at = clock.steady()
+        clock.learn(await self._redis.time(), asked_at)
+        now = clock.now()
         bounds = now, now + self._lease_seconds, most, webhook_key(""), most_of_host, now + ASIDE_SECONDS
         args: list[float | str] = [*bounds, *(word for pair in under_way.items() for word in pair)]
         claimed = await self._claim(keys=[WEBHOOKS_KEY], args=args)
@@ -106,6 +108,6 @@ class WebhookQueue:
     async def put_off(self, task_id: str, seconds: float) -> None:
         """Try again in so many seconds."""
         async with self._redis.pipeline() as pipe:
-            pipe.zadd(WEBHOOKS_KEY, {task_id: time.time() + seconds}, xx=True)  # another process may have ended it
+            pipe.zadd(WEBHOOKS_KEY, {task_id: clock.now() + seconds}, xx=True)  # another process may have ended it
             pipe.expire(webhook_key(task_id), int(seconds) + _KEPT_SECONDS)
             await pipe.execute()

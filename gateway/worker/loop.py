@@ -20,21 +20,23 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import redis
 from rq import SimpleWorker
 from rq.serializers import JSONSerializer
-from rq.utils import now
 from rq.worker_registration import clean_worker_registry, register
 
+from gateway import clock
 from gateway.allocator import give_back_large_blocks
 from gateway.errors import InternalError
+from gateway.queue import rq_clock
 from gateway.queue.common import failure, request_of
 from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.redis_server import evicting, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
+from gateway.queue.workers import CLOCK
 from gateway.redis_url import without_password
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
@@ -86,6 +88,7 @@ class TaskWorker(SimpleWorker):
 
     def run(self, *, burst: bool = False) -> None:
         """Take tasks until stopped, or with `burst` until the queue is empty; running tasks end first."""
+        self._hold(self._learn_time)
         self._hold(self.register_birth)
         self._heart.start()
         try:
@@ -198,6 +201,8 @@ class TaskWorker(SimpleWorker):
             log.info("failed: %s", view.error.detail, extra={"code": view.error.code})
 
     def _maintain(self) -> None:
+        if not clock.is_settled(self._ttl_seconds):
+            return
         if self.should_run_maintenance_tasks and self._maintenance.server_is_up_for(self._ttl_seconds):
             self.clean_registries()
 
@@ -212,7 +217,15 @@ class TaskWorker(SimpleWorker):
             self._maintenance.close_vanished()
             self._maintenance.drop_stale_reserves()
             self._maintenance.rewrite_file(self._trace_seconds)
-        self.last_cleaned_at = now()  # type: ignore[assignment]
+        self.last_cleaned_at = rq_clock.now()  # type: ignore[assignment]
+
+    def serialize(self) -> dict[Any, Any]:
+        """The record of this worker in Redis."""
+        return {**super().serialize(), CLOCK: clock.problem() or ""}
+
+    def _learn_time(self) -> None:
+        asked_at = clock.steady()
+        clock.learn(self.connection.time(), asked_at)
 
     def _keep_fresh(self) -> None:
         """One heartbeat: the records of this worker and its executions live on."""
@@ -223,13 +236,15 @@ class TaskWorker(SimpleWorker):
             log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)
             os._exit(1)
         with self.connection.pipeline() as pipe:
-            self.last_heartbeat = now()
+            self.last_heartbeat = rq_clock.now()
             pipe.hset(self.key, mapping=self.serialize())  # whole: Redis may have come back without it
             pipe.expire(self.key, self._ttl_seconds)
             register(self, pipe)
             for execution in running:
                 execution.heartbeat(self._tasks.rq.started_job_registry, self._ttl_seconds, pipe)
             pipe.execute()
+        self._learn_time()
+        self._metrics.clock_ahead.set(clock.host_ahead())
         self._metrics.heartbeat.set_to_current_time()
 
 

@@ -7,6 +7,7 @@ import time
 import numpy as np
 import numpy.typing as npt
 
+from gateway import clock
 from gateway.errors import GatewayError, ImageExpired, ModelUnavailable
 from gateway.queue.common import failure
 from gateway.queue.records import TaskRequest
@@ -47,7 +48,7 @@ class Processor:
 
         Raises GivenBack; any other exception is a defect, and worth another try.
         """
-        started_at = time.time()
+        started_at = clock.now()
         request = claim.request
         pictures: dict[str, bytes] = {}
         try:
@@ -55,16 +56,16 @@ class Processor:
                 raise ImageExpired("the image waited for a worker longer than it is kept; send it again")
             result, image = self._detect(claim.task_id, claim.image, request)
             if image is not None:
-                begun = time.time()
+                begun = clock.now()
                 pictures = encode(annotate(image, result))
-                result.timings_ms["annotate"] = _milliseconds(begun, time.time())
+                result.timings_ms["annotate"] = _milliseconds(begun, clock.now())
         except GatewayError as error:
             view = failure(claim.task_id, error, request)
         else:
             result.timings_ms = {
                 "queue": _milliseconds(request.accepted_at, started_at),
                 **result.timings_ms,
-                "total": _milliseconds(request.accepted_at, time.time()),
+                "total": _milliseconds(request.accepted_at, clock.now()),
             }
             view = TaskView(task_id=claim.task_id, status="SUCCESS", state="succeeded", result=result)
         finally:
