@@ -8,6 +8,11 @@ from gateway.task import Problem
 _DETECTION_BYTES, _END_BYTES = 160, 2_000
 
 
+# Of what gateways write for workers. It goes up with each choice that a worker of before would leave out of account;
+# such a worker gives the task back. 1: what has no number.
+FORMAT = 2
+
+
 class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One image to detect in, with every choice made. `accepted_at` is in seconds since the epoch.
 
@@ -28,6 +33,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     request_id: str = ""
     batch_id: str = ""
     owner: str = ""  # the name of the key that it came with, where there is a callback
+    format: int = 1
 
     @property
     def end_bytes(self) -> int:

@@ -129,12 +129,12 @@ class TaskQueue:
         outcome: bytes = self.connection.eval(scripts.FAIL, len(keys), *keys, *args)
         return cast(Literal["retry", "ended", "left"], outcome.decode())
 
-    def give_back(self, claim: Claim) -> None:
-        """Put a begun task back to the head of the queue; it costs no try."""
+    def give_back(self, claim: Claim, at_front: bool = True) -> None:
+        """Put a begun task back to the head of the queue, or to its end; it costs no try."""
         job, commands = self._job(claim.task_id), self.connection.pipeline()
         claim.execution.delete(job, commands)
         job.set_status(JobStatus.QUEUED, pipeline=commands)
-        self.rq.push_job_id(job.id, pipeline=commands, at_front=True)
+        self.rq.push_job_id(job.id, pipeline=commands, at_front=at_front)
         args = (claim.execution.composite_key, *scripts.words(commands))
         self.connection.eval(scripts.GIVE_BACK, 1, self.rq.started_job_registry.key, *args)
 

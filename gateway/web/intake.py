@@ -9,7 +9,7 @@ from starlette.requests import Request
 from gateway import clock
 from gateway.errors import GatewayError, ServiceUnavailable, SwitchedOff
 from gateway.outbound.https import NameServerSlow
-from gateway.queue.records import BatchEntry, TaskRequest
+from gateway.queue.records import FORMAT, BatchEntry, TaskRequest
 from gateway.queue.submission import Acceptance, NewTask
 from gateway.queue.waiting import Watch
 from gateway.security.task_ids import new_id
@@ -66,6 +66,7 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
         callback_url=choices.callback_url,
         owner=owner_of(request) if choices.callback_url else "",
         request_id=request_id.get(),
+        format=FORMAT,
     )
 
 
@@ -117,7 +118,8 @@ def _check(image: UploadedImage, settings: Settings) -> None:
 def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
     """Equal for two requests that ask for the same of the same images."""
     ids = None if wanted.labels else wanted.classes  # another version may count its classes otherwise
-    same = msgspec.structs.replace(wanted, accepted_at=0.0, request_id="", batch_id="", classes=ids)
+    alike = {"accepted_at": 0.0, "request_id": "", "batch_id": "", "owner": "", "format": 1}
+    same = msgspec.structs.replace(wanted, classes=ids, **alike)
     digest = hashlib.sha256(msgspec.json.encode(same))
     for image in upload.images:
         digest.update(hashlib.sha256(image.data).digest())

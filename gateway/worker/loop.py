@@ -34,6 +34,7 @@ from gateway.queue import rq_clock
 from gateway.queue.common import failure, request_of
 from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
+from gateway.queue.records import FORMAT
 from gateway.queue.redis_server import evicting, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
 from gateway.queue.workers import CLOCK
@@ -52,6 +53,7 @@ _T = TypeVar("_T")
 log = logging.getLogger("gateway.worker")
 
 _DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
+_NEWER_PAUSE_SECONDS = 1.0  # others are to have the task
 _RECONNECT_SECONDS = 1
 _HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)  # the last one: loading, full, read-only
@@ -134,7 +136,9 @@ class TaskWorker(SimpleWorker):
         self._metrics.running.inc()
         try:
             with self._room.entered(alone=claim.was_lost) as may_run:
-                if may_run:
+                if may_run and _is_newer(claim):
+                    self._leave(claim)
+                elif may_run:
                     self._perform(claim)
                 else:
                     self._hold(lambda: self._tasks.give_back(claim))
@@ -144,6 +148,17 @@ class TaskWorker(SimpleWorker):
         finally:
             self.executions.pop(claim.execution.id, None)
             self._metrics.running.dec()
+
+    def _leave(self, claim: Claim) -> None:
+        """Give a task back that a newer gateway wrote: what it asks for beyond this version would be left out."""
+        log.warning(
+            "task %s is for a newer worker (format %d, this one knows %d): it goes back",
+            claim.task_id,
+            claim.request.format,
+            FORMAT,
+        )
+        self._hold(lambda: self._tasks.give_back(claim, at_front=False))
+        self.processor.stopping.wait(_NEWER_PAUSE_SECONDS)
 
     def _perform(self, claim: Claim) -> None:
         with logs.about(task=claim.task_id, request=""):
@@ -246,6 +261,11 @@ class TaskWorker(SimpleWorker):
         self._learn_time()
         self._metrics.clock_ahead.set(clock.host_ahead())
         self._metrics.heartbeat.set_to_current_time()
+
+
+def _is_newer(claim: Claim) -> bool:
+    request = request_of(claim.data)
+    return request is not None and request.format > FORMAT
 
 
 def connect(settings: Settings) -> "redis.Redis":
