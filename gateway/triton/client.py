@@ -197,5 +197,5 @@ class TritonClient:
             return TritonUnavailable("Triton stops")
         since = self._absent_since.setdefault(model, time.monotonic())
         if time.monotonic() - since < _GONE_SECONDS:
-            return TritonFailing(f"Triton has no {model} at the moment")
+            return TritonFailing(f"Triton serves no {model} at the moment")
         return ModelUnavailable(f"Triton no longer serves {model}: it was taken out of service; see GET /models")

@@ -1,6 +1,7 @@
 """What is given to make reaches the command as it stands."""
 
 import dataclasses
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -40,7 +41,9 @@ def printed(project: Path, *arguments: str) -> list[str]:
 
 def made(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "--no-print-directory", *arguments]
-    return subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    outer = {"MODEL", "WEIGHTS", "PORT", "WORKERS", "REDIS_URL", "MAKEFLAGS", "MAKELEVEL"}  # of `make test`
+    settings = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(command, cwd=project, env=settings, capture_output=True, text=True, timeout=60)
 
 
 def refused(project: Path, *arguments: str) -> str:
