@@ -88,7 +88,8 @@ def write(model: onnx.ModelProto, signature: Signature, layout: Layout, target: 
         joined = compose.merge_models(
             joined, after, io_map=[(signature.output, "after/table")], outputs=["after/detections"]
         )
-        rename(joined, {"before/images": "images", "after/detections": "detections"})
+        rename(joined.graph, {"images": "inner/images", "detections": "inner/detections"})  # of the file itself
+        rename(joined.graph, {"before/images": "images", "after/detections": "detections"})
         del joined.graph.value_info[:]
         state_output(joined, serving.rows)
         name_cast(joined)

@@ -66,15 +66,18 @@ def name_cast(model: onnx.ModelProto) -> None:
     """Give the tensor behind the cast of the input a name that config.pbtxt can use; a CPU's graph has none."""
     cast = next((node for node in model.graph.node if node.op_type == "Cast" and node.input[0] == "images"), None)
     if cast is not None:
-        rename(model, {cast.output[0]: CAST})
+        rename(model.graph, {cast.output[0]: CAST})
 
 
-def rename(model: onnx.ModelProto, names: dict[str, str]) -> None:
-    """Rename tensors."""
-    for node in model.graph.node:
+def rename(graph: onnx.GraphProto, names: dict[str, str]) -> None:
+    """Rename tensors, inside branches and loops too."""
+    for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                rename(inner, names)
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
         value.name = names.get(value.name, value.name)
 
 

@@ -14,7 +14,7 @@ from torch.nn import functional
 from export import facts, publish
 from export.declared import parse
 from export.errors import ExportError
-from export.graph.onnx_writer import trace
+from export.graph.onnx_writer import rename, trace
 from export.graph.session import Deployed
 from export.options import Options
 from export.sources.open import open_source
@@ -86,6 +86,18 @@ def test_nms_inside_is_told(tmp_path: Path, rows: int, names: dict[int, str], me
     path = models.save_onnx(table, tmp_path / "a.onnx", size=320, names=names, metadata=metadata)
     refused(path, "has NMS inside")
     refused(path, "has NMS inside", tuple((names or ONE).values()))
+
+
+@pytest.mark.parametrize("name", ["images", "detections"])
+def test_inner_tensors_may_have_our_names(tmp_path: Path, name: str) -> None:
+    def called(model: onnx.ModelProto) -> None:
+        inner = next(node.output[0] for node in model.graph.node if node.op_type == "Conv")
+        given = model.graph.input[0].name
+        rename(model.graph, {given: "x"})
+        rename(model.graph, {inner: name})
+
+    path = models.save_onnx(original(), tmp_path / "a.onnx", size=320)
+    published(models.rewritten(path, called))
 
 
 class Scaled(nn.Module):
