@@ -49,9 +49,11 @@ def decide(answers: list[Answer], names: int | None, path: object) -> tuple[Layo
     if fitting:
         raise ExportError(f"{path} gives {_text(answers)}, which both layouts fit for {names} classes; {AGAIN}")
     if axis is not None and names is not None and (there := list(classes.values())[axis - 1]) > 0:
+        swapped = (second - 4, first - 5)[axis - 1] == names
+        what = "its last two axes are swapped, or it has" if swapped else "it seems to have"
         raise ExportError(
             f"{path} gives {_text(answers)} for {names} classes, neither (1, N, {5 + names}) nor (1, {4 + names}, N): "
-            f"it seems to have {there} classes; give one name a class with NAMES=, or {AGAIN}"
+            f"{what} {there} classes; give one name a class with NAMES=, or {AGAIN}"
         )
     expected = (
         f"(1, N, {5 + names}) nor (1, {4 + names}, N)" if names else "(1, N, 5 + classes) nor (1, 4 + classes, N)"

@@ -88,6 +88,23 @@ def test_nms_inside_is_told(tmp_path: Path, rows: int, names: dict[int, str], me
     refused(path, "has NMS inside", tuple((names or ONE).values()))
 
 
+class Turned(nn.Module):
+    """The table with its last two axes swapped."""
+
+    def __init__(self, table: nn.Module) -> None:
+        super().__init__()
+        self.table = table
+
+    def forward(self, images: Tensor) -> Tensor:
+        found: Tensor = self.table(images)
+        return found.transpose(1, 2)
+
+
+@pytest.mark.parametrize("table", [original, ultralytics])
+def test_swapped_axes_are_told(tmp_path: Path, table: Callable[[], nn.Module]) -> None:
+    refused(models.save_onnx(Turned(table()), tmp_path / "a.onnx", size=320), "its last two axes are swapped")
+
+
 @pytest.mark.parametrize("name", ["images", "detections"])
 def test_inner_tensors_may_have_our_names(tmp_path: Path, name: str) -> None:
     def called(model: onnx.ModelProto) -> None:
