@@ -81,7 +81,9 @@ def examined(triton: Triton, listed: Listed, host: Host, repository: Path | None
         return findings
     model = triton.model(listed.name)
     trial = tried(triton, model)
-    findings = examine(model, trial, host) + contract
+    spoilt = {finding.title for finding in contract if finding.level == "wrong"}
+    said = [finding for finding in examine(model, trial, host) if finding.level != "ok" or finding.title not in spoilt]
+    findings = said + contract
     if repository:
         findings += published.another_version(repository, listed.name, trial.version)
     version = f", version {trial.version}" if trial.version else ""
@@ -117,6 +119,8 @@ def chosen(listed: list[Listed], repository: Path | None, name: str) -> list[Lis
     known = {each.name for each in listed}
     others = set(published.models(repository)) - known if repository else set()
     models = sorted([*listed, *(Listed(each, False, "") for each in others)], key=lambda each: each.name)
+    if name and repository and (repository / name).is_dir() and name not in {each.name for each in models}:
+        models.append(Listed(name, False, ""))
     found = [each for each in models if name in ("", each.name)]
     if name and not found:
         there = f"it has {', '.join(each.name for each in models)}" if models else "it has none"

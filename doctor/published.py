@@ -28,7 +28,12 @@ def models(repository: Path) -> list[str]:
 def examine(repository: Path, name: str) -> list[Finding]:
     """Whether Triton can load the version in use of a model, and whether its parts fit together."""
     folder = repository / name
-    return list(_examined(folder)) if numbered(folder) else [gone(repository, name)]
+    if numbered(folder):
+        return list(_examined(folder))
+    if folder.is_dir():
+        what = f"{folder} has no folder of a version: 1, 2, …"
+        return [wrong("version", what, "Triton loads a model from such a folder alone.", again(folder))]
+    return [gone(repository, name)]
 
 
 def another_version(repository: Path, name: str, served: str) -> list[Finding]:

@@ -316,6 +316,13 @@ def test_a_pipe_in_a_repository_is_told_and_not_waited_for(repository: Path, nam
     assert any("tiny" in line for line in switch.listing(repository))
 
 
+def test_a_model_without_a_version_is_told(repository: Path) -> None:
+    (repository / "none").mkdir()
+    (repository / "none" / "config.pbtxt").touch()
+    (finding,) = published.examine(repository, "none")
+    assert (finding.level, finding.title) == ("wrong", "version") and "has no folder of a version" in finding.what
+
+
 def test_a_candidate_is_no_model_whose_folder_is_gone(repository: Path) -> None:
     (finding,) = published.examine(repository, "tiny.candidate-host-7")
     assert finding.title == "candidate" and "UNLOAD=tiny.candidate-host-7" in finding.change
