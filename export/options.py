@@ -27,7 +27,7 @@ class Options:
     repository: Path = Path("model_repository")
     device: Device = "cpu"
     format: Format = "onnx"
-    precision: Precision = "fp32"
+    precision: Precision | None = None  # that of the file, where it has one; else fp32
     imgsz: int | tuple[int, int] | None = None
     square: bool = False
     rows: int | None = None
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--repository", type=_path, help="model repository (default model_repository)")
     add("--device", type=_choice("cpu", "gpu"), help="cpu (default) or gpu: what it will be served on")
     add("--format", type=_choice("onnx", "tensorrt"), help="onnx (default), or tensorrt: an engine")
-    add("--precision", type=_choice("fp32", "fp16"), help="fp32 (default) or fp16")
+    add("--precision", type=_choice("fp32", "fp16"), help="fp32 or fp16 (default: that of an .onnx, else fp32)")
     add(
         "--imgsz",
         type=_size,

@@ -195,9 +195,11 @@ def rows_for(options: Options, source: Source, size_hw: tuple[int, int]) -> int:
 def serving_of(options: Options, source: Source, report: Report) -> Serving:
     """The settings of config.pbtxt; raises ExportError when what was asked for does not fit the source."""
     size_hw = size_of(options, source)
-    precision = source.fixed_precision or options.precision
+    precision = source.fixed_precision or options.precision or "fp32"
     if options.precision == "fp16" != precision:
         raise ExportError(f"{source.path} is float32; for PRECISION=fp16 give the .pt, or an .onnx written with --half")
+    if options.precision == "fp32" != precision:
+        raise ExportError(f"{source.path} computes in float16; for PRECISION=fp32 give the .pt, or leave it away")
     if source.one_image and options.batch != 1:
         report(f"{source.path} takes one image at a time: no batches; an .onnx written with --dynamic has them")
     return Serving(

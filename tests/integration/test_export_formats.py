@@ -229,6 +229,12 @@ def test_what_does_not_fit_the_source_is_told(tmp_path: Path, given: dict[str, o
         publish.publish(source, options(tmp_path, **given), lambda line: None)
 
 
+def test_a_file_in_half_precision_is_not_taken_for_a_full_one(tmp_path: Path) -> None:
+    source = dataclasses.replace(open_source(SHAPES), fixed_precision="fp16")
+    with pytest.raises(ExportError, match="computes in float16; for PRECISION=fp32 give the .pt"):
+        publish.publish(source, options(tmp_path, precision="fp32"), lambda line: None)
+
+
 def test_a_file_of_fixed_size_has_no_other(tmp_path: Path) -> None:
     source = open_source(models.save_onnx(models.OriginalTable(models.anchored()), tmp_path / "a.onnx", size=320))
     with pytest.raises(ExportError, match="was written for images 320 high and 320 wide"):
