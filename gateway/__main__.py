@@ -46,7 +46,12 @@ def print_webhook_secret(name: str) -> int:
     if not secrets:
         print("gateway: WEBHOOK_SECRET is not set; give the one that the service has", file=sys.stderr)
         return 2
-    print(f"webhook secret, for the client:         {secret_of(secrets[0], name)}")
+    try:
+        own = secret_of(secrets[0], name)
+    except ValueError:
+        print("gateway: WEBHOOK_SECRET is not whsec_ and base64; give the one that the service has", file=sys.stderr)
+        return 2
+    print(f"webhook secret, for the client:         {own}")
     return 0
 
 

@@ -17,6 +17,7 @@ from gateway.security.exposure import check_exposure
 from gateway.security.task_ids import is_owner, new_id
 from gateway.settings import Settings, SettingsError, load
 from gateway.web import routes
+from gateway.webhooks.signing import secret_of
 from tests.api.clients import client_of
 from tests.support.pictures import encoded
 
@@ -244,6 +245,20 @@ def test_keys_new_prints_a_key_and_the_line_to_store() -> None:
     found = load_keys(Settings(api_keys=line)).find(key)
     assert (done.returncode, done.stderr) == (0, "")
     assert found and found.name == "gate.camera-1" and len(key) > 40
+
+
+def test_the_webhook_secret_of_a_key_is_printed() -> None:
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    done = run("gateway", "keys", "webhook", "--name", "camera-1", WEBHOOK_SECRET=secret)
+    assert (done.returncode, done.stdout.split()[-1]) == (0, secret_of(secret, "camera-1"))
+    new = run("gateway", "keys", "new", "--name", "camera-1", WEBHOOK_SECRET=secret)
+    assert new.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("secret", "said"), [("", "is not set"), ("whsec_no base64!", "is not whsec_ and base64")])
+def test_without_a_webhook_secret_of_the_service_there_is_none_of_a_key(secret: str, said: str) -> None:
+    done = run("gateway", "keys", "webhook", "--name", "camera-1", WEBHOOK_SECRET=secret)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1) and said in done.stderr
 
 
 def test_keys_new_refuses_a_bad_name() -> None:
