@@ -156,7 +156,7 @@ def not_loaded(listed: Listed, explained: bool, in_use: int = 0) -> Finding:
         title="not loaded",
         what=listed.reason or unsaid,
         why="Every request for this model is refused.",
-        change=f"`{EXPORT} MODEL={shlex.quote(listed.name)}` (WEIGHTS= for one of your own) writes both anew.",
+        change=f"`{EXPORT} MODEL={shlex.quote(listed.name)}` (WEIGHTS= for your own) writes config and graph again.",
     )
 
 

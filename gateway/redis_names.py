@@ -19,6 +19,9 @@ LINE_KEY, LINE_RUN_KEY = "yolo:line", "yolo:line_run"
 LINE = (LINE_KEY, "yolo:line_places", "yolo:line_counts")
 LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"
 WEBHOOKS_KEY = "yolo:webhooks"
+# The first line of a script whose work must go on in a Redis that is full, which takes what follows a command that
+# frees. No key has such a name.
+FREEING = "redis.call('del', KEYS[1] .. ':')\n"
 LIMIT_PREFIX = "yolo:limit"
 
 

@@ -26,6 +26,7 @@ from collections.abc import Sequence
 import redis
 
 from gateway.queue import retention
+from gateway.redis_names import FREEING
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
 SCRIPT_BYTES = 500_000
@@ -39,8 +40,6 @@ local function run(at, last)
     end
 end
 """
-
-FREEING = "redis.call('del', KEYS[1] .. ':')  -- a full Redis takes what follows\n"  # no key has such a name
 
 # KEYS: any name. ARGV: commands.
 INSIST = _RUN + FREEING + "run(1)"
@@ -97,7 +96,6 @@ local function stand_in_line(id)
     if not crowded then redis.call('rpush', KEYS[8], id) end
     redis.call('hset', KEYS[9], id, crowded and beyond or ahead)
     redis.call('hincrby', KEYS[10], crowded and beyond or ahead, 1)
-    for at = 8, 10 do redis.call('expire', KEYS[at], ARGV[7]) end
 end
 local number, bytes, reserve = tonumber(ARGV[9]), 0, 0
 for i = 1, number do
@@ -134,7 +132,7 @@ for i = 1, number do
     if tonumber(ARGV[8]) >= 0 then stand_in_line(ARGV[7 + 3 * i]) end
 end
 redis.call('hincrby', KEYS[7], 'sum', bytes)
-redis.call('expire', KEYS[7], ARGV[7])
+for at = 7, 10 do redis.call('expire', KEYS[at], ARGV[7]) end
 redis.call('incrby', KEYS[2], bytes)
 redis.call('incrby', KEYS[4], reserve)
 run(10 + 3 * number)

@@ -11,7 +11,7 @@ from throttled.asyncio import Quota, RedisStore, RedisStoreBackend, Throttled, p
 from throttled.exceptions import StoreUnavailableError
 
 from gateway.errors import RateLimited, ServiceUnavailable
-from gateway.redis_names import LIMIT_PREFIX
+from gateway.redis_names import FREEING, LIMIT_PREFIX
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _IPV6_CLIENT_BITS = 64  # one client has all addresses below
@@ -78,7 +78,7 @@ class _Client:
         self._connection = connection
 
     def register_script(self, script: str) -> Any:
-        return self._connection.register_script("redis.call('del', KEYS[1] .. ':')\n" + script)
+        return self._connection.register_script(FREEING + script)
 
 
 class _Backend(RedisStoreBackend):

@@ -12,7 +12,7 @@ import redis
 import redis.asyncio as aioredis
 
 from gateway import clock
-from gateway.redis_names import WEBHOOKS_KEY, webhook_key
+from gateway.redis_names import FREEING, WEBHOOKS_KEY, webhook_key
 
 _KEPT_SECONDS = 86_400  # as long as nobody delivers
 ASIDE_SECONDS = 0.1
@@ -20,8 +20,9 @@ ASIDE_SECONDS = 0.1
 # KEYS: deliveries. ARGV: instant, end of the lease, most, prefix of deliveries, most of one host, instant until which
 # others of a host wait that has so many, hosts that have some under way with their numbers.
 # What a slow host leaves waiting moves aside for a moment: it must not stand before what is due for others.
-_CLAIM = """
-redis.call('del', KEYS[1] .. ':')  -- a full Redis takes what follows
+_CLAIM = (
+    FREEING
+    + """
 local under_way, claimed, looked_at = {}, {}, 0
 for at = 7, #ARGV, 2 do under_way[ARGV[at]] = tonumber(ARGV[at + 1]) end
 while #claimed < tonumber(ARGV[3]) and looked_at < 2000 do
@@ -50,6 +51,7 @@ while #claimed < tonumber(ARGV[3]) and looked_at < 2000 do
 end
 return claimed
 """
+)
 
 
 class Delivery(NamedTuple):

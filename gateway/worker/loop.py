@@ -136,9 +136,7 @@ class TaskWorker(SimpleWorker):
         self._metrics.running.inc()
         try:
             with self._room.entered(alone=claim.was_lost) as may_run:
-                if may_run and _is_newer(claim):
-                    self._leave(claim)
-                elif may_run:
+                if may_run:
                     self._perform(claim)
                 else:
                     self._hold(lambda: self._tasks.give_back(claim))
@@ -164,6 +162,9 @@ class TaskWorker(SimpleWorker):
         with logs.about(task=claim.task_id, request=""):
             try:
                 logs.request_id.set(claim.request.request_id)
+                if claim.request.format > FORMAT:
+                    self._leave(claim)
+                    return
                 log.debug("task %s begins", claim.task_id)
                 view, pictures = self.processor.process(claim)
                 if self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures)):
@@ -261,11 +262,6 @@ class TaskWorker(SimpleWorker):
         self._learn_time()
         self._metrics.clock_ahead.set(clock.host_ahead())
         self._metrics.heartbeat.set_to_current_time()
-
-
-def _is_newer(claim: Claim) -> bool:
-    request = request_of(claim.data)
-    return request is not None and request.format > FORMAT
 
 
 def connect(settings: Settings) -> "redis.Redis":

@@ -9,6 +9,7 @@ import redis.asyncio as aioredis
 
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.submission import Acceptance, NewTask, Submission
+from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
 
 
@@ -26,3 +27,11 @@ def submit(
 
     asyncio.run(accepted())
     return task_id
+
+
+def order(queue: TaskQueue, names: dict[str, str], most: int = 1_000) -> str:
+    """The names of the tasks, given by id, as they are claimed."""
+    claimed: list[str] = []
+    while len(claimed) < most and (claim := queue.claim(0, "worker")):
+        claimed.append(names[claim.task_id])
+    return " ".join(claimed)

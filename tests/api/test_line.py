@@ -10,7 +10,7 @@ from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import LINE, QUEUE_KEY
 from gateway.settings import Settings
 from tests.api.clients import client_of
-from tests.api.submit import submit
+from tests.api.submit import order, submit
 from tests.support.pictures import encoded
 
 PICTURE = encoded(8, 8)
@@ -25,13 +25,6 @@ def two(settings: Settings) -> Settings:
 def queued(settings: Settings, what: str) -> dict[str, str]:
     """Tasks in the order of their names, such as `a1 b1`, whose letter is the client; those of H have high priority."""
     return {submit(settings, PICTURE, client=name[0], high=name[0] == "H"): name for name in what.split()}
-
-
-def order(queue: TaskQueue, names: dict[str, str], most: int = 1_000) -> str:
-    claimed: list[str] = []
-    while len(claimed) < most and (claim := queue.claim(0, "worker")):
-        claimed.append(names[claim.task_id])
-    return " ".join(claimed)
 
 
 @pytest.mark.parametrize(

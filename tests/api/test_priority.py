@@ -17,7 +17,7 @@ from gateway.redis_names import HIGH_KEY, QUEUE_KEY
 from gateway.security.api_keys import new_key
 from gateway.settings import Settings
 from tests.api.clients import client_of
-from tests.api.submit import submit
+from tests.api.submit import order, submit
 from tests.support.pictures import encoded
 
 PICTURE = encoded(8, 8)
@@ -29,14 +29,6 @@ BOTH, BOTH_LINE = new_key("both")
 def queued(settings: Settings, what: str) -> dict[str, str]:
     """Tasks in the order of their names, such as `n1 h1`; those with an h have high priority. Names by id."""
     return {submit(settings, PICTURE, high=name.startswith("h")): name for name in what.split()}
-
-
-def order(queue: TaskQueue, names: dict[str, str], most: int = 1_000) -> str:
-    """The names of the tasks as they are claimed."""
-    claimed: list[str] = []
-    while len(claimed) < most and (claim := queue.claim(0, "worker")):
-        claimed.append(names[claim.task_id])
-    return " ".join(claimed)
 
 
 @pytest.mark.parametrize(
