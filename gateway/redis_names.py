@@ -14,9 +14,8 @@ RESULTS_KEY, RESULTS_BYTES_KEY = "yolo:results", "yolo:results_bytes"
 LARGE_RESULTS_KEY, LARGE_RESULTS_BYTES_KEY = "yolo:large_results", "yolo:large_results_bytes"
 PICTURES_KEY, PICTURES_BYTES_KEY = "yolo:pictures", "yolo:pictures_bytes"
 HIGH_KEY, HIGH_RUN_KEY = "yolo:high", "yolo:high_run"
-# The first tasks of each client; where each waiting task stands, and how many there.
-LINE_KEY, LINE_RUN_KEY = "yolo:line", "yolo:line_run"
-LINE = (LINE_KEY, "yolo:line_places", "yolo:line_counts")
+# The clients with waiting tasks, in turn; whose turn each waiting task waits for.
+TURNS = ("yolo:turns", "yolo:turn_of")
 LEADER_KEY, BETWEEN_KEY, REWRITTEN_KEY = "yolo:maintenance", "yolo:between", "yolo:rewritten"
 WEBHOOKS_KEY = "yolo:webhooks"
 # The first line of a script whose work must go on in a Redis that is full, which takes what follows a command that
@@ -52,6 +51,11 @@ def idempotency_key(digest: str) -> str:
 
 def client_key(client: str) -> str:
     return f"yolo:client:{client}"
+
+
+def waiting_key(client: str) -> str:
+    """The tasks of a client that wait for its turn."""
+    return f"yolo:waiting:{client}"
 
 
 def rate_key(bucket: int) -> str:

@@ -82,10 +82,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_queued_bytes: Annotated[
         int, Meta(ge=1, description="maximum bytes those tasks take in Redis, with room for each one's result")
     ] = 500_000_000
-    max_tasks_in_line: Annotated[
-        int,
-        Meta(ge=0, description="waiting tasks of a client that begin before those of clients with more; 0: none do"),
-    ] = 4
     max_queued_tasks_per_client: Annotated[
         int, Meta(ge=1, description="maximum of those tasks from one key, or from one address without keys")
     ] = 2_500

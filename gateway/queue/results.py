@@ -20,8 +20,8 @@ from gateway.queue.waiting import Waiting, Watch
 from gateway.redis_names import (
     EVENTS_CHANNEL,
     HIGH_KEY,
-    LINE_KEY,
     QUEUE_KEY,
+    TURNS,
     batch_key,
     job_key,
     picture_key,
@@ -191,7 +191,7 @@ class Results:
         instant = clock.now()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.eval(scripts.POSITION, 3, QUEUE_KEY, HIGH_KEY, LINE_KEY, view.task_id)
+                pipe.eval(scripts.POSITION, 4, QUEUE_KEY, HIGH_KEY, *TURNS, view.task_id)
                 pipe.mget(rate_keys(instant))
                 position, buckets = await pipe.execute()
         if position is None:

@@ -12,10 +12,10 @@ that was believed dead, a lost answer or a second worker wants to do to a task t
 acceptance: what is removed from the first is not queued any more, whatever the second says. `yolo:high_run` counts how
 many of high priority were begun in a row while others waited.
 
-`yolo:line` lists the first few tasks of each client, which begin before what clients with more have beyond them: a
-client in a hurry waits for a few of each other client, not for all of the greediest. Once tasks of a client are beyond,
-all that follow are, until these have begun: its own tasks keep their order. `yolo:line_places` has for each waiting
-task where it stands, `yolo:line_counts` how many stand there, `yolo:line_run` is for the line what `yolo:high_run` is.
+Clients take turns: `yolo:turns` lists those with waiting tasks of normal priority, each by the name of the list of
+these tasks, `yolo:waiting:<client>`; the first in turn gives its oldest task and goes to the end. So a client waits for
+at most one task of each other client, however many they have, and its own keep their order. `yolo:turn_of` has for each
+of these tasks the list that it is in. What is queued but not there was put back, and is taken first.
 
 A Redis that is full refuses commands that may take memory, but not in a script that has written something already. So
 each script whose work must go on begins with a command that frees.
@@ -65,10 +65,10 @@ local function release(id)
 end
 """
 
-# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client,
-# then as for `leave`.
+# KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client, those of them that
+# wait for their turn, turns, whose turn each task waits for.
 # ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, the client's most tasks and bytes, seconds to
-# keep its tasks, how many of them are in line (-1: they have high priority), number of tasks, (id, bytes, reserve) of
+# keep its tasks, 1 if they wait for their turn (0: they have high priority), number of tasks, (id, bytes, reserve) of
 # each, commands.
 # What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
 ACCEPT = (
@@ -89,13 +89,9 @@ end
 if redis.call('hexists', KEYS[1], ARGV[10]) == 1 or redis.call('exists', KEYS[6]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
-local function stand_in_line(id)
-    local ahead, beyond = KEYS[7] .. ':line', KEYS[7] .. ':beyond'
-    local crowded = redis.call('hexists', KEYS[10], beyond) == 1
-        or tonumber(redis.call('hget', KEYS[10], ahead) or '0') >= tonumber(ARGV[8])
-    if not crowded then redis.call('rpush', KEYS[8], id) end
-    redis.call('hset', KEYS[9], id, crowded and beyond or ahead)
-    redis.call('hincrby', KEYS[10], crowded and beyond or ahead, 1)
+local function wait_for_turn(id)
+    if redis.call('rpush', KEYS[8], id) == 1 then redis.call('rpush', KEYS[9], KEYS[8]) end
+    redis.call('hset', KEYS[10], id, KEYS[8])
 end
 local number, bytes, reserve = tonumber(ARGV[9]), 0, 0
 for i = 1, number do
@@ -129,7 +125,7 @@ for i = 1, number do
     redis.call('hset', KEYS[1], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
     redis.call('hset', KEYS[3], ARGV[7 + 3 * i], ARGV[9 + 3 * i])
     redis.call('hset', KEYS[7], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
-    if tonumber(ARGV[8]) >= 0 then stand_in_line(ARGV[7 + 3 * i]) end
+    if ARGV[8] == '1' then wait_for_turn(ARGV[7 + 3 * i]) end
 end
 redis.call('hincrby', KEYS[7], 'sum', bytes)
 for at = 7, 10 do redis.call('expire', KEYS[at], ARGV[7]) end
@@ -143,72 +139,61 @@ return {'accepted'}
 # A placeholder for the id in the commands that are to be run for a task which the script itself picks.
 THE_TASK = "THE_TASK"
 
-# KEYS: line, where each task stands, how many of a client.
+# `high`: queue of high priority; `turns`, `turn_of`: as above.
 _LEAVE = """
-local function leave(id, line, places, counts)
-    redis.call('lrem', line, 1, id)
-    local place = redis.call('hget', places, id)
-    if not place then return end
-    redis.call('hdel', places, id)
-    if redis.call('hincrby', counts, place, -1) <= 0 then redis.call('hdel', counts, place) end
+local function leave(id, high, turns, turn_of)
+    local waiting = redis.call('hget', turn_of, id)
+    if not waiting then return redis.call('lrem', high, 1, id) end
+    redis.call('hdel', turn_of, id)
+    redis.call('lrem', waiting, 1, id)
+    if redis.call('exists', waiting) == 0 then redis.call('lrem', turns, 1, waiting) end
 end
 """
 
-# KEYS: ledger, queue, intermediate queue, queue of high priority, line, where each task stands, how many of a client,
-# the run of high priority, the run of the line.
+# KEYS: ledger, queue, intermediate queue, queue of high priority, its run, turns, whose turn each task waits for.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
 # most bytes of an image that is to come along; THE_TASK; the longest run; commands.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
 CLAIM = (
-    _RUN
+    FREEING
+    + _RUN
     + _LEAVE
     + """
-local function first_of_others()
-    local ahead = {}
-    for at = 4, 5 do
-        for _, id in ipairs(redis.call('lrange', KEYS[at], 0, -1)) do ahead[id] = true end
-    end
-    for at = 0, redis.call('llen', KEYS[2]), 100 do
-        for _, id in ipairs(redis.call('lrange', KEYS[2], at, at + 99)) do
-            if not ahead[id] then return id end
-        end
-    end
+local function was_put_back(id)
+    local waiting = redis.call('hget', KEYS[7], id)
+    if waiting then return redis.call('lindex', waiting, 0) ~= id end
+    return not redis.call('lpos', KEYS[4], id)
 end
-local function is_turn_of(waiting, behind, run)
-    if waiting == 0 then return false end
-    if behind == 0 then return true end
-    if redis.call('incr', run) <= tonumber(ARGV[6]) then return true end
-    redis.call('del', run)
+local function is_turn_of_high(high, others)
+    if high == 0 or others <= 0 then return high > 0 end
+    if redis.call('incr', KEYS[5]) <= tonumber(ARGV[6]) then return true end
+    redis.call('del', KEYS[5])
     return false
 end
+local function first_in_turn()
+    local waiting = redis.call('lmove', KEYS[6], KEYS[6], 'left', 'right')
+    local id = waiting and redis.call('lpop', waiting)
+    if waiting and redis.call('exists', waiting) == 0 then redis.call('rpop', KEYS[6]) end
+    return id
+end
 local function take()
-    local high, line = redis.call('llen', KEYS[4]), redis.call('llen', KEYS[5])
-    local others = redis.call('llen', KEYS[2]) - high - line
+    local head, high = redis.call('lindex', KEYS[2], 0), redis.call('llen', KEYS[4])
     local id
-    local head = redis.call('lindex', KEYS[2], 0)
-    if head and redis.call('hexists', KEYS[6], head) == 0 and (high == 0 or not redis.call('lpos', KEYS[4], head)) then
-        id = head  -- it was put back
-    elseif is_turn_of(high, line + math.max(others, 0), KEYS[8]) then
+    if head and was_put_back(head) then
+        id = head
+    elseif is_turn_of_high(high, redis.call('llen', KEYS[2]) - high) then
         id = redis.call('lpop', KEYS[4])
-    elseif is_turn_of(line, math.max(others, 0), KEYS[9]) then
-        id = redis.call('lindex', KEYS[5], 0)
     else
-        id = first_of_others()
-        local place = id and redis.call('hget', KEYS[6], id)
-        if place and redis.call('hexists', KEYS[7], (string.gsub(place, ':beyond$', ':line'))) == 1 then
-            id = nil  -- that client has older tasks in line
-        end
-        id = id or redis.call('lindex', KEYS[5], 0) or redis.call('lpop', KEYS[4])
+        id = first_in_turn() or head
     end
     if not id then return end
-    leave(id, KEYS[5], KEYS[6], KEYS[7])
+    leave(id, KEYS[4], KEYS[6], KEYS[7])
     if redis.call('lrem', KEYS[2], 1, id) == 0 then return take() end  -- a worker of an older version has it
     return id
 end
 local id = ARGV[1]
 if id ~= '' and redis.call('lrem', KEYS[3], 1, id) == 1 then
-    redis.call('lrem', KEYS[4], 1, id)
-    leave(id, KEYS[5], KEYS[6], KEYS[7])
+    leave(id, KEYS[4], KEYS[6], KEYS[7])
 else  -- it is not there: it was believed lost, and put back
     id = take()
 end
@@ -223,30 +208,31 @@ while id do
     redis.call('del', ARGV[2] .. id)
     id = take()
 end
-if redis.call('llen', KEYS[2]) == 0 then redis.call('del', KEYS[5], KEYS[6], KEYS[7]) end  -- what others left
+if redis.call('llen', KEYS[2]) == 0 then  -- what workers of an older version took is still waiting here
+    for _, waiting in ipairs(redis.call('lrange', KEYS[6], 0, -1)) do redis.call('del', waiting) end
+    redis.call('del', KEYS[4], KEYS[6], KEYS[7])
+end
 """
 )
 
-# KEYS: queue, queue of high priority, line. ARGV: id. How many tasks go first, apart from the shares of those that are
-# behind: all of high priority and in line, and of the others those that were accepted before.
+# KEYS: queue, queue of high priority, turns, whose turn each task waits for. ARGV: id. How many tasks go first, apart
+# from the shares of those that are behind: of the other clients as many as this one has before it, if they have them.
 POSITION = """
 local mine = redis.call('lpos', KEYS[1], ARGV[1])
 if not mine then return false end
-local function accepted_later(list)
-    local low, high = 0, redis.call('llen', list)
-    local all = high
-    while low < high do
-        local middle = math.floor((low + high) / 2)
-        local at = redis.call('lpos', KEYS[1], redis.call('lindex', list, middle))
-        if at and at > mine then high = middle else low = middle + 1 end
-    end
-    return all - low
+local high = redis.call('lpos', KEYS[2], ARGV[1])
+if high then return high end
+local waiting = redis.call('hget', KEYS[4], ARGV[1])
+local own, place = waiting and redis.call('lpos', waiting, ARGV[1]), waiting and redis.call('lpos', KEYS[3], waiting)
+if not own or not place then return mine end
+local clients = redis.call('llen', KEYS[3])
+local looked_at = math.min(clients, 1000)
+local put_back = redis.call('llen', KEYS[1]) - redis.call('llen', KEYS[2]) - redis.call('hlen', KEYS[4])
+local ahead = redis.call('llen', KEYS[2]) + math.max(put_back, 0) + own + clients - looked_at
+for at, other in ipairs(redis.call('lrange', KEYS[3], 0, looked_at - 1)) do
+    if other ~= waiting then ahead = ahead + math.min(redis.call('llen', other), own + (at <= place and 1 or 0)) end
 end
-local first = redis.call('lpos', KEYS[2], ARGV[1])
-if first then return first end
-local ahead = redis.call('lpos', KEYS[3], ARGV[1])
-if ahead then return redis.call('llen', KEYS[2]) + ahead end
-return mine + accepted_later(KEYS[2]) + accepted_later(KEYS[3])
+return ahead
 """
 
 # KEYS: ledger to sum of large results (`retention`).
@@ -299,7 +285,7 @@ return 'ended'
 GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end"
 
 # KEYS: ledger to sum of large results (`retention`), then queue, picture, job, index of pictures, their sum, queue of
-# high priority, then as for `leave`.
+# high priority, turns, whose turn each task waits for.
 # ARGV: five, as there, the result that is to be kept, commands.
 CANCEL = (
     _RUN
@@ -319,8 +305,7 @@ if kept then
 end
 if redis.call('hexists', KEYS[1], ARGV[1]) == 0 then return 'unknown' end
 if redis.call('lrem', KEYS[12], 1, ARGV[1]) == 0 then return 'running' end
-redis.call('lrem', KEYS[17], 1, ARGV[1])
-leave(ARGV[1], KEYS[18], KEYS[19], KEYS[20])
+leave(ARGV[1], KEYS[17], KEYS[18], KEYS[19])
 release(ARGV[1])
 run(7)
 keep()

@@ -29,9 +29,9 @@ from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     HIGH_KEY,
     LEDGER,
-    LINE,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
+    TURNS,
     WEBHOOKS_KEY,
     batch_key,
     client_key,
@@ -40,6 +40,7 @@ from gateway.redis_names import (
     job_key,
     picture_key,
     result_key,
+    waiting_key,
 )
 from gateway.settings import Settings
 from gateway.task import TaskView
@@ -114,11 +115,10 @@ class Submission:
             beside = len(task.image) if task.passes_scripts else 0
             at_end = task.request.end_bytes
             sizes += task.task_id, written + beside + at_end + _TASK_OVERHEAD, at_end
-        keys = (*LEDGER, key, result_key(tasks[0].task_id), client_key(client), *LINE)
+        keys = (*LEDGER, key, result_key(tasks[0].task_id), client_key(client), waiting_key(client), *TURNS)
         bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
         own = settings.max_queued_tasks_per_client, settings.max_queued_bytes_per_client, settings.image_ttl
-        in_line = -1 if high else settings.max_tasks_in_line
-        args = (*bounds, batch_key(""), *own, in_line, len(tasks), *sizes, *scripts.words(commands))
+        args = (*bounds, batch_key(""), *own, int(not high), len(tasks), *sizes, *scripts.words(commands))
         large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
             async with self._redis.pipeline(transaction=bool(large)) as pipe:
@@ -156,7 +156,7 @@ class Submission:
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
             own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
-            keys = (*end_keys(task_id, batch_id), *own, HIGH_KEY, *LINE)
+            keys = (*end_keys(task_id, batch_id), *own, HIGH_KEY, *TURNS)
             args = (*end_args(task_id, self._settings), msgspec.json.encode(view), *scripts.words(commands))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
         if outcome == b"unknown":

@@ -19,12 +19,11 @@ from gateway.redis_names import (
     EVENTS_CHANNEL,
     HIGH_KEY,
     HIGH_RUN_KEY,
-    LINE,
-    LINE_RUN_KEY,
     OPEN_KEY,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
     QUEUE_NAME,
+    TURNS,
     image_key,
     job_key,
     picture_key,
@@ -144,7 +143,7 @@ class TaskQueue:
         execution = Execution.create(job, self._settings.worker_ttl, commands, worker_name=worker_name)
         job.prepare_for_execution(worker_name, pipeline=commands)
         commands.publish(EVENTS_CHANNEL, f"{scripts.THE_TASK}:started")
-        keys = (OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key, HIGH_KEY, *LINE, HIGH_RUN_KEY, LINE_RUN_KEY)
+        keys = (OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key, HIGH_KEY, HIGH_RUN_KEY, *TURNS)
         prefixes, most_high = (job_key(""), image_key("")), self._settings.max_high_in_a_row
         args = (moved, *prefixes, scripts.SCRIPT_BYTES, scripts.THE_TASK, most_high, *scripts.words(commands))
         taken: Any = self.connection.eval(scripts.CLAIM, len(keys), *keys, *args)

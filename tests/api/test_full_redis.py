@@ -54,7 +54,8 @@ def test_tasks_are_taken_finished_and_read(
     settings: Settings, connection: "redis.Redis", patient: TaskWorker, fill: None
 ) -> None:
     with client_of(msgspec.structs.replace(settings, rate_limit="100/minute")) as client:
-        places = [client.post("/predict", content=PICTURE, params={"annotate": "1"}).headers["location"] for _ in "ab"]
+        ways = {"annotate": "1"}, {"annotate": "1", "priority": "high"}
+        places = [client.post("/predict", content=PICTURE, params=each).headers["location"] for each in ways]
         full(connection)
         assert client.get(places[0]).json()["status"] == "PENDING"
         patient.run(burst=True)  # its birth and death are in the records too

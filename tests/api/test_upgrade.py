@@ -14,7 +14,7 @@ import redis
 
 from gateway.queue.records import FORMAT
 from gateway.queue.task_queue import TaskQueue
-from gateway.redis_names import LINE, OPEN_BYTES_KEY, OPEN_KEY
+from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY, TURNS
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker
 from tests.api.submit import submit
@@ -68,7 +68,7 @@ def ends(client: httpx2.Client, ids: list[str]) -> list[str]:
 
 
 def nothing_is_left(connection: "redis.Redis") -> bool:
-    return connection.exists(OPEN_KEY, *LINE) == 0 and int(connection.get(OPEN_BYTES_KEY) or 0) == 0
+    return connection.exists(OPEN_KEY, *TURNS) == 0 and int(connection.get(OPEN_BYTES_KEY) or 0) == 0
 
 
 def test_new_workers_run_what_gateways_of_before_have_accepted(
