@@ -173,22 +173,24 @@ end
 local function first_in_turn()
     local waiting = redis.call('lmove', KEYS[6], KEYS[6], 'left', 'right')
     local id = waiting and redis.call('lpop', waiting)
+    if id then redis.call('hdel', KEYS[7], id) end
     if waiting and redis.call('exists', waiting) == 0 then redis.call('rpop', KEYS[6]) end
     return id
 end
 local function take()
     local head, high = redis.call('lindex', KEYS[2], 0), redis.call('llen', KEYS[4])
     local id
-    if head and was_put_back(head) then
-        id = head
-    elseif is_turn_of_high(high, redis.call('llen', KEYS[2]) - high) then
-        id = redis.call('lpop', KEYS[4])
-    else
-        id = first_in_turn() or head
+    if not (head and was_put_back(head)) then
+        local is_high = is_turn_of_high(high, redis.call('llen', KEYS[2]) - high)
+        id = is_high and redis.call('lpop', KEYS[4]) or first_in_turn()
     end
-    if not id then return end
-    leave(id, KEYS[4], KEYS[6], KEYS[7])
-    if redis.call('lrem', KEYS[2], 1, id) == 0 then return take() end  -- a worker of an older version has it
+    if not id then
+        if not head then return end
+        id = head
+        leave(id, KEYS[4], KEYS[6], KEYS[7])
+    end
+    local from = id == head and 1 or -1  -- whoever has fewer waiting than the first came later
+    if redis.call('lrem', KEYS[2], from, id) == 0 then return take() end  -- a worker of an older version has it
     return id
 end
 local id = ARGV[1]
