@@ -81,11 +81,10 @@ def say(text: str) -> None:
 
 
 def parse() -> argparse.Namespace:
-    images = Path(os.environ.get("YOLO_SHARED") or arms.ROOT.parent / "shared") / "images"
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", default=os.environ.get("QUICK") == "1", help="about one minute")
     parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
-    parser.add_argument("--images", type=Path, default=images, help="folder of photographs (*.jpg)")
+    parser.add_argument("--images", type=Path, default=pictures.folder(), help="folder of photographs (*.jpg)")
     parser.add_argument("--output", type=Path, default=OUTPUT)
     return parser.parse_args()
 

@@ -1,5 +1,6 @@
 """The photographs to send, and the tensors that the model sees of them."""
 
+import os
 from pathlib import Path
 
 import cv2
@@ -7,10 +8,16 @@ import numpy as np
 
 from gateway.vision.decode import decode
 from gateway.vision.letterbox import letterbox
+from local.wheel import ROOT
 
 LARGE_WIDTH, LARGE_HEIGHT = 4000, 3000
 _LARGE_COUNT = 4
 _QUALITY = 90
+
+
+def folder() -> Path:
+    """Where photographs are looked for: `images` of the setting YOLO_SHARED, or of `shared` next to the checkout."""
+    return Path(os.environ.get("YOLO_SHARED") or ROOT.parent / "shared") / "images"
 
 
 def photographs(folder: Path) -> list[Path]:

@@ -5,6 +5,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, helper
 
+from benchmarks import constant_model
+
 CONFIG = """
 name: "{name}"
 backend: "onnxruntime"
@@ -17,7 +19,7 @@ parameters [ {{ key: "stride" value: {{ string_value: "32" }} }}, {{ key: "imgsz
 """
 
 
-FOUND = [[100.0, 100.0, 200.0, 300.0, 0.9, 0.0], [10.0, 10.0, 90.0, 90.0, 0.5, 1.0]]
+FOUND = ((100.0, 100.0, 200.0, 300.0, 0.9, 0.0), (10.0, 10.0, 90.0, 90.0, 0.5, 1.0))
 
 
 def write(repository: Path, name: str, model: onnx.ModelProto | None = None) -> Path:
@@ -32,17 +34,7 @@ def write(repository: Path, name: str, model: onnx.ModelProto | None = None) -> 
 
 def finder() -> onnx.ModelProto:
     """Answers FOUND for every image."""
-    rows = [value for row in FOUND for value in row] + [0.0] * (1000 - len(FOUND)) * 6
-    nodes = [
-        helper.make_node("Shape", ["images"], ["batch"], start=0, end=1),
-        helper.make_node("Concat", ["batch", "ones"], ["shape"], axis=0),
-        helper.make_node("Expand", ["found", "shape"], ["detections"]),
-    ]
-    tensors = [
-        helper.make_tensor("ones", TensorProto.INT64, [2], [1, 1]),
-        helper.make_tensor("found", TensorProto.FLOAT, [1, 1000, 6], rows),
-    ]
-    return _model("finder", nodes, tensors)
+    return constant_model.graph(FOUND)
 
 
 def mean() -> onnx.ModelProto:

@@ -1,0 +1,164 @@
+"""`python -m benchmarks.costs`: what all around the model costs, against another commit and other servers.
+
+The model costs nothing (`benchmarks.constant_model`). All arms run at once and are measured in turn; CPU time is that
+of every process of an arm, its supervision included. `--against` names a checkout that was made ready by `make setup`.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from benchmarks import arms, constant_model, pictures
+from benchmarks.__main__ import say
+from benchmarks.load import WARM_SECONDS, Plan
+from benchmarks.senders import Target
+from local import processes
+from local.ports import free_ports
+
+OURS = "this"
+NO_METRICS = {"METRICS_PORT": "0", "WORKER_METRICS_PORT": "0"}
+
+
+@dataclass
+class Arm:
+    """A running server, and what was measured of it in each round."""
+
+    root: psutil.Process
+    loader: arms.Loader
+    cpu_ms: list[float] = field(default_factory=list)
+    parts_ms: list[dict[str, float]] = field(default_factory=list)
+    rates: list[float] = field(default_factory=list)
+    alone_ms: list[float] = field(default_factory=list)
+    wrong: int = 0
+
+    def measure(self, clients: int, seconds: float) -> None:
+        before = self._cpu_seconds()
+        sample = self.loader.run(Plan(clients, seconds))
+        used = {part: seconds - before.get(part, 0.0) for part, seconds in self._cpu_seconds().items()}
+        answered = max(sample.rate * (seconds + WARM_SECONDS), 1)  # the warming's CPU time is in the difference
+        self.parts_ms.append({part: seconds / answered * 1e3 for part, seconds in used.items()})
+        self.cpu_ms.append(sum(self.parts_ms[-1].values()))
+        self.rates.append(sample.rate)
+        self.wrong += sample.wrong + sample.failed
+        alone = self.loader.run(Plan(1, seconds / 2))
+        self.alone_ms.append(statistics.median(alone.latencies_ms or [0.0]))
+
+    def parts(self) -> str:
+        """The medians of the parts that take something, the largest first."""
+        medians = {part: statistics.median(each[part] for each in self.parts_ms) for part in self.parts_ms[0]}
+        shown = sorted(medians.items(), key=lambda each: -each[1])
+        return ", ".join(f"{part} {value:.2f}" for part, value in shown if value >= 0.01)
+
+    def _cpu_seconds(self) -> dict[str, float]:
+        """CPU seconds of the processes by what they run."""
+        used = defaultdict[str, float](float)
+        for process in [self.root, *self.root.children(recursive=True)]:
+            used[part_of(process.cmdline())] += arms.cpu_seconds(process)
+        return used
+
+
+def part_of(command: list[str]) -> str:
+    """The module that Python runs, or the program."""
+    if "-m" in command:
+        return command[command.index("-m") + 1]
+    return Path(command[0].split()[0]).name if command else "?"
+
+
+def main() -> int:
+    arguments = parse()
+    images = pictures.of_size(pictures.photographs(arguments.images), constant_model.IMGSZ)
+    if not images:
+        print(f"costs: no photographs (*.jpg) of 640 pixels in {arguments.images}; give --images", file=sys.stderr)
+        return 1
+    with ExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="costs-", ignore_cleanup_errors=True)))
+        try:
+            found = start(arguments, [str(image) for image in images], folder, exits)
+        except arms.NotStarted as error:
+            print(f"costs: {error}", file=sys.stderr)
+            return 1
+        for number in range(arguments.rounds):
+            say(f"round {number + 1} of {arguments.rounds}")
+            for arm in found.values():
+                arm.measure(arguments.clients, arguments.seconds)
+    print(table(found))
+    return 0
+
+
+def start(arguments: argparse.Namespace, images: list[str], folder: Path, exits: ExitStack) -> dict[str, Arm]:
+    """Start all arms. Raises NotStarted."""
+    onnx = constant_model.write(folder / "models")
+    python = arms.ROOT / ".venv-peers" / "bin" / "python"
+    peers = arms.Peers(arms.peers_folder(), python, onnx, onnx)
+    wanted: dict[str, AbstractContextManager[Target]] = {OURS: checkout(arms.ROOT, folder / OURS, folder / "models")}
+    for each in arguments.against:
+        wanted[each.resolve().name] = checkout(each.resolve(), folder / each.name, folder / "models")
+    for name in arguments.peers:
+        (folder / name).mkdir()
+        wanted[name] = getattr(peers, name)(folder / name)
+    found = {}
+    for name, context in wanted.items():
+        say(f"starting {name}")
+        known = set(psutil.Process().children())
+        target = exits.enter_context(context)
+        (root,) = set(psutil.Process().children()) - known
+        target.images = images
+        found[name] = Arm(root, exits.enter_context(arms.loading(target, folder, name)))
+    return found
+
+
+@contextmanager
+def checkout(root: Path, folder: Path, repository: Path) -> Iterator[Target]:
+    """The stack of a checkout, by its own `python -m local`."""
+    (port,) = free_ports(1)
+    environment = {
+        "PORT": str(port),
+        "RUN_DIR": str(folder),
+        "MODEL_REPOSITORY": str(repository),
+        "MODEL": constant_model.NAME,
+        **NO_METRICS,
+    }
+    log = folder.with_suffix(".log")
+    command = [str(root / ".venv" / "bin" / "python"), "-m", "local"]
+    with processes.running(command, environment, log, root) as process:
+        arms.wait_for_port(process, port, "/readyz", log)
+        yield Target("raw", [], f"127.0.0.1:{port}", "/predict?wait=60")
+
+
+def table(found: dict[str, Arm]) -> str:
+    """Medians of each arm, and of the quotients of one round: this checkout's by the arm's."""
+    ours = found[OURS]
+    lines = [
+        "| | ms of CPU an image | images/s | p50 of one client, ms | this ÷ it: CPU | images/s | p50 | wrong | parts |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for name, arm in found.items():
+        own = (statistics.median(values) for values in (arm.cpu_ms, arm.rates, arm.alone_ms))
+        pairs = (ours.cpu_ms, arm.cpu_ms), (ours.rates, arm.rates), (ours.alone_ms, arm.alone_ms)
+        shares = (statistics.median(a / b for a, b in zip(mine, theirs, strict=True)) for mine, theirs in pairs)
+        figures = [f"{value:.2f}" for value in (*own, *shares)]
+        lines.append(f"| {name} | {' | '.join(figures)} | {arm.wrong} | {arm.parts()} |")
+    return "\n".join(lines)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.costs", description=__doc__)
+    parser.add_argument("--against", type=Path, action="append", default=[], help="another checkout, with its .venv")
+    parser.add_argument("--peers", nargs="*", default=[], choices=["mosec", "litserve"])
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--images", type=Path, default=pictures.folder(), help="folder of photographs (*.jpg)")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
