@@ -1,9 +1,14 @@
 """Every name that this service has in Redis; docs/architecture.md says what each holds."""
 
+from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, ExecutionRegistry
 from rq.job import Job
+from rq.queue import Queue
+from rq.registry import StartedJobRegistry
 
 QUEUE_NAME = "predict"
 QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
+QUEUES_KEY = Queue.redis_queues_keys
+EXECUTING_KEY = StartedJobRegistry.key_template.format(QUEUE_NAME)
 EVENTS_CHANNEL = "yolo:events"
 
 # The ledger of open tasks: bytes that each may take, their sum; how much of it is kept for its end, and their sum.
@@ -68,3 +73,15 @@ def webhook_key(task_id: str) -> str:
 
 def job_key(task_id: str) -> str:
     return Job.key_for(task_id)
+
+
+def execution_key(task_and_execution: str) -> str:
+    return f"rq:execution:{task_and_execution}"
+
+
+def executions_key(task_id: str) -> str:
+    return ExecutionRegistry.key_template.format(task_id)
+
+
+def worker_executions_key(worker_name: str) -> str:
+    return WORKER_EXECUTIONS_KEY_TEMPLATE.format(worker_name)

@@ -25,7 +25,8 @@ from collections.abc import Sequence
 
 import redis
 
-from gateway.queue import retention
+from gateway.queue import retention, rq_lua
+from gateway.queue.script import Script
 from gateway.redis_names import FREEING
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
@@ -66,15 +67,18 @@ end
 """
 
 # KEYS: ledger, sum, reserves, their sum, idempotency, result of the first task, tasks of the client, those of them that
-# wait for their turn, turns, whose turn each task waits for.
+# wait for their turn, turns, whose turn each task waits for, queue of high priority, then as for `rq_lua.ENQUEUE`.
 # ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, the client's most tasks and bytes, seconds to
-# keep its tasks, 1 if they wait for their turn (0: they have high priority), number of tasks, (id, bytes, reserve) of
-# each, commands.
+# keep its tasks and images, 1 if they wait for their turn (0: they have high priority), prefix of images, seven for
+# `rq_lua.ENQUEUE`, number of tasks, (id, bytes, reserve, data, image) of each, commands.
 # What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
-ACCEPT = (
+ACCEPT = Script(
     _RUN
     + retention.MEMORY
+    + rq_lua.ENQUEUE
     + """
+local FIRST, WORDS = 18, 5
+local function of_task(number, word) return ARGV[FIRST + WORDS * (number - 1) + word - 1] end
 local known = redis.call('get', KEYS[5])
 if known then
     local batch = string.match(known, '"batch_id":"(%x+)"')
@@ -86,17 +90,15 @@ if known then
         end
     end  -- all of it has expired or was forgotten: the key is free again
 end
-if redis.call('hexists', KEYS[1], ARGV[10]) == 1 or redis.call('exists', KEYS[6]) == 1 then
+if redis.call('hexists', KEYS[1], of_task(1, 1)) == 1 or redis.call('exists', KEYS[6]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
 local function wait_for_turn(id)
     if redis.call('rpush', KEYS[8], id) == 1 then redis.call('rpush', KEYS[9], KEYS[8]) end
     redis.call('hset', KEYS[10], id, KEYS[8])
 end
-local number, bytes, reserve = tonumber(ARGV[9]), 0, 0
-for i = 1, number do
-    bytes, reserve = bytes + tonumber(ARGV[8 + 3 * i]), reserve + tonumber(ARGV[9 + 3 * i])
-end
+local number, bytes, reserve = tonumber(ARGV[FIRST - 1]), 0, 0
+for i = 1, number do bytes, reserve = bytes + of_task(i, 2), reserve + of_task(i, 3) end
 local tasks, sum = redis.call('hlen', KEYS[1]), tonumber(redis.call('get', KEYS[2]) or '0')
 if tasks == 0 then redis.call('del', KEYS[3], KEYS[4], KEYS[7]) end  -- workers of an older version leave reserves
 if tasks > 0 and (tasks + number > tonumber(ARGV[1]) or sum + bytes > tonumber(ARGV[2])) then
@@ -122,22 +124,22 @@ if beyond(redis.call('hlen', KEYS[7]) - 1, known_sum) then
     if beyond(open, held) then return {'client', open, held} end
 end
 for i = 1, number do
-    redis.call('hset', KEYS[1], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
-    redis.call('hset', KEYS[3], ARGV[7 + 3 * i], ARGV[9 + 3 * i])
-    redis.call('hset', KEYS[7], ARGV[7 + 3 * i], ARGV[8 + 3 * i])
-    if ARGV[8] == '1' then wait_for_turn(ARGV[7 + 3 * i]) end
+    local id, size = of_task(i, 1), of_task(i, 2)
+    redis.call('hset', KEYS[1], id, size)
+    redis.call('hset', KEYS[3], id, of_task(i, 3))
+    redis.call('hset', KEYS[7], id, size)
+    if ARGV[8] == '1' then wait_for_turn(id) else redis.call('rpush', KEYS[11], id) end
+    enqueue(id, of_task(i, 4))
+    redis.call('set', ARGV[9] .. id, of_task(i, 5), 'ex', ARGV[7])
 end
 redis.call('hincrby', KEYS[7], 'sum', bytes)
-for at = 7, 10 do redis.call('expire', KEYS[at], ARGV[7]) end
+for at = 7, 11 do redis.call('expire', KEYS[at], ARGV[7]) end
 redis.call('incrby', KEYS[2], bytes)
 redis.call('incrby', KEYS[4], reserve)
-run(10 + 3 * number)
+run(FIRST + WORDS * number)
 return {'accepted'}
 """
 )
-
-# A placeholder for the id in the commands that are to be run for a task which the script itself picks.
-THE_TASK = "THE_TASK"
 
 # `high`: queue of high priority; `turns`, `turn_of`: as above.
 _LEAVE = """
@@ -150,14 +152,15 @@ local function leave(id, high, turns, turn_of)
 end
 """
 
-# KEYS: ledger, queue, intermediate queue, queue of high priority, its run, turns, whose turn each task waits for.
+# KEYS: ledger, queue, intermediate queue, queue of high priority, its run, turns, whose turn each task waits for, then
+# as for `rq_lua.BEGIN`.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
-# most bytes of an image that is to come along; THE_TASK; the longest run; commands.
+# most bytes of an image that is to come along; the longest run; the channel of events; those for `rq_lua.BEGIN`.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
-CLAIM = (
+CLAIM = Script(
     FREEING
-    + _RUN
     + _LEAVE
+    + rq_lua.BEGIN
     + """
 local function was_put_back(id)
     local waiting = redis.call('hget', KEYS[7], id)
@@ -166,7 +169,7 @@ local function was_put_back(id)
 end
 local function is_turn_of_high(high, others)
     if high == 0 or others <= 0 then return high > 0 end
-    if redis.call('incr', KEYS[5]) <= tonumber(ARGV[6]) then return true end
+    if redis.call('incr', KEYS[5]) <= tonumber(ARGV[5]) then return true end
     redis.call('del', KEYS[5])
     return false
 end
@@ -202,8 +205,8 @@ end
 while id do
     local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
     if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
-        for at = 7, #ARGV do ARGV[at] = string.gsub(ARGV[at], ARGV[5], id) end
-        run(7)
+        begin(id)
+        redis.call('publish', ARGV[6], id .. ':started')
         local image = ARGV[3] .. id
         return {id, job[1], job[2], redis.call('strlen', image) <= tonumber(ARGV[4]) and redis.call('get', image)}
     end
@@ -237,16 +240,18 @@ end
 return ahead
 """
 
-# KEYS: ledger to sum of large results (`retention`).
-# ARGV: five, as there, last word of the commands that are run in any case, these, commands for an open task.
-END = (
+# KEYS: ledger to sum of large results (`retention`), then as for `rq_lua.FINISH`.
+# ARGV: five, as there, the execution or '', commands for an open task.
+END = Script(
     _RUN
     + _RELEASE
     + retention.RESULTS
+    + rq_lua.FINISH
     + """
-run(7, tonumber(ARGV[6]))
+if ARGV[6] ~= '' then drop_execution(ARGV[1], ARGV[6]) end
 if not release(ARGV[1]) then return 0 end
-run(tonumber(ARGV[6]) + 1)
+if ARGV[6] ~= '' then redis.call('del', KEYS[16], KEYS[15]) end
+run(7)
 keep()
 return 1
 """

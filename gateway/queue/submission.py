@@ -7,12 +7,11 @@ from typing import Any, NamedTuple
 import msgspec
 import redis
 import redis.asyncio as aioredis
-from rq import Retry
 
 from gateway import clock
 from gateway import redis_names as names
 from gateway.errors import Canceled, IdempotencyConflict, Overloaded, TaskNotFound, TaskRunning, TooManyOpenTasks
-from gateway.queue import scripts
+from gateway.queue import rq_lua, scripts
 from gateway.queue.common import (
     FULL_SECONDS,
     end_args,
@@ -25,6 +24,7 @@ from gateway.queue.common import (
 )
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
+from gateway.queue.script import Words
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     HIGH_KEY,
@@ -45,7 +45,8 @@ from gateway.redis_names import (
 from gateway.settings import Settings
 from gateway.task import TaskView
 
-_TASK_OVERHEAD = 1_000  # bytes that Redis takes around the names and values of one task
+_FUNCTION = "gateway.predict"  # a name for RQ's records: workers run no function that a job names
+_TASK_OVERHEAD = 2_000  # bytes that Redis takes for the names of one task, RQ's records of it, and around them
 _REMEMBERED_SECONDS, _MOST_REFUSED = 0.5, 1_000
 
 
@@ -60,6 +61,13 @@ class NewTask(NamedTuple):
     def passes_scripts(self) -> bool:
         """Whether the image is written in parallel to the script that accepts the task."""
         return len(self.image) > scripts.SCRIPT_BYTES
+
+    def words(self, group_bytes: int) -> tuple[str | int | bytes, ...]:
+        """What ACCEPT takes of it; `group_bytes` more count as its own."""
+        data = msgspec.json.encode((_FUNCTION, None, (), self.request))
+        at_end = self.request.end_bytes
+        size = len(data) + len(self.image) + group_bytes + at_end + _TASK_OVERHEAD
+        return self.task_id, size, at_end, data, b"" if self.passes_scripts else self.image
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -82,7 +90,6 @@ class Submission:
         self._settings = settings
         self._refused: dict[str, tuple[float, str, int]] = {}
         self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
-        self._rq.redis_server_version = (7, 0, 0)  # or it would ask, to leave out HSET of several fields before 4
 
     async def accept(
         self,
@@ -104,28 +111,18 @@ class Submission:
         self._check_refused(client, idempotency_key)
         settings = self._settings
         key = names.idempotency_key(idempotency_key)
-        commands = self._rq.connection.pipeline()
-        sizes: list[str | int] = []
-        begun = 0
-        for task in tasks:
-            self._enqueue(task, commands, high)
-            if task is tasks[-1]:
-                self._note_group(tasks, acceptance, idempotency_key, commands)
-            written, begun = _bytes_of(commands.command_stack[begun:]), len(commands.command_stack)
-            beside = len(task.image) if task.passes_scripts else 0
-            at_end = task.request.end_bytes
-            sizes += task.task_id, written + beside + at_end + _TASK_OVERHEAD, at_end
-        keys = (*LEDGER, key, result_key(tasks[0].task_id), client_key(client), waiting_key(client), *TURNS)
+        group = self._group(tasks, acceptance, idempotency_key)
+        words = [word for task in tasks for word in task.words(_bytes_of(group) if task is tasks[-1] else 0)]
+        of_client = client_key(client), waiting_key(client), *TURNS
+        keys = (*LEDGER, key, result_key(tasks[0].task_id), *of_client, HIGH_KEY, *rq_lua.ENQUEUE_KEYS)
         bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
         own = settings.max_queued_tasks_per_client, settings.max_queued_bytes_per_client, settings.image_ttl
-        args = (*bounds, batch_key(""), *own, int(not high), len(tasks), *sizes, *scripts.words(commands))
-        large = [task for task in tasks if task.passes_scripts]
+        description = f"predict {tasks[0].request.model}"
+        records = rq_lua.enqueue_args(description, settings.result_ttl, settings.task_retries)
+        kinds = int(not high), image_key(""), *records
+        args = (*bounds, batch_key(""), *own, *kinds, len(tasks), *words, *scripts.words(group))
         with redis_errors():
-            async with self._redis.pipeline(transaction=bool(large)) as pipe:
-                pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
-                for task in large:  # into the place that the script made; what it refused has none
-                    pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
-                (outcome, *details), *_ = await pipe.execute()
+            outcome, *details = await self._run_accept(keys, args, [task for task in tasks if task.passes_scripts])
             if outcome == b"overloaded":
                 raise await self._overloaded(*details)
             if outcome == b"client":
@@ -165,28 +162,20 @@ class Submission:
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None
 
-    def _enqueue(self, task: NewTask, pipe: "redis.client.Pipeline", high: bool) -> None:
-        settings = self._settings
-        self._rq.enqueue_call(
-            "gateway.predict",  # a name for the records: workers run no function that a job names
-            kwargs=msgspec.to_builtins(task.request),
-            job_id=task.task_id,
-            failure_ttl=settings.result_ttl,
-            description=f"predict {task.request.model}",
-            retry=Retry(max=settings.task_retries, enqueue_at_front=True),
-            pipeline=pipe,
-        )
-        if high:
-            pipe.rpush(HIGH_KEY, task.task_id)
-            pipe.expire(HIGH_KEY, settings.image_ttl)
-        pipe.set(image_key(task.task_id), b"" if task.passes_scripts else task.image, ex=settings.image_ttl)
+    async def _run_accept(self, keys: Words, args: Words, large: Sequence[NewTask]) -> Any:
+        if not large:
+            return await scripts.ACCEPT.acall(self._redis, keys, args)
+        async with self._redis.pipeline(transaction=True) as pipe:
+            pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
+            for task in large:  # into the place that the script made; what it refused has none
+                pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
+            return (await pipe.execute())[0]
 
-    def _note_group(
-        self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, pipe: "redis.client.Pipeline"
-    ) -> None:
+    def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str) -> "redis.client.Pipeline":
         """What is kept of a batch, and of an Idempotency-Key, which refers to the batch or to its one task."""
+        pipe = self._rq.connection.pipeline()
         if not acceptance.batch_id and not digest:
-            return
+            return pipe
         kept_seconds = self._settings.image_ttl + self._settings.result_ttl
         first, group = tasks[0].task_id, group_key(acceptance.batch_id or tasks[0].task_id)
         if acceptance.batch_id:
@@ -196,6 +185,7 @@ class Submission:
             pipe.set(names.idempotency_key(digest), msgspec.json.encode(known), ex=kept_seconds)
         pipe.hset(group, mapping={"open": len(tasks), "kept": len(tasks), **({"key": digest} if digest else {})})
         pipe.expire(group, kept_seconds)
+        return pipe
 
     def _check_refused(self, client: str, idempotency_key: str) -> None:
         """A client that was refused a moment ago costs Redis nothing; one that asks for a known task is answered."""
@@ -235,8 +225,10 @@ def _full(used: int, reserved: int, most: int) -> Overloaded:
     )
 
 
-def _bytes_of(commands: Sequence[tuple[Sequence[Any], Any]]) -> int:
-    return sum(len(word) if isinstance(word, bytes) else len(str(word)) for words, _ in commands for word in words)
+def _bytes_of(pipe: "redis.client.Pipeline") -> int:
+    return sum(
+        len(word) if isinstance(word, bytes) else len(str(word)) for words, _ in pipe.command_stack for word in words
+    )
 
 
 def _batch_of(ended: bytes | None) -> str:

@@ -4,7 +4,8 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal, cast
+from typing import Literal, cast
+from uuid import uuid4
 
 import redis
 from rq.executions import Execution, ExecutionRegistry
@@ -12,7 +13,7 @@ from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway import clock
-from gateway.queue import retention, scripts
+from gateway.queue import retention, rq_lua, scripts
 from gateway.queue.common import end_args, end_keys, request_of, rq_queue, store_end
 from gateway.queue.records import TaskRequest
 from gateway.redis_names import (
@@ -22,6 +23,7 @@ from gateway.redis_names import (
     OPEN_KEY,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
+    QUEUE_KEY,
     QUEUE_NAME,
     TURNS,
     image_key,
@@ -89,18 +91,16 @@ class TaskQueue:
 
         `pictures` are annotated pictures by media type. False when the task had ended before: the first end stays.
         """
-        always, commands = self.connection.pipeline(), self.connection.pipeline()
-        if execution is not None:
-            execution.delete(self._job(view.task_id), always)
-            commands.delete(job_key(view.task_id), ExecutionRegistry(view.task_id, self.connection).key)
+        commands = self.connection.pipeline()
         store_end(commands, view, request, self._settings.result_ttl)
-        first = scripts.words(always)
-        keys = end_keys(view.task_id, request.batch_id if request else "")
-        own = end_args(view.task_id, self._settings)
-        args = (*own, len(own) + 1 + len(first), *first, *scripts.words(commands))
-        with self.connection.pipeline(transaction=bool(pictures)) as pipe:
-            if pictures:
-                self._keep_pictures(view.task_id, pictures, pipe)
+        own, worker_name = (execution.id, execution.worker_name) if execution else ("", "")
+        records = rq_lua.finish_keys(view.task_id, own, worker_name)
+        keys = (*end_keys(view.task_id, request.batch_id if request else ""), *records)
+        args = (*end_args(view.task_id, self._settings), own, *scripts.words(commands))
+        if not pictures:
+            return bool(scripts.END.call(self.connection, keys, args))
+        with self.connection.pipeline() as pipe:
+            self._keep_pictures(view.task_id, pictures, pipe)
             pipe.eval(scripts.END, len(keys), *keys, *args)
             return bool(pipe.execute()[-1])
 
@@ -138,19 +138,18 @@ class TaskQueue:
         self.connection.eval(scripts.GIVE_BACK, 1, self.rq.started_job_registry.key, *args)
 
     def _claim(self, moved: str, worker_name: str) -> Claim | None:
-        commands = self.connection.pipeline()
-        job = self._job(scripts.THE_TASK)
-        execution = Execution.create(job, self._settings.worker_ttl, commands, worker_name=worker_name)
-        job.prepare_for_execution(worker_name, pipeline=commands)
-        commands.publish(EVENTS_CHANNEL, f"{scripts.THE_TASK}:started")
-        keys = (OPEN_KEY, self.rq.key, self.rq.intermediate_queue_key, HIGH_KEY, HIGH_RUN_KEY, *TURNS)
-        prefixes, most_high = (job_key(""), image_key("")), self._settings.max_high_in_a_row
-        args = (moved, *prefixes, scripts.SCRIPT_BYTES, scripts.THE_TASK, most_high, *scripts.words(commands))
-        taken: Any = self.connection.eval(scripts.CLAIM, len(keys), *keys, *args)
+        execution_id, settings = uuid4().hex, self._settings
+        queues = QUEUE_KEY, self.rq.intermediate_queue_key, HIGH_KEY
+        keys = (OPEN_KEY, *queues, HIGH_RUN_KEY, *TURNS, *rq_lua.begin_keys(worker_name))
+        args = (
+            *(moved, job_key(""), image_key(""), scripts.SCRIPT_BYTES, settings.max_high_in_a_row, EVENTS_CHANNEL),
+            *rq_lua.begin_args(execution_id, worker_name, settings.worker_ttl),
+        )
+        taken = scripts.CLAIM.call(self.connection, keys, args)
         if taken is None:
             return None
         task_id, data, retries_left, image = taken
-        mine = Execution(execution.id, task_id.decode(), self.connection, worker_name)
+        mine = Execution(execution_id, task_id.decode(), self.connection, worker_name)
         if image is None:
             image = self.connection.get(image_key(mine.job_id))
         return Claim(mine.job_id, data, image, mine, int(retries_left or 0) < self._settings.task_retries)
