@@ -181,7 +181,7 @@ operations = [
         answers=(
             Answer(
                 200,
-                "An event for each state of the task; comments between them keep the connection open.",
+                "An event for each state of the task and each place in the queue; comments keep the connection open.",
                 {"text/event-stream": _EVENT},
                 ("Cache-Control", "X-Accel-Buffering"),
                 examples={"started": examples.EVENT},
