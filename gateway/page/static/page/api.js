@@ -62,6 +62,14 @@ export async function* follow(taskId, signal) {
   }
 }
 
+// The picture as the service draws it, upright and with no boxes: no score is above 1.
+export async function plainPicture({ blob, name }) {
+  const body = new FormData();
+  body.append("image", blob, name);
+  const task = await (await ask("/predict?conf=1&annotate=true&wait=30", { method: "POST", body })).json();
+  return (await ask(`/result/${task.task_id}/image`)).blob();
+}
+
 export const cancel = (taskId) => ask(`/result/${taskId}`, { method: "DELETE" });
 
 export const models = async () => (await ask("/models")).json();

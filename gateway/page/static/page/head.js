@@ -5,27 +5,40 @@ import { facts } from "./facts.js";
 
 const AGAIN_MILLISECONDS = 5_000;
 
-export async function readiness() {
-  if (document.hidden) return setTimeout(readiness, AGAIN_MILLISECONDS);
+// `came` is called when the service is ready, which it need not be at first.
+export async function readiness(came) {
+  const again = () => setTimeout(readiness, AGAIN_MILLISECONDS, came);
+  if (document.hidden) return again();
   const state = await ask("/readyz").then(() => "ready", (error) => (error instanceof Problem ? "not ready" : "unreachable"));
   byId("ready").textContent = state;
   byId("ready").dataset.state = state;
-  if (state !== "ready") setTimeout(readiness, AGAIN_MILLISECONDS);
+  if (state === "ready") came();
+  else again();
 }
 
-// The list of models, asked for until it comes; `offer` shows it, `used` is called once a key was given.
-export function keyed(offer, used) {
+// Asks for the key where the service does; `used` is called once one was given.
+export function keyed(used) {
   byId("key-box").hidden = !facts.needsKey;
   byId("key-box").open = facts.needsKey;
-  const list = () => models().then(offer, (error) => (byId("models-say").textContent = error.message));
-  const entered = debounced(400, () => {
-    byId("models-say").textContent = "";
-    list();
-    used();
-  });
+  byId("key-form").onsubmit = (event) => {
+    event.preventDefault();
+    byId("key-box").open = false;
+  };
+  const entered = debounced(400, used);
   byId("key").oninput = (event) => {
     setKey(event.target.value);
     if (event.target.value) entered();
   };
-  if (!facts.needsKey) list();
 }
+
+export async function listModels(offer) {
+  if (!hasKey()) return;
+  byId("models-say").textContent = "";
+  try {
+    offer(await models());
+  } catch (error) {
+    byId("models-say").textContent = error.message;
+  }
+}
+
+const hasKey = () => !facts.needsKey || byId("key").value !== "";

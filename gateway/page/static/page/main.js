@@ -1,15 +1,18 @@
 // Puts the parts together: pictures, the runs that they need, and what is shown of them.
+import { plainPicture } from "./api.js";
 import * as camera from "./camera.js";
 import { asked, fromHash, toHash } from "./choices.js";
 import { Controls } from "./controls.js";
 import { byId, debounced, plural } from "./dom.js";
 import { filtered } from "./filter.js";
-import { keyed, readiness } from "./head.js";
+import { keyed, listModels, readiness } from "./head.js";
 import * as intake from "./intake.js";
+import { annotated } from "./overlay.js";
 import { Pane } from "./pane.js";
 import { Pool, Run } from "./run.js";
 import { Strip } from "./strip.js";
 import { TakeAway } from "./takeaway.js";
+import { upright } from "./upright.js";
 
 const AT_A_TIME = 3;
 
@@ -17,7 +20,13 @@ class App {
   constructor() {
     Object.assign(this, { choices: fromHash(location.hash), items: [], current: null, labels: new Map(), frame: 0 });
     this.pool = new Pool(AT_A_TIME);
-    const actions = { cancel: (run) => run.cancel(), again: (run) => this.#again(run) };
+    const actions = {
+      cancel: (run) => run.cancel(),
+      again: (run) => this.#again(run),
+      remove: (item) => this.remove(item),
+      asJpeg: (run, image) => this.#asJpeg(run, image),
+      plain: (run) => this.#plain(run),
+    };
     this.panes = [new Pane(actions), new Pane(actions)];
     this.panes[1].stage.view.listeners.add(() => this.#follow(1, 0));
     this.panes[0].stage.view.listeners.add(() => this.#follow(0, 1));
@@ -29,8 +38,8 @@ class App {
     window.addEventListener("hashchange", () => this.change(fromHash(location.hash)));
   }
 
-  add(files) {
-    const added = files.map((file) => ({ name: file.name || "pasted.png", blob: file, url: URL.createObjectURL(file), runs: new Map() }));
+  async add(files) {
+    const added = await Promise.all(files.map(itemOf));
     if (!added.length) return;
     this.items.push(...added);
     this.select(added[0]);
@@ -107,6 +116,25 @@ class App {
     this.update();
   }
 
+  // A type that this browser draws and the service does not read.
+  async #asJpeg(run, image) {
+    const item = run.picture;
+    item.blob = await annotated(image, { width: image.naturalWidth, height: image.naturalHeight }, []);
+    this.#again(run);
+  }
+
+  // The service draws what this browser cannot.
+  async #plain(run) {
+    const item = run.picture;
+    if (item.isAsked) return;
+    item.isAsked = true;
+    const blob = await plainPicture(item).catch(() => null);
+    if (!blob || !this.items.includes(item)) return;
+    URL.revokeObjectURL(item.url);
+    item.url = URL.createObjectURL(blob);
+    this.update();
+  }
+
   #runsOf(item) {
     return this.#models().map((model) => item.runs.get(asked(this.choices, model)));
   }
@@ -154,9 +182,17 @@ class App {
   }
 }
 
+async function itemOf(file) {
+  return { name: file.name, blob: file, url: URL.createObjectURL(await upright(file)), runs: new Map() };
+}
+
 const app = new App();
 intake.listen((files) => app.add(files));
 camera.listen((files) => app.add(files));
-keyed((listing) => app.offer(listing), () => app.keyGiven());
-readiness();
+const list = () => listModels((listing) => app.offer(listing));
+keyed(() => {
+  list();
+  app.keyGiven();
+});
+readiness(list);
 app.update();

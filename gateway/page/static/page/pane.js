@@ -6,7 +6,7 @@ import { Table } from "./table.js";
 import { bar } from "./timings.js";
 
 export class Pane {
-  // `actions` has cancel(run) and again(run).
+  // `actions` has cancel(run), again(run), remove(item), asJpeg(run, image) and plain(run)
   constructor(actions) {
     this.actions = actions;
     this.detections = [];
@@ -16,6 +16,7 @@ export class Pane {
     this.table = new Table((each) => this.point(each), (each) => this.stage.view.show(each.box));
     this.progress = make("div", { className: "progress", hidden: true });
     this.problem = make("div", { className: "problem", role: "alert", hidden: true });
+    this.convert = make("button", { type: "button", hidden: true }, "Send it as JPEG");
     this.warnings = make("ul", { className: "warnings" });
     this.times = make("div", { className: "timing", hidden: true });
     const head = make("header", { className: "pane-head" }, make("div", {}, this.title, this.summary), this.#tools());
@@ -31,7 +32,10 @@ export class Pane {
     this.#problem(run);
     this.#found(item, run, choices);
     item.drawn = await this.stage.show(item, run.result?.image);
-    if (this.run === run) this.warnings.replaceChildren(...this.#warnings(item, run));
+    if (this.run !== run) return;
+    this.warnings.replaceChildren(...this.#warnings(item, run));
+    this.convert.hidden = run.problem?.code !== "unsupported_image" || !item.drawn;
+    if (run.result && !item.drawn) this.actions.plain(run);
   }
 
   point(each, byKey = false, fromStage = byKey) {
@@ -59,11 +63,12 @@ export class Pane {
 
   #warnings(item, run) {
     const lines = [...(run.result?.warnings ?? [])];
-    if (!item.drawn) lines.push("This browser cannot draw the file; the boxes stand on an empty ground.");
+    if (!item.drawn) lines.push("This browser cannot draw the file.");
     return lines.map((line) => make("li", {}, line));
   }
 
   #progress(run) {
+    this.leaving = !run.open && this.progress.contains(document.activeElement);
     this.progress.hidden = !run.open;
     if (!run.open) return;
     const text = make("p", {}, make("b", {}, stateOf(run)), make("br"), outlookOf(run));
@@ -84,7 +89,9 @@ export class Pane {
     const names = [code, requestId && `request ${requestId}`].filter(Boolean).join(" · ");
     const again = make("button", { type: "button", onclick: () => this.actions.again(run) }, "Try again");
     const lines = [title && make("b", {}, title), make("p", {}, text), names && make("p", { className: "names" }, names), again];
-    this.problem.replaceChildren(...lines.filter(Boolean));
+    this.convert.onclick = () => this.actions.asJpeg(run, this.stage.image);
+    this.problem.replaceChildren(...lines.filter(Boolean), " ", this.convert);
+    if (this.leaving) again.focus();
   }
 
   #tools() {
@@ -96,6 +103,7 @@ export class Pane {
       tool("−", "Zoom out", () => view.zoom(1 / 1.5)),
       tool("+", "Zoom in", () => view.zoom(1.5)),
       tool("Fit", "Fit the picture", () => view.reset()),
+      tool("×", "Remove the picture", () => this.actions.remove(this.run.picture)),
     );
   }
 }

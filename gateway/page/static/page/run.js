@@ -1,6 +1,7 @@
 // One picture and one model: from the upload to the end of the task.
 import { Offline, Problem, cancel, follow, onlyOnce, submit } from "./api.js";
 import { pause } from "./dom.js";
+import { facts } from "./facts.js";
 
 const TRIES = 6;
 const LONGEST_PAUSE_SECONDS = 15;
@@ -23,6 +24,7 @@ export class Run {
     if (!this.open) return;
     this.begunAt = performance.now();
     try {
+      checkSize(this.picture.blob);
       await this.#accepted(onlyOnce());
       if (this.abort.signal.aborted) await this.#withdrawn();
       await this.#followed();
@@ -121,6 +123,14 @@ export class Run {
     Object.assign(this, { phase, notice });
     this.changed(this);
   }
+}
+
+// A service that refuses a body early closes the connection, of which a browser says only that it was lost.
+function checkSize({ size }) {
+  if (size <= facts.maxImageBytes) return;
+  const megabytes = (bytes) => (bytes / 1e6).toFixed(1);
+  const detail = `the picture has ${megabytes(size)} MB; this service takes at most ${megabytes(facts.maxImageBytes)} MB`;
+  throw new Problem({ status: 413, title: "The image is too large", detail, code: "image_too_large", request_id: "" });
 }
 
 // At most `limit` at a time: a browser has six connections to a host, and a run that is followed holds one.

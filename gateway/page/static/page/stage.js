@@ -25,16 +25,25 @@ export class Stage {
 
   // False where the browser cannot draw the file; the boxes are then shown on an empty ground.
   async show(picture, size) {
-    if (this.image.src !== picture.url) {
-      this.image.src = picture.url;
-      this.view.fitted = true;
-    }
-    const drawn = await this.image.decode().then(() => true, () => false);
+    const drawn = await this.#load(picture.url);
     if (this.image.src !== picture.url) return true;
     const natural = { width: this.image.naturalWidth || 640, height: this.image.naturalHeight || 480 };
     this.image.hidden = !drawn;
     this.#measure(size ?? natural);
     return drawn;
+  }
+
+  // A file that was cut is drawn as far as it goes.
+  #load(url) {
+    if (this.image.src !== url) {
+      this.view.fitted = true;
+      this.loaded = new Promise((resolve) => {
+        this.image.onload = () => resolve(true);
+        this.image.onerror = () => resolve(false);
+      });
+      this.image.src = url;
+    }
+    return this.loaded;
   }
 
   boxes(detections, hot) {

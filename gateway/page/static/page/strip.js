@@ -13,7 +13,8 @@ export class Strip {
     const list = byId("strip");
     if (order.length !== list.children.length || order.some((each, index) => list.children[index] !== each)) list.replaceChildren(...order);
     list.hidden = items.length < 2;
-    for (const [item, { button, state }] of kept) {
+    for (const [item, { button, image, state }] of kept) {
+      if (image.src !== item.url) image.src = item.url;
       button.setAttribute("aria-current", item === current);
       state.textContent = stateOf(item);
     }
@@ -26,6 +27,6 @@ export class Strip {
     button.append(make("span", { className: "tile-name" }, item.name), state);
     const away = make("button", { type: "button", className: "away", "aria-label": `Remove ${item.name}`, title: "Remove" }, "×");
     away.onclick = () => this.remove(item);
-    return { element: make("li", {}, button, away), button, state };
+    return { element: make("li", {}, button, away), button, image, state };
   }
 }
