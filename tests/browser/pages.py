@@ -3,6 +3,7 @@
 import base64
 import contextlib
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,14 @@ def hand_over(page: Page, kind: str, target: str = "document.body") -> bool:
         return event.defaultPrevented;
     }"""
     return bool(page.evaluate(code, [picture, kind, target.removeprefix("document.")]))
+
+
+def until(page: Page, expression: str) -> None:
+    """Waits for JavaScript to be true. The policy of the page forbids the eval of Playwright's wait_for_function."""
+    deadline = time.monotonic() + 15
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"never true: {expression}"
+        page.wait_for_timeout(50)
 
 
 def slide(page: Page, identity: str, value: float) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Request, expect
 
-from tests.browser.pages import SIZE_WH, expect_rows, hand_over, opened, picked, rows
+from tests.browser.pages import SIZE_WH, expect_rows, hand_over, opened, picked, rows, until
 from tests.support.pictures import turned
 
 
@@ -91,7 +91,7 @@ def test_every_sample_is_there(page: Page) -> None:
 def test_a_turned_photograph_stands_upright_under_its_boxes(page: Page, tmp_path: Path, suffix: str, turn: int) -> None:
     picked(page, tmp_path, f"turned{suffix}", data=turned(turn, suffix))
     expect_rows(page, 1)
-    page.wait_for_function("document.querySelector('.stage img').naturalWidth > 0")
+    until(page, "document.querySelector('.stage img').naturalWidth > 0")
     red, green = page.evaluate(
         """() => {
             const context = document.createElement("canvas").getContext("2d", { willReadFrequently: true });

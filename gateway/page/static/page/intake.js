@@ -1,7 +1,7 @@
 // Ways in: dropped, pasted, picked, or one of the samples.
 import { byId, make } from "./dom.js";
 
-const SAMPLES = ["shapes.jpg", "crowd.jpg", "street.jpg"];
+const SAMPLES = ["street.jpg", "shapes.jpg", "more-shapes.jpg"];
 
 export function listen(add) {
   byId("pick").onclick = () => byId("picker").click();
@@ -31,7 +31,7 @@ function dragged(event, add) {
 
 function sample(name, add) {
   const address = `/static/page/samples/${name}`;
-  const title = name.replace(".jpg", "");
+  const title = name.replace(".jpg", "").replaceAll("-", " ");
   const fetched = async () => add([new File([await (await fetch(address)).blob()], name, { type: "image/jpeg" })]);
   const image = make("img", { src: address, alt: "", width: 96, height: 64, loading: "lazy" });
   return make("li", {}, make("button", { type: "button", className: "sample", onclick: fetched }, image, title));
