@@ -79,7 +79,7 @@ def test_the_digits_of_every_form_are_those_of_the_api(page: Page) -> None:
         view = TaskView(task_id="f" * 32, status="SUCCESS", state="succeeded", result=result)
         for form in ("coco", "yolo", "csv"):
             own = page.evaluate(code, [form, msgspec.to_builtins(view)])
-            shown = document(view, form)  # type: ignore[arg-type]
+            shown = document(view, form)
             assert shown is not None
             expected = shown.content.decode()
             assert (json.loads(own) == json.loads(expected)) if form == "coco" else (own == expected)
