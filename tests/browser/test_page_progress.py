@@ -1,6 +1,7 @@
 """How far a task is, what goes wrong, and what the page does about it."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -130,6 +131,14 @@ def test_browsers_get_the_page_and_others_the_doors(address: str, accept: str | 
     if kind == "application/json":
         doors = answer.json()
         assert {doors["docs"], doors["predict"], doors["models"]} == {"/docs", "/predict", "/models"}
+
+
+def test_the_doors_are_those_of_the_handbook(address: str) -> None:
+    handbook = (Path(__file__).parents[2] / "docs" / "page.md").read_text()
+    shown = json.loads(handbook.partition("```json\n")[2].partition("```")[0])
+    assert httpx.get(f"{address}/").json() == shown
+    described = httpx.get(f"{address}/openapi.json").json()["paths"]
+    assert {path for name, path in shown.items() if name not in ("service", "version")} <= described.keys()
 
 
 def test_the_policy_of_the_page_allows_its_own_scripts_only(address: str) -> None:

@@ -14,7 +14,7 @@ export class Controls {
     byId("conf").min = byId("conf-number").min = FLOOR;
     for (const id of ["conf", "conf-number"]) this.#number(id, "input", (conf) => changed({ conf }));
     this.#number("max-det", "input", (maxDet) => changed({ maxDet: Math.round(maxDet) }));
-    this.#number("iou", "change", (iou) => changed({ iou }));
+    this.#number("iou", "change", debounced(250, (iou) => changed({ iou })));
     byId("iou").addEventListener("input", () => (byId("iou-value").textContent = Number(byId("iou").value).toFixed(2)));
     byId("agnostic").onchange = (event) => changed({ agnostic: event.target.checked });
     byId("model").onchange = (event) => changed({ model: event.target.value });
@@ -62,7 +62,7 @@ function valuesOf({ name, versions }) {
 
 function put(id, value) {
   const input = byId(id);
-  if (Number(input.value) !== value && (input !== document.activeElement || input.type === "range")) input.value = value;
+  if (Number(input.value) !== value && input !== document.activeElement) input.value = value;
 }
 
 // Also a model that a link names and that nobody has listed yet.

@@ -3,17 +3,35 @@ import { Problem, ask, models, setKey } from "./api.js";
 import { byId, debounced } from "./dom.js";
 import { facts } from "./facts.js";
 
-const AGAIN_MILLISECONDS = 5_000;
+const SOON = 5_000;
+const LATER = 15_000;
 
-// `came` is called when the service is ready, which it need not be at first.
-export async function readiness(came) {
-  const again = () => setTimeout(readiness, AGAIN_MILLISECONDS, came);
-  if (document.hidden) return again();
-  const state = await ask("/readyz").then(() => "ready", (error) => (error instanceof Problem ? "not ready" : "unreachable"));
-  byId("ready").textContent = state;
-  byId("ready").dataset.state = state;
-  if (state === "ready") came();
-  else again();
+// Looks whether the service is ready: until it is, when `came` is called, and again while tasks take long.
+export class Readiness {
+  constructor(came, busy) {
+    Object.assign(this, { came, busy, timer: 0, state: "" });
+    this.#look();
+  }
+
+  // A task has begun: should it take long, the reason may be here.
+  wake() {
+    this.timer ||= setTimeout(() => this.#look(), LATER);
+  }
+
+  async #look() {
+    const before = this.state;
+    if (!document.hidden) await this.#ask();
+    const isReady = this.state === "ready";
+    this.timer = isReady && !this.busy() ? 0 : setTimeout(() => this.#look(), isReady ? LATER : SOON);
+    if (isReady && before !== "ready") this.came();
+  }
+
+  async #ask() {
+    const failed = (error) => (error instanceof Problem ? "not ready" : "unreachable");
+    this.state = await ask("/readyz").then(() => "ready", failed);
+    byId("ready").textContent = this.state;
+    byId("ready").dataset.state = this.state;
+  }
 }
 
 // Asks for the key where the service does; `used` is called once one was given.

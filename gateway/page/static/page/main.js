@@ -5,7 +5,7 @@ import { asked, fromHash, toHash } from "./choices.js";
 import { Controls } from "./controls.js";
 import { byId, debounced, plural } from "./dom.js";
 import { filtered } from "./filter.js";
-import { keyed, listModels, readiness } from "./head.js";
+import { Readiness, keyed, listModels } from "./head.js";
 import * as intake from "./intake.js";
 import { annotated } from "./overlay.js";
 import { Pane } from "./pane.js";
@@ -69,6 +69,10 @@ class App {
     this.update();
   }
 
+  busy() {
+    return this.items.some((item) => [...item.runs.values()].some((run) => run.open));
+  }
+
   offer(listing) {
     this.labels = new Map(listing.models.map(({ name, labels }) => [name, labels]));
     this.defaultModel = listing.default;
@@ -109,6 +113,7 @@ class App {
     const run = new Run(item, query, () => this.update());
     item.runs.set(query, run);
     this.pool.add(run);
+    this.readiness?.wake();
   }
 
   #again(run) {
@@ -194,5 +199,5 @@ keyed(() => {
   list();
   app.keyGiven();
 });
-readiness(list);
+app.readiness = new Readiness(list, () => app.busy());
 app.update();

@@ -26,7 +26,6 @@ export class Run {
     try {
       checkSize(this.picture.blob);
       await this.#accepted(onlyOnce());
-      if (this.abort.signal.aborted) await this.#withdrawn();
       await this.#followed();
     } catch (error) {
       if (this.open) this.#fail(error);
@@ -107,11 +106,6 @@ export class Run {
     if (view.state === "failed") return this.#fail(new Problem(view.error)), true;
     this.#set(view.state === "succeeded" ? "done" : "canceled");
     return true;
-  }
-
-  async #withdrawn() {
-    await cancel(this.task.task_id).catch(() => {});
-    this.abort.signal.throwIfAborted();
   }
 
   #fail(error) {

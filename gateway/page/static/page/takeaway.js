@@ -35,7 +35,8 @@ export class TakeAway {
       tab.setAttribute("aria-selected", chosen);
       tab.tabIndex = chosen ? 0 : -1;
     }
-    byId("request").textContent = languages[language](this.query);
+    const text = languages[language](this.query);
+    if (byId("request").textContent !== text) byId("request").textContent = text; // a selection stays
   }
 
   #key(event) {

@@ -9,7 +9,7 @@ export function timingsOf(run) {
   const parts = Object.keys(STEPS).filter((name) => name in timings).map((name) => [STEPS[name], timings[name]]);
   const between = timings.total - parts.reduce((sum, [, milliseconds]) => sum + milliseconds, 0);
   const way = run.roundTrip - timings.total;
-  return [...parts, ["between", Math.max(between, 0)], ["network and browser", Math.max(way, 0)]];
+  return [...parts, ["other", Math.max(between, 0)], ["network and browser", Math.max(way, 0)]];
 }
 
 export function bar(run) {
