@@ -34,5 +34,5 @@ function sample(name, add) {
   const title = name.replace(".jpg", "").replaceAll("-", " ");
   const fetched = async () => add([new File([await (await fetch(address)).blob()], name, { type: "image/jpeg" })]);
   const image = make("img", { src: address, alt: "", width: 96, height: 64, loading: "lazy" });
-  return make("li", {}, make("button", { type: "button", className: "sample", onclick: fetched }, image, title));
+  return make("li", {}, make("button", { type: "button", className: "sample", onclick: fetched }, image, make("span", {}, title)));
 }

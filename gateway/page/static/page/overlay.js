@@ -1,6 +1,8 @@
 // Boxes and labels on a canvas, in the colours and the manner of the annotated picture of the service.
 import { colourOf } from "./facts.js";
 
+// Labels of the best boxes take at most this much of the picture; the others have theirs when they are pointed at.
+const MOST_LABELLED = 0.1;
 const FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif";
 
 // `place` maps the picture to the canvas: x, y, scale. `pen` has the width of lines and the size of text.
@@ -14,7 +16,12 @@ export function draw(context, detections, hot, place, pen) {
     outline(context, hot, place, pen.line * 1.75, true);
     label(context, hot, place, pen, taken);
   }
-  for (const each of detections) if (each !== hot) label(context, each, place, pen, taken);
+  const { width, height } = roomOf(context.canvas);
+  let left = MOST_LABELLED * width * height;
+  for (const each of detections) {
+    if (left <= 0) return;
+    if (each !== hot) left -= label(context, each, place, pen, taken);
+  }
 }
 
 function outline(context, { box, class_id: classId }, place, line, filled = false) {
@@ -31,25 +38,30 @@ function outline(context, { box, class_id: classId }, place, line, filled = fals
   }
 }
 
+// The pixels that it takes: none where every place for it is taken.
 function label(context, { box, class_id: classId, label: name, score }, place, pen, taken) {
   const text = `${name} ${score.toFixed(2)}`;
   const [x, y, , height] = rectangle(box, place);
   const size = { width: context.measureText(text).width + pen.font * 0.7, height: pen.font * 1.5 };
   const spot = [y - size.height, y + height, y].map((top) => inside(context.canvas, x - pen.line / 2, top, size));
   const free = spot.find((each) => each && !taken.some((other) => overlap(each, other)));
-  if (!free) return;
+  if (!free) return 0;
   taken.push(free);
   const { ground, ink } = colourOf(classId);
   context.fillStyle = ground;
   context.fillRect(free.x, free.y, size.width, size.height);
   context.fillStyle = ink;
   context.fillText(text, free.x + pen.font * 0.35, free.y + size.height / 2 + 0.5);
+  return size.width * size.height;
 }
 
 const rectangle = ({ x1, y1, x2, y2 }, { x, y, scale }) => [x + x1 * scale, y + y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale];
 
+// A canvas on a dense screen has more pixels than it is wide.
+const roomOf = (canvas) => ({ width: canvas.drawnWidth ?? canvas.width, height: canvas.drawnHeight ?? canvas.height });
+
 function inside(canvas, x, y, { width, height }) {
-  const room = { width: canvas.drawnWidth ?? canvas.width, height: canvas.drawnHeight ?? canvas.height };
+  const room = roomOf(canvas);
   if (y < 0 || y + height > room.height || x > room.width || x + width < 0) return null;
   return { x: Math.max(0, Math.min(x, room.width - width)), y, width, height };
 }

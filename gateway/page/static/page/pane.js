@@ -110,6 +110,7 @@ export class Pane {
 
 function summaryOf(result, detections) {
   const all = result.detections.length;
+  if (!all) return "no boxes found";
   return `${plural(detections.length, "box", "boxes")} shown of ${all} found`;
 }
 
