@@ -148,6 +148,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"give": "ports with commas between, such as 443,8443"},
         ),
     ] = "443"
+    page: Annotated[bool, Meta(description="whether `/` shows browsers a page to try the models on")] = True
     metrics_host: Annotated[str, Meta(description="address the metrics listen on")] = "127.0.0.1"
     metrics_port: Annotated[int, Meta(ge=0, le=65535, description="port of the gateway's metrics, 0 for none")] = 9464
     worker_metrics_port: Annotated[

@@ -51,6 +51,7 @@ ANSWER_HEADERS: dict[str, Any] = {
     "Cache-Control": Annotated[str, Meta(description="`no-store`: the next answer may differ")],
     "Content-Disposition": Annotated[str, Meta(description="the name to save the file under")],
     "X-Accel-Buffering": Annotated[str, Meta(description="`no`: tells nginx to pass each event on at once")],
+    "Permissions-Policy": Annotated[str, Meta(description="what the page may use of the browser: the camera")],
     "Vary": Annotated[str, Meta(description="`Accept`: the answer depends on it")],
 }
 _ANY_REQUEST = (MalformedRequest, RequestTimeout, HeadersTooLarge, InternalError)

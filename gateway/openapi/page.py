@@ -31,8 +31,11 @@ _LIMITS = {
 }
 
 
-def page(document: Document, errors: Iterable[type[GatewayError]], base_url: str) -> str:
-    """The whole page. The document is of our own making; still, the template escapes everything in it."""
+def page(document: Document, errors: Iterable[type[GatewayError]], base_url: str, home: bool) -> str:
+    """The whole page, with a link to the one at `/` where that is `home`.
+
+    The document is of our own making; still, the template escapes everything in it.
+    """
     operations = [
         (path, method, operation) for path, item in document["paths"].items() for method, operation in item.items()
     ]
@@ -54,6 +57,7 @@ def page(document: Document, errors: Iterable[type[GatewayError]], base_url: str
                 for error in errors
             ],
             base_url=base_url,
+            home=home,
         )
     )
 

@@ -32,10 +32,18 @@ from gateway.task import State, Status, TaskView
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
+_PLACE_SECONDS = 2.0
 
 
 class _StatusOnly(msgspec.Struct):
     status: Status
+
+
+class _Standing(msgspec.Struct):
+    """What a stream of events tells the changes of."""
+
+    state: State
+    position: int | None = None
 
 
 class Results:
@@ -90,18 +98,24 @@ class Results:
         await asyncio.gather(*(self.wait(task_id, seconds) for task_id in task_ids))
 
     async def follow(self, task_id: str) -> AsyncGenerator[bytes]:
-        """The task now and at each change of its state, until it has ended. Raises as `read` does."""
+        """The task now, and at each change of its state or of its place in the queue, until it has ended.
+
+        Raises as `read` does.
+        """
         with self.watch() as watch:
             watch.on(task_id)
-            last = b""
+            last = None
             while True:
                 ended, view = await self._read(task_id)
-                if view != last:
-                    last = view
-                    yield view
+                shown = view if ended else await self.with_outlook(view)
+                if (now := msgspec.json.decode(shown, type=_Standing)) != last:
+                    last = now
+                    yield shown
                 if ended or self._released:
                     return
-                await watch.change()
+                with contextlib.suppress(TimeoutError):  # no change of one's own comes with a place
+                    async with asyncio.timeout(None if now.position is None else _PLACE_SECONDS):
+                        await watch.change()
 
     async def batch(self, batch_id: str) -> Acceptance:
         """What was accepted as a batch. Raises TaskNotFound, ServiceUnavailable."""

@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 Colour = tuple[int, int, int]  # sRGB
 
-_COUNT = 256
+COUNT = 256
 BLACK: Colour = (0, 0, 0)
 WHITE: Colour = (255, 255, 255)
 
@@ -30,7 +30,7 @@ _TO_OKLAB = np.array(
 
 def class_colour(class_id: int) -> Colour:
     """The colour of a class, the same in every picture; they repeat after 256 classes."""
-    return _palette()[class_id % _COUNT]
+    return _palette()[class_id % COUNT]
 
 
 def ink_on(ground: Colour) -> Colour:
@@ -64,7 +64,7 @@ def _palette() -> tuple[Colour, ...]:
     chosen = int(np.argmin(np.abs(candidates - (255, 51, 51)).sum(axis=1)))
     distance = np.full(len(candidates), np.inf)
     palette: list[Colour] = []
-    for _ in range(_COUNT):
+    for _ in range(COUNT):
         red, green, blue = candidates[chosen].tolist()
         palette.append((red, green, blue))
         distance = np.minimum(distance, np.linalg.norm(seen - seen[chosen], axis=1))

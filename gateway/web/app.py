@@ -53,7 +53,7 @@ def create_app(
         ClientDisconnect: responses.client_gone,
         Exception: responses.internal_error,
     }
-    table = routes()
+    table = routes(settings.page)
     middleware = [Middleware(RequestId), Middleware(AnswerHeaders, stopping), Middleware(Access, counted, table)]
     if settings.origins:
         middleware.append(cross_origin(settings.origins))

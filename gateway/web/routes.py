@@ -33,11 +33,13 @@ from gateway.task import BatchView, TaskView
 from gateway.triton.catalogue import ModelList, ModelView
 from gateway.web import examples
 from gateway.web.checks import guarded, refusals
-from gateway.web.endpoints import batches, deepstack, health, predict, tasks
-from gateway.web.endpoints.health import Alive, Home, Ready
+from gateway.web.endpoints import batches, deepstack, health, home, predict, tasks
+from gateway.web.endpoints.health import Alive, Ready
+from gateway.web.endpoints.home import Home
 from gateway.web.formats import CocoDataset
 from gateway.web.parameters import Choices, ResultChoices
 from gateway.web.responses import JSON
+from gateway.web.services import services_of
 
 _ADDRESS = "https://address.invalid"
 
@@ -49,14 +51,14 @@ async def description(request: Request) -> Response:
 
 async def reference(request: Request) -> Response:
     """The same as a page to read and to try the API on."""
-    shown = _page().replace(_ADDRESS, str(escape(str(request.base_url).rstrip("/"))))
+    shown = _page(services_of(request).settings.page).replace(_ADDRESS, str(escape(str(request.base_url).rstrip("/"))))
     return HTMLResponse(shown, headers={"Content-Security-Policy": page.POLICY})
 
 
 @functools.cache
-def _page() -> str:
+def _page(home: bool) -> str:
     """With _ADDRESS for the service's own: rendering takes 50 ms of the event loop, and needs no key."""
-    return page.page(_document(), errors.error_classes(), _ADDRESS)
+    return page.page(_document(), errors.error_classes(), _ADDRESS, home)
 
 
 @functools.cache
@@ -179,7 +181,7 @@ operations = [
         answers=(
             Answer(
                 200,
-                "An event for each state of the task; comments between them keep the connection open.",
+                "An event for each state of the task and each place in the queue; comments keep the connection open.",
                 {"text/event-stream": _EVENT},
                 ("Cache-Control", "X-Accel-Buffering"),
                 examples={"started": examples.EVENT},
@@ -228,10 +230,17 @@ operations = [
     Operation(
         method="GET",
         path="/",
-        handler=health.home,
+        handler=home.home,
         tag="Service",
         public=True,
-        answers=(Answer(200, "It answers.", as_json(Home)),),
+        answers=(
+            Answer(
+                200,
+                "The page, or the doors of this service.",
+                {**as_json(Home), "text/html": TEXT},
+                ("Permissions-Policy?", "Vary"),
+            ),
+        ),
     ),
     Operation(
         method="GET",
@@ -270,17 +279,30 @@ operations = [
     ),
 ]
 
-_STATIC = Mount("/static", StaticFiles(packages=[("gateway.openapi", "static")]), name="static")
+
+class _Files(StaticFiles):
+    """Files that a browser asks for again: after an update none is of the old version."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        answer = super().file_response(*args, **kwargs)
+        answer.headers.update({"Cache-Control": "no-cache"})
+        return answer
 
 
-def routes() -> list[BaseRoute]:
-    """One route for each path, so that a 405 lists every allowed method; and the files of the pages."""
+def routes(home: bool = True) -> list[BaseRoute]:
+    """One route for each path, so that a 405 lists every allowed method; and the files of the pages.
+
+    `home`: those of the page at `/` too.
+    """
     by_path: dict[str, dict[str, Handler]] = {}
     for operation in operations:
         handler = operation.handler if operation.public else guarded(operation.handler)
         by_path.setdefault(operation.path, {})[operation.method] = handler
     made = [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
-    return [*made, _STATIC]
+    packages: list[str | tuple[str, str]] = [("gateway.openapi", "static")]
+    if home:
+        packages.append(("gateway.page", "static"))
+    return [*made, Mount("/static", _Files(packages=packages), name="static")]
 
 
 def _dispatch(handlers: dict[str, Handler]) -> Handler:

@@ -150,6 +150,24 @@ def test_events_tell_each_change_of_state(client: httpx2.Client, work: Callable[
     assert told in (["queued", "started", "succeeded"], ["queued", "succeeded"])
 
 
+def test_events_tell_the_place_in_the_queue_as_it_changes(client: httpx2.Client) -> None:
+    places = [client.post("/predict", content=PICTURE).headers["location"] for _ in range(3)]
+    timers = [
+        threading.Timer(seconds, client.delete, [place]) for seconds, place in zip((0.5, 4), places[::2], strict=True)
+    ]
+    for timer in timers:
+        timer.start()
+    with client.stream("GET", places[2] + "/events") as stream:
+        told = [json.loads(line.removeprefix("data: ")) for line in stream.iter_lines() if line.startswith("data: ")]
+    for timer in timers:
+        timer.join()
+    assert [(each["state"], each.get("position")) for each in told] == [
+        ("queued", 2),
+        ("queued", 1),
+        ("canceled", None),
+    ]
+
+
 def test_events_of_an_ended_task_end_at_once(client: httpx2.Client, work: Callable[[], None]) -> None:
     place = client.post("/predict", content=PICTURE).headers["location"]
     work()

@@ -1,36 +1,11 @@
 """/docs in a browser."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, ConsoleMessage, Page, Request
+from playwright.sync_api import Browser, Page
 
 from tests.support.pictures import encoded
-
-
-@pytest.fixture
-def page(browser: Browser, address: str) -> Iterator[Page]:
-    """A page that may talk to the gateway only, and has nothing to complain of."""
-    foreign: list[str] = []
-    complaints: list[str] = []
-
-    def seen(request: Request) -> None:
-        if not request.url.startswith((address, "data:", "blob:")):
-            foreign.append(request.url)
-
-    def said(message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            complaints.append(message.text)
-
-    with browser.new_context(base_url=address) as context:
-        page = context.new_page()
-        page.on("request", seen)
-        page.on("console", said)
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        yield page
-    assert not foreign, "the page asks other hosts"
-    assert not complaints
 
 
 def test_the_page_shows_every_operation(page: Page) -> None:
@@ -85,3 +60,10 @@ def test_the_page_fits_every_width(page: Page, width: int) -> None:
     page.goto("/docs")
     page.locator("form").first.wait_for(state="attached")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_two_pages_link_to_each_other(page: Page) -> None:
+    page.goto("/docs")
+    page.get_by_role("link", name="Try it").click()
+    page.get_by_role("link", name="API").click()
+    assert page.url.endswith("/docs")

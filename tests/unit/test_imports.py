@@ -22,8 +22,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "webhooks": {"telemetry", "outbound"},
     "queue": {"telemetry", "webhooks"},
     "openapi": {"server"},
+    "page": {"vision.colours"},
     "web": {
-        *("telemetry", "security", "outbound", "server", "queue", "openapi"),
+        *("telemetry", "security", "outbound", "server", "queue", "openapi", "page"),
         *("triton.connection", "triton.spec", "triton.loading", "triton.catalogue", "vision.header"),
     },
     "worker": {"telemetry", "triton", "vision", "queue"},

@@ -60,13 +60,13 @@ async function show(answer, milliseconds, output) {
   const type = answer.headers.get("content-type") ?? "";
   const lines = SHOWN_HEADERS.filter((name) => answer.headers.has(name)).map((name) => `${name}: ${answer.headers.get(name)}`);
   const head = `${answer.status} ${answer.statusText} after ${Math.round(milliseconds)} ms\n${lines.join("\n")}`;
-  output.replaceChildren(make("pre", {}, head));
+  output.replaceChildren(make("pre", { tabIndex: 0 }, head));
   if (type.startsWith("image/")) {
     output.append(make("img", { src: URL.createObjectURL(await answer.blob()), alt: "the answer" }));
     return;
   }
   const text = await answer.text();
-  if (text) output.append(make("pre", {}, type.includes("json") ? JSON.stringify(JSON.parse(text), null, 2) : text));
+  if (text) output.append(make("pre", { tabIndex: 0 }, type.includes("json") ? JSON.stringify(JSON.parse(text), null, 2) : text));
 }
 
 function equip(article, operation) {
@@ -83,7 +83,7 @@ function equip(article, operation) {
       const answer = await fetch(...requestOf(method, path, fields, form));
       await show(answer, performance.now() - begun, output);
     } catch (error) {
-      output.replaceChildren(make("pre", {}, String(error)));
+      output.replaceChildren(make("pre", { tabIndex: 0 }, String(error)));
     }
   });
   article.append(make("details", {}, make("summary", {}, "Send it from here"), form, output));

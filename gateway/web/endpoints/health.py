@@ -7,7 +7,6 @@ from msgspec import UNSET, UnsetType
 from starlette.requests import Request
 from starlette.responses import Response
 
-import gateway
 from gateway.web.checks import has_key
 from gateway.web.readiness import without_addresses
 from gateway.web.responses import JSON
@@ -43,19 +42,6 @@ async def models(request: Request) -> Response:
 async def model(request: Request) -> Response:
     """One model: versions, state, labels, input, batch limit."""
     return JSON(await services_of(request).models.view(request.path_params["name"]))
-
-
-class Home(msgspec.Struct):
-    """What answers here, and where it is described."""
-
-    service: str
-    version: str
-    docs: str = "/docs"
-
-
-async def home(request: Request) -> Response:
-    """What answers here; camera software asks whether this address does."""
-    return JSON(Home("YOLOv5 gateway", gateway.__version__))
 
 
 async def livez(request: Request) -> Response:

@@ -61,7 +61,7 @@ async def result(request: Request) -> Response:
 
 
 async def events(request: Request) -> Response:
-    """Server-sent events: the task now and at each change of its state; the stream ends with the task."""
+    """Server-sent events: the task now, at each change of its state and its place; the stream ends with the task."""
     services = services_of(request)
     async with contextlib.AsyncExitStack() as opened:
         opened.enter_context(services.streams.taken(client_of(request)))

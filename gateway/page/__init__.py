@@ -1,0 +1,1 @@
+"""The page at `/`: pictures in, boxes out, in a browser."""
