@@ -22,7 +22,7 @@ from redis import RedisError
 
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.https import Outbound, OutboundError
-from gateway.settings import Settings, SettingsError, load
+from gateway.settings import Settings, SettingsError, check_callbacks, load
 from gateway.telemetry import logs
 from gateway.webhooks.queue import ASIDE_SECONDS, Delivery, WebhookQueue
 from gateway.webhooks.signing import Signer
@@ -212,6 +212,7 @@ async def deliver(settings: Settings) -> None:
 def main() -> int:
     try:
         settings = load()
+        check_callbacks(settings)
     except SettingsError as error:
         print(f"webhooks: {error}", file=sys.stderr)
         return 2
