@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from pathlib import Path
 import redis.asyncio as aioredis
 from redis import RedisError
 
+from gateway import clock
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.https import Outbound, OutboundError
 from gateway.settings import Settings, SettingsError, check_callbacks, load
@@ -161,7 +161,7 @@ class Deliverer:
 
     async def _send(self, delivery: Delivery) -> None:
         """Raises NotTaken, Gone."""
-        signed = self._signer.headers(delivery.task_id, delivery.body, time.time(), delivery.owner)
+        signed = self._signer.headers(delivery.task_id, delivery.body, clock.now(), delivery.owner)
         headers = {"Content-Type": "application/json", **signed}
         try:
             async with (

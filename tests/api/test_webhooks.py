@@ -298,6 +298,17 @@ def test_a_delivery_whose_body_expired_is_forgotten(
     assert [headers_of(request)["webhook-id"] for request in site.requests] == ["t2"]
 
 
+def test_a_wrong_clock_of_the_host_does_not_date_deliveries(
+    redis_url: str, connection: "redis.Redis", until_empty: Empty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, real = Site(reply(204), NAME), time.time
+    put(connection, "t1")
+    monkeypatch.setattr(time, "time", lambda: real() + 7_200)
+    run_delivery(redis_url, site, until_empty)
+    assert abs(int(headers_of(site.requests[0])["webhook-timestamp"]) - real()) < 30
+    Webhook(SECRET).verify(body_of(site.requests[0]), headers_of(site.requests[0]))
+
+
 @pytest.mark.parametrize(
     "secret", ["hunter2", "whsec_", "whsec_c2hvcnQ=", SECRET[6:], SECRET[:-1], f"{SECRET} hunter2"]
 )
