@@ -260,9 +260,16 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     _check_redis(settings.redis_url)
     if settings.trusted_proxies:
         _check_proxies(settings.trusted_proxies)
+    return settings
+
+
+def check_callbacks(settings: Settings) -> None:
+    """For who starts or is the webhook sender: only that has the secret, the gateway goes by CALLBACKS.
+
+    Raises SettingsError for callbacks that nobody could sign.
+    """
     if settings.callbacks and settings.webhook_secret is None:
         raise SettingsError("CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too")
-    return settings
 
 
 def with_files(environment: Mapping[str, str]) -> Mapping[str, str]:

@@ -21,7 +21,7 @@ import msgspec
 import redis
 
 from gateway.security.exposure import check_exposure
-from gateway.settings import Settings, SettingsError, load, with_files
+from gateway.settings import Settings, SettingsError, check_callbacks, load, with_files
 from local import ports, triton, wheel
 from local.console import Console
 from local.errors import LocalError
@@ -157,6 +157,7 @@ def read_settings(given: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]
         given = with_files(given)
         settings = load(given)
         check_exposure(settings)
+        check_callbacks(settings)
         return settings, given
     except SettingsError as error:
         raise LocalError(str(error)) from error

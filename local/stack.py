@@ -31,7 +31,7 @@ SECRETS = {
     "API_KEYS": ("gateway",),
     "API_KEYS_FILE": ("gateway",),
     "CALLBACKS": ("gateway", "webhooks"),
-    "WEBHOOK_SECRET": ("gateway", "webhooks"),
+    "WEBHOOK_SECRET": ("webhooks",),
     "TRITON_KEY": ("gateway", "triton"),
     "TRITON_MEMORY_KEY": ("worker", "triton"),
     "REDIS_URL": ("gateway", "worker", "webhooks"),

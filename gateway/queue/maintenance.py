@@ -1,6 +1,7 @@
 """What workers do for each other now and then: restart tasks whose worker died, keep the records right."""
 
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -13,12 +14,22 @@ from gateway.queue import scripts
 from gateway.queue.common import LOST, failure, request_of
 from gateway.queue.records import TaskRequest
 from gateway.queue.task_queue import TaskQueue
-from gateway.redis_names import BETWEEN_KEY, LEADER_KEY, LEDGER, OPEN_KEY, RESERVES_KEY, REWRITTEN_KEY, job_key
+from gateway.redis_names import (
+    BETWEEN_KEY,
+    LEADER_KEY,
+    LEDGER,
+    OPEN_KEY,
+    RESERVES_KEY,
+    REWRITTEN_KEY,
+    batch_key,
+    job_key,
+)
 from gateway.task import TaskView
 
 log = logging.getLogger(__name__)
 
 _SCAN = 500
+_TASK_ID = re.compile(r'"task_id":"(\w+)"')
 
 
 class Maintenance:
@@ -82,13 +93,28 @@ class Maintenance:
             for task_id in ids:
                 pipe.hget(job_key(task_id), "status")
             found = pipe.execute()
-        for task_id in [
-            task_id for task_id, status in zip(ids, found, strict=True) if status is None or status in LOST
-        ]:
-            request = self._request(task_id)  # RQ keeps it of a job that it lets fail
+        gone = [task_id for task_id, status in zip(ids, found, strict=True) if status is None or status in LOST]
+        requests = {task_id: self._request(task_id) for task_id in gone}  # RQ keeps it of a job that it lets fail
+        batches = self._batches_of({task_id for task_id, request in requests.items() if request is None})
+        for task_id, request in requests.items():
             view = failure(task_id, InternalError("the task has vanished; send the image again"), request)
+            if task_id in batches:  # it goes with the last of its results, as for other ends
+                view.batch_id = batches[task_id]
+                request = TaskRequest(model="", accepted_at=0, batch_id=batches[task_id])
             if self._queue.finish(view, request):
                 log.error("task %s has vanished from the queue", task_id)
+
+    def _batches_of(self, task_ids: set[str]) -> dict[str, str]:
+        """The batches of tasks whose jobs are gone: only the batches themselves still name them."""
+        found: dict[str, str] = {}
+        if not task_ids:
+            return found
+        for key in self._redis.scan_iter(match=batch_key("*"), count=_SCAN):
+            batch = self._redis.get(key)
+            for each in _TASK_ID.findall(batch.decode() if isinstance(batch, bytes) else ""):
+                if each in task_ids:
+                    found[each] = _text(key).removeprefix(batch_key(""))
+        return found
 
     def rewrite_file(self, every_seconds: int) -> None:
         """Have Redis write its append-only file anew once in so many seconds, 0 for never: what was deleted or has

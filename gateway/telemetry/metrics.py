@@ -142,6 +142,18 @@ class WorkerMetrics:
         self.slots = Gauge(
             "yolo_worker_slots", "tasks that can run at a time", multiprocess_mode="livesum", registry=registry
         )
+        self.decoding = Gauge(
+            "yolo_worker_decoding_bytes",
+            "bytes that the images being decoded may take; MAX_DECODING_BYTES of each process bounds them",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
+        self.decoding_limit = Gauge(
+            "yolo_worker_decoding_limit_bytes",
+            "MAX_DECODING_BYTES",
+            multiprocess_mode="livesum",
+            registry=registry,
+        )
         self.heartbeat = Gauge(
             "yolo_worker_heartbeat_timestamp_seconds",
             "when Redis last took the heartbeat, of several processes the oldest",

@@ -11,7 +11,6 @@ import random
 import signal
 import sys
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
@@ -20,9 +19,10 @@ from pathlib import Path
 import redis.asyncio as aioredis
 from redis import RedisError
 
+from gateway import clock
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.https import Outbound, OutboundError
-from gateway.settings import Settings, SettingsError, load
+from gateway.settings import Settings, SettingsError, check_callbacks, load
 from gateway.telemetry import logs
 from gateway.webhooks.queue import ASIDE_SECONDS, Delivery, WebhookQueue
 from gateway.webhooks.signing import Signer
@@ -161,7 +161,7 @@ class Deliverer:
 
     async def _send(self, delivery: Delivery) -> None:
         """Raises NotTaken, Gone."""
-        signed = self._signer.headers(delivery.task_id, delivery.body, time.time(), delivery.owner)
+        signed = self._signer.headers(delivery.task_id, delivery.body, clock.now(), delivery.owner)
         headers = {"Content-Type": "application/json", **signed}
         try:
             async with (
@@ -212,6 +212,7 @@ async def deliver(settings: Settings) -> None:
 def main() -> int:
     try:
         settings = load()
+        check_callbacks(settings)
     except SettingsError as error:
         print(f"webhooks: {error}", file=sys.stderr)
         return 2

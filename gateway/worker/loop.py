@@ -294,7 +294,7 @@ def main() -> int:
         print(f"worker: {error}", file=sys.stderr)
         return 2
     inferer = TritonClient(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
-    processor = Processor(Pipeline(inferer, settings), settings, metrics_port.metrics)
+    processor = Processor(Pipeline(inferer, settings, metrics_port.metrics), settings, metrics_port.metrics)
     worker = TaskWorker(TaskQueue(connection, settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):
         signal.signal(signum, worker.stop)

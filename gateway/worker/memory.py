@@ -2,19 +2,22 @@
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 _SMALL_SHARE = 10  # one in ten bytes is for images of which two fit into that: they do not wait for large ones
 
 
 class Memory:
-    """A budget that the threads share, in two lanes; what is larger than its lane has all of that."""
+    """A budget that the threads share, in two lanes; what is larger than its lane has all of that.
 
-    def __init__(self, most_bytes: int) -> None:
+    `note` is told of each change, in bytes.
+    """
+
+    def __init__(self, most_bytes: int, note: Callable[[int], None] = lambda _: None) -> None:
         small_bytes = most_bytes // _SMALL_SHARE
         self._small_bytes = small_bytes // 2
-        self._small, self._large = _Lane(small_bytes), _Lane(most_bytes - small_bytes)
+        self._small, self._large = _Lane(small_bytes, note), _Lane(most_bytes - small_bytes, note)
 
     @contextmanager
     def taken(self, size: int) -> Iterator[None]:
@@ -26,8 +29,8 @@ class Memory:
 class _Lane:
     """First come, first served."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most_bytes = most_bytes
+    def __init__(self, most_bytes: int, note: Callable[[int], None]) -> None:
+        self._most_bytes, self._note = most_bytes, note
         self._change = threading.Condition()
         self._queue = deque[object]()
         self._used_bytes = 0
@@ -40,10 +43,12 @@ class _Lane:
             self._change.wait_for(lambda: self._queue[0] is ticket and self._used_bytes + size <= self._most_bytes)
             self._queue.popleft()
             self._used_bytes += size
+            self._note(size)
             self._change.notify_all()
         try:
             yield
         finally:
             with self._change:
                 self._used_bytes -= size
+                self._note(-size)
                 self._change.notify_all()

@@ -12,6 +12,7 @@ from gateway.errors import ModelMismatch
 from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
 from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
+from gateway.telemetry.metrics import WorkerMetrics
 from gateway.triton.client import Inference
 from gateway.triton.spec import ModelSpec
 from gateway.vision.annotate import resized
@@ -45,10 +46,12 @@ class Timings(dict[str, float]):
 class Pipeline:
     """Detects objects in one image at a time."""
 
-    def __init__(self, inferer: Inferer, settings: Settings) -> None:
+    def __init__(self, inferer: Inferer, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
         self._inferer = inferer
         self._settings = settings
-        self._memory = Memory(settings.max_decoding_bytes)
+        metrics = metrics or WorkerMetrics()
+        metrics.decoding_limit.set(settings.max_decoding_bytes)
+        self._memory = Memory(settings.max_decoding_bytes, metrics.decoding.inc)
 
     def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
         """Detect the objects in an encoded image; returns the result and, if `annotate` asks for it, the image to

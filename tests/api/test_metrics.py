@@ -18,7 +18,7 @@ from gateway.queue.records import TaskRequest
 from gateway.queue.state import reader
 from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
-from gateway.telemetry.metrics import QueueCollector, QueueState
+from gateway.telemetry.metrics import QueueCollector, QueueState, WorkerMetrics
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
@@ -141,7 +141,8 @@ def test_a_worker_counts_what_became_of_its_tasks(
 ) -> None:
     client.post("/predict", content=PICTURE, headers={"X-Request-ID": "good-one"})
     client.post("/predict", content=PICTURE[:60])
-    processor = Processor(Pipeline(FakeTriton(outages=1), settings), settings)
+    metrics = WorkerMetrics()
+    processor = Processor(Pipeline(FakeTriton(outages=1), settings, metrics), settings, metrics)
     with caplog.at_level(logging.INFO, "gateway.worker"):
         TaskWorker(queue, processor, settings).run(burst=True)
     value = processor.metrics.registry.get_sample_value
@@ -153,6 +154,8 @@ def test_a_worker_counts_what_became_of_its_tasks(
     assert value("yolo_worker_detections_sum") == 1
     assert value("yolo_worker_tasks_running") == 0
     assert value("yolo_worker_slots") == settings.worker_tasks
+    assert value("yolo_worker_decoding_bytes") == 0
+    assert value("yolo_worker_decoding_limit_bytes") == settings.max_decoding_bytes
     assert {record.getMessage().partition(":")[0] for record in caplog.records} >= {"succeeded", "failed"}
 
 

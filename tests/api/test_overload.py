@@ -23,6 +23,8 @@ from gateway.redis_names import (
     PICTURES_KEY,
     RESERVED_KEY,
     RESERVES_KEY,
+    batch_key,
+    group_key,
     job_key,
     picture_key,
     result_key,
@@ -161,6 +163,21 @@ def test_a_task_whose_job_has_vanished_ends(
     assert book(connection) == one
     for task_id in (vanished, failed):
         assert client.get(f"/result/{task_id}").json()["error"]["code"] == "internal_error"
+
+
+def test_a_batch_whose_jobs_have_vanished_goes_with_its_results(
+    client: httpx2.Client, settings: Settings, queue: TaskQueue, connection: "redis.Redis"
+) -> None:
+    files = [("image", (f"{index}.png", PICTURE)) for index in range(2)]
+    accepted, other = (client.post("/predict", files=files).json() for _ in range(2))
+    connection.delete(*(job_key(task["task_id"]) for task in accepted["tasks"]))
+    Maintenance(queue).close_vanished()
+    batch = client.get(f"/batches/{accepted['batch_id']}").json()
+    assert (batch["failed"], batch["pending"]) == (2, 0)
+    assert client.get(f"/result/{accepted['tasks'][0]['task_id']}").json()["batch_id"] == accepted["batch_id"]
+    for key in (batch_key(accepted["batch_id"]), group_key(accepted["batch_id"])):
+        assert 0 < connection.ttl(key) <= settings.result_ttl
+    assert connection.ttl(batch_key(other["batch_id"])) > settings.image_ttl, "another batch stays as it was"
 
 
 @pytest.mark.parametrize(("tasks", "per_second", "seconds"), [(100, 10, 5), (1, 100, 1), (5_000, 1, 120), (100, 0, 60)])

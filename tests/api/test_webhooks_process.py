@@ -89,6 +89,13 @@ def test_the_process_refuses_this_machine_and_ends_when_told(
     assert "webhook t1 given up after 2 tries: localhost does not resolve to public addresses" in log
 
 
+def test_the_process_does_not_start_where_it_cannot_sign(deliverer: Callable[..., "subprocess.Popen[str]"]) -> None:
+    process = deliverer(CALLBACKS="true")
+    _, log = process.communicate(timeout=20)
+    assert process.returncode == 2
+    assert log == "webhooks: CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too\n"
+
+
 def test_the_process_waits_for_its_end_when_webhooks_are_switched_off(
     deliverer: Callable[..., "subprocess.Popen[str]"],
 ) -> None:

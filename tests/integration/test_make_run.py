@@ -161,10 +161,16 @@ def test_each_process_has_the_secrets_that_it_uses(tmp_path: Path, tiny_reposito
             if part:
                 held[part] = names & {"WEBHOOK_SECRET", "TRITON_KEY", "TRITON_MEMORY_KEY", "API_KEYS"}
         assert held == {
-            "gateway.web": {"WEBHOOK_SECRET", "TRITON_KEY"},
+            "gateway.web": {"TRITON_KEY"},
             "gateway.worker": {"TRITON_MEMORY_KEY"},
             "gateway.webhooks": {"WEBHOOK_SECRET"},
         }
+
+
+def test_callbacks_that_nobody_can_sign_are_not_started(tmp_path: Path, tiny_repository: Path) -> None:
+    with local(tmp_path, tiny_repository, "tiny", CALLBACKS="true") as run:
+        assert run.ends() == 1
+        assert run.said() == "local: CALLBACKS=true: callbacks are signed, set WEBHOOK_SECRET too\n"
 
 
 def test_what_others_could_reach_is_not_started_without_keys(tmp_path: Path, tiny_repository: Path) -> None:

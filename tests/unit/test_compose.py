@@ -94,7 +94,7 @@ def test_each_service_has_the_secrets_that_it_uses(services: dict[str, Any]) -> 
     secrets = {"API_KEYS", "API_KEYS_FILE", "WEBHOOK_SECRET", "TRITON_KEY", "TRITON_MEMORY_KEY"}
     held = {name: secrets & set(service.get("environment", {})) for name, service in services.items()}
     assert {name: found for name, found in held.items() if found} == {
-        "gateway": {"API_KEYS", "API_KEYS_FILE", "WEBHOOK_SECRET", "TRITON_KEY"},
+        "gateway": {"API_KEYS", "API_KEYS_FILE", "TRITON_KEY"},
         "webhooks": {"WEBHOOK_SECRET"},
         "worker": {"TRITON_MEMORY_KEY"},
         "triton": {"TRITON_KEY", "TRITON_MEMORY_KEY"},

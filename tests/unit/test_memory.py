@@ -120,6 +120,16 @@ def test_who_comes_first_is_served_first() -> None:
     assert order == ["larger", "large"]
 
 
+def test_what_is_admitted_is_noted() -> None:
+    noted = list[int]()
+    memory = Memory(100, noted.append)
+    with memory.taken(50), memory.taken(5):
+        assert noted == [50, 5]
+    with memory.taken(1000):
+        assert sum(noted) == 90, "the whole of its lane"
+    assert sum(noted) == 0
+
+
 def test_what_fits_is_used_together() -> None:
     memory = Memory(100)
     with memory.taken(50), memory.taken(40):
