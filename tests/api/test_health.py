@@ -9,6 +9,7 @@ import redis
 
 from gateway.queue import redis_server
 from gateway.queue.task_queue import TaskQueue
+from gateway.redis_names import OPEN_KEY
 from gateway.security.api_keys import new_key
 from gateway.settings import Settings, SettingsError
 from gateway.web import readiness
@@ -85,7 +86,7 @@ def test_without_worker_and_triton_it_can_accept_and_says_what_is_missing(client
 
 @pytest.mark.usefixtures("afresh")
 def test_status_counts_tasks_and_workers(
-    client: httpx2.Client, settings: Settings, queue: TaskQueue, worker: TaskWorker, submitted: Callable[[], str]
+    client: httpx2.Client, connection: "redis.Redis", queue: TaskQueue, worker: TaskWorker, submitted: Callable[[], str]
 ) -> None:
     submitted(), submitted()
     assert client.get("/status").json()["queue"] == {"open": 2, "queued": 2, "webhooks": 0}
@@ -94,6 +95,7 @@ def test_status_counts_tasks_and_workers(
     told = client.get("/status").json()
     assert claim and told["queue"] == {"open": 2, "queued": 1, "webhooks": 0}, "running work is open too"
     assert told["workers"] == {"alive": 1, "busy": 1}
+    assert (connection.type(OPEN_KEY), connection.hlen(OPEN_KEY)) == (b"hash", 2), "KEDA counts these fields"
 
 
 @pytest.mark.usefixtures("afresh")
