@@ -126,6 +126,20 @@ def test_on_gpus_the_old_triton_leaves_first_and_each_type_keeps_its_engines() -
     assert SCALED.environment("triton")["TRITON_CONNECTION_SECONDS"] == "60"
 
 
+@pytest.mark.parametrize("modes", [["ReadWriteOnce"], ["ReadWriteMany"]])
+def test_a_volume_of_one_node_is_used_there_only(modes: list[str]) -> None:
+    """Triton waits for the model with the volume mounted: an export on another node would never get it."""
+    chart = Rendered({"triton": {"models": {"claim": {"accessModes": modes}}}})
+    affinity = chart.one("Job", "export")["spec"]["template"]["spec"].get("affinity")
+    strategy = chart.one("Deployment", "triton")["spec"]["strategy"]
+    if modes == ["ReadWriteMany"]:
+        assert affinity is None and "rollingUpdate" in strategy
+        return
+    (term,) = affinity["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert set(chart.selected(term["labelSelector"]["matchLabels"])) == {"triton"}
+    assert term["topologyKey"] == "kubernetes.io/hostname" and strategy == {"type": "Recreate"}
+
+
 def test_alerts_are_the_tested_ones() -> None:
     groups = yaml.safe_load((PROMETHEUS / "alerts.yml").read_text())["groups"]
     (rule,) = Rendered({"monitoring": {"enabled": True}}).of_kind("PrometheusRule")

@@ -100,6 +100,10 @@ def test_each_part_holds_the_secrets_that_it_uses() -> None:
             "triton.models.bucket.source: give an rclone remote",
         ),
         ({"triton": {"pools": {"main": {"replicas": 2}}}}, "accessModes: several Tritons read this volume"),
+        (
+            {"triton": {"pools": {"other": {}}, "models": {"claim": {"existing": "mine"}}}},
+            "accessModes: several Tritons read this volume",
+        ),
         ({"triton": {"autoscaling": {"enabled": True}}}, "accessModes: several Tritons read this volume"),
         (
             {

@@ -120,7 +120,7 @@ volumeMounts:
 {{- define "yolo.volumes" -}}
 volumes:
   - name: tmp
-    emptyDir: { sizeLimit: 512Mi }
+    emptyDir: { sizeLimit: {{ .tmp | default "512Mi" }} }
   {{- with include "yolo.sources" . }}
   - name: secrets
     projected:
