@@ -41,8 +41,8 @@ def until(true: Callable[[], bool], stack: Stack) -> None:
         time.sleep(0.1)
 
 
-def upload(http: httpx2.Client) -> str:
-    answer = http.post("/predict", content=PICTURE)
+def upload(http: httpx2.Client, query: str = "") -> str:
+    answer = http.post(f"/predict{query}", content=PICTURE)
     assert answer.status_code == 202, answer.text
     return answer.headers["location"]
 
@@ -53,15 +53,15 @@ def test_uploads_are_accepted_and_end_when_workers_and_triton_come(
 ) -> None:
     kinds = {"worker.1": "worker", "triton": "triton"}
     (later,) = kinds.keys() - {first}
-    places = [upload(http)]
+    places = [upload(http), upload(http, "?model=tiny")]
     assert set(http.get("/status").json()["missing"]) == {"worker", "triton"}
     stack.start(first)
     until(lambda: set(stack.missing() or {}) == {kinds[later]}, stack)
     places.append(upload(http))
     time.sleep(2)  # a worker without Triton has taken them by now
     told = http.get("/status").json()["queue"]
-    assert (told["open"], told["queued"]) == (2, 0 if first == "worker.1" else 2), "running work counts as open"
-    assert [http.get(place).json()["status"] for place in places] == ["PENDING", "PENDING"]
+    assert (told["open"], told["queued"]) == (3, 0 if first == "worker.1" else 3), "running work counts as open"
+    assert [http.get(place).json()["status"] for place in places] == ["PENDING"] * 3
     assert http.get("/readyz").status_code == 200
     stack.start(later)
     for place in places:
