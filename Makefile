@@ -23,7 +23,7 @@ given = $(if $(filter $1,$(GIVEN)),--$2=$(call quoted,$($1)))
 
 # Which options a target takes. All others are refused, unless they are settings (docs/settings.md).
 TARGETS := help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate \
-  setup develop lock audit clean
+  setup develop lock audit kustomize clean
 OF_run := MODEL WEIGHTS NAMES PORT WORKERS
 OF_test := ARGS
 OF_test-compose := TESTS COMPOSE
@@ -214,6 +214,9 @@ LOCKS := $(addprefix requirements/,serve.txt all.txt run.txt export.txt triton.t
 audit: ## ask advisory databases about every locked package; exit 1 for findings, 2 when none can be asked
 	@test -x .venv-lock/bin/pip-audit || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(PIP_AUDIT) $(SAID); }
 	@$(PYTHON) -m local.audit --pip-audit .venv-lock/bin/pip-audit --pin $(TORCH) $(LOCKS)
+
+kustomize: develop ## render deploy/kustomize/base from the chart
+	@$(PY) deploy/kustomize/render.py
 
 clean: ## remove environments, caches and what runs left; models and weights stay
 	rm -rf .venv .venv-triton .venv-peers .venv-lock .run .mypy_cache .ruff_cache .pytest_cache

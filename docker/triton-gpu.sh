@@ -46,6 +46,8 @@ set -- "$@" "--grpc-restricted-protocol=trace,logging:$nobody" \
 [ -z "${TRITON_KEY:-}" ] || set -- "$@" "--grpc-restricted-protocol=model-repository:yolo-key=$TRITON_KEY"
 memory=${TRITON_MEMORY_KEY:+yolo-memory=$TRITON_MEMORY_KEY}
 set -- "$@" "--grpc-restricted-protocol=shared-memory:${memory:-$nobody}"
+# Where several Tritons share a name: clients resolve it again once a connection has ended.
+[ -z "${TRITON_CONNECTION_SECONDS:-}" ] || set -- "$@" "--grpc-max-connection-age=${TRITON_CONNECTION_SECONDS}000"
 found=
 for folder in "$models"/*/; do
   name=$(basename "$folder")

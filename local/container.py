@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
             signal.pause()
         ports = HTTP_PORT, GRPC_PORT, METRICS_PORT
         command = triton.server_command(MODELS, *ports, BACKENDS, "0.0.0.0", triton.Keys.given())
+        command += triton.connection_age(os.environ.get("TRITON_CONNECTION_SECONDS", ""))
     except LocalError as error:
         print(f"triton: {error}", file=sys.stderr)
         return 1

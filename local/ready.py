@@ -27,7 +27,7 @@ def wait_until_ready(
     deadline = time.monotonic() + READY_SECONDS
     missing = "the gateway does not answer"
     while not stopping.wait(0.2):
-        status, body = ask(reachable(settings.host), settings.port, "/readyz")
+        status, body = ask(reachable(settings.host), settings.port, "/status")
         if status:
             lacking: dict[str, str] = json.loads(body).get("missing", {})
             failed = not_served(stack["triton"], settings.triton_key)

@@ -132,8 +132,8 @@ class Stack:
             triton.clear(int(self._environment["TRITON_GRPC_PORT"]))
 
     def missing(self) -> dict[str, str] | None:
-        """What the gateway's /readyz says is missing; None when nobody answers."""
-        status, body = ask("127.0.0.1", int(self._environment["PORT"]), "/readyz")
+        """What the gateway's /status says is missing; None when nobody answers."""
+        status, body = ask("127.0.0.1", int(self._environment["PORT"]), "/status")
         return dict(json.loads(body).get("missing") or {}) if status else None
 
     def wait_until_ready(self, seconds: float = READY_SECONDS) -> float:

@@ -122,6 +122,16 @@ def server_command(
     ]
 
 
+def connection_age(seconds: str) -> list[str]:
+    """Where several Tritons share a name: ends connections after so long, that clients resolve it again.
+
+    Raises LocalError.
+    """
+    if seconds and not (seconds.isdecimal() and int(seconds)):
+        raise LocalError(f"TRITON_CONNECTION_SECONDS={seconds}: give whole seconds, or leave it empty for no end")
+    return [f"--grpc-max-connection-age={int(seconds) * 1000}"] if seconds else []
+
+
 def restrictions(keys: Keys) -> list[str]:
     """Shut what nobody here uses: each of these could read or write files or memory. A random key means nobody.
 

@@ -18,7 +18,7 @@ from reliability.service import Service
 
 _LONGEST_DELAY_SECONDS = 90
 _MOST_RUNS = 3
-_READY_SAYS_SECONDS = 5
+_STATUS_SAYS_SECONDS = 5
 
 
 class Plan(NamedTuple):
@@ -163,10 +163,10 @@ async def triton_is_away(service: Service, images: Sequence[bytes], plan: Plan) 
     after = f"{done} of {number}; the last {time.monotonic() - begun:.1f} s after it was ready ({back:.1f} s)"
     return [
         Promise(
-            "/readyz names Triton",
-            f"within {_READY_SAYS_SECONDS} s",
+            "/status names Triton",
+            f"within {_STATUS_SAYS_SECONDS} s",
             f"{noticed:.1f} s" if noticed is not None else "never",
-            noticed is not None and noticed <= _READY_SAYS_SECONDS,
+            noticed is not None and noticed <= _STATUS_SAYS_SECONDS,
         ),
         Promise(f"succeed after {plan.outage_seconds:g} s without Triton", "all", after, done == number),
         Promise("retries that the outage cost", "0", f"{most - 1}", most == 1),
@@ -225,8 +225,8 @@ async def redis_restarts(service: Service, images: Sequence[bytes], plan: Plan) 
     return [
         Promise("without Redis clients see", "503 with Retry-After", seen, kept),
         Promise(
-            "/readyz names Redis",
-            f"within {_READY_SAYS_SECONDS} s",
+            "/status names Redis",
+            f"within {_STATUS_SAYS_SECONDS} s",
             f"{noticed or 99:.1f} s",
             noticed is not None and noticed <= 5,
         ),

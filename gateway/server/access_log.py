@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _TASK_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
-_POLLED = frozenset({"/livez", "/readyz"})
+_POLLED = frozenset({"/livez", "/readyz", "/status"})
 
 
 class Access:

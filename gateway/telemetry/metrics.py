@@ -59,7 +59,7 @@ class GatewayMetrics:
         )
         self.ready = Gauge(
             "yolo_gateway_ready",
-            "1 while redis, worker, triton is there, as /readyz sees it every 5 s",
+            "1 while redis, worker, triton is there, as /status sees it every 5 s",
             ["part"],
             registry=registry,
         )

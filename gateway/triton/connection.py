@@ -1,7 +1,12 @@
 """How Triton is spoken to: channel arguments, what an outage looks like, the headers of its keys."""
 
-# Messages of any size; never through a proxy of the environment, which would even be asked for 127.0.0.1.
+# Messages of any size; never through a proxy of the environment, which would even be asked for 127.0.0.1. Where a name
+# has several addresses, each is a Triton, and all take turns; by itself gRPC stays with one. The name is resolved again
+# when a connection ends, which Triton's --grpc-max-connection-age brings about.
 CHANNEL_ARGUMENTS = [
+    ("grpc.lb_policy_name", "round_robin"),
+    ("grpc.dns_min_time_between_resolutions_ms", 5_000),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
     ("grpc.enable_http_proxy", 0),

@@ -14,6 +14,8 @@ from gateway.task import (
 )
 from gateway.triton.catalogue import ModelInput, ModelList, ModelVersion, ModelView
 from gateway.web.deepstack_answers import ModelNames, Prediction, VisionAnswer, VisionFailure
+from gateway.web.endpoints.health import Ready, Status
+from gateway.web.readiness import QueueCounts, WorkerCounts
 
 _TASK_ID = "204e5a420d734c7cab7a69e83976f6c6"
 _REQUEST_ID = "5c2e67faa7e54424b5df3db43bc36f1d"
@@ -74,3 +76,13 @@ VISION = VisionAnswer(
 )
 VISION_MODELS = ModelNames(models=["yolov5n"])
 VISION_FAILURE = VisionFailure(code=400, error=_NO_IMAGE, request_id=_REQUEST_ID)
+
+NO_REDIS = Ready("not ready", {"redis": "does not answer"})
+ALL_WELL = Status("ready", models=["yolov5n"], workers=WorkerCounts(2, 1), queue=QueueCounts(5, 4, 0))
+NO_WORKER = Status(
+    "not ready",
+    {"worker": "no worker is alive; start one with `python -m gateway.worker`"},
+    models=["yolov5n"],
+    workers=WorkerCounts(0, 0),
+    queue=QueueCounts(12, 12, 0),
+)

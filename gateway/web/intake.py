@@ -46,9 +46,10 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
             raise ServiceUnavailable(f"callback_url: {error}") from error
     model, confidence, iou, max_detections = with_defaults(choices, services.settings)
     classes = labels = None
-    if not choices.model and (reason := await services.readiness.no_model()):
+    is_default = model == services.settings.model
+    if is_default and (reason := await services.readiness.no_model()):
         raise ServiceUnavailable(reason)
-    if choices.model or choices.version or choices.classes:
+    if not is_default or choices.version or choices.classes:
         spec = await services.models.spec(model, choices.version)
         classes = class_ids(choices.classes, spec)
         labels = None if classes is None else [spec.labels[index] for index in classes]

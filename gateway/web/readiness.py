@@ -1,11 +1,16 @@
-"""What must be there before a request is worth sending: Redis, the model in Triton, a worker."""
+"""Whether this gateway can accept, for which Redis is enough, and the whole picture: Triton, models, workers, queue.
+
+What comes and goes by itself keeps no upload from being accepted: with no worker or no Triton tasks wait in the queue,
+and what scales by that queue sees them.
+"""
 
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import redis.asyncio as aioredis
 from redis import RedisError
 from tritonclient.grpc.aio import InferenceServerClient
@@ -14,11 +19,11 @@ from tritonclient.utils import InferenceServerException
 from gateway import clock
 from gateway.queue.redis_server import evicting, nearly_full, too_old
 from gateway.queue.workers import CLOCK, HEARTBEAT, WORKERS_KEY, is_fresh
-from gateway.redis_names import RESERVED_KEY
+from gateway.redis_names import OPEN_KEY, QUEUE_KEY, RESERVED_KEY, WEBHOOKS_KEY
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.connection import control_headers
-from gateway.triton.loading import unavailable
+from gateway.triton.loading import CANDIDATE, unavailable
 
 log = logging.getLogger("gateway")
 
@@ -28,8 +33,23 @@ _ASK_SECONDS = 2.0
 _WATCH_SECONDS = 5.0
 
 
+class WorkerCounts(msgspec.Struct, frozen=True):
+    """Worker processes whose heartbeat is fresh; `busy` ones run a task."""
+
+    alive: int
+    busy: int
+
+
+class QueueCounts(msgspec.Struct, frozen=True):
+    """`open` tasks are accepted and not ended, `queued` ones of them wait for a worker; deliveries of webhooks."""
+
+    open: int
+    queued: int
+    webhooks: int
+
+
 class Readiness:
-    """Asks Redis and Triton, at most once in KEPT_SECONDS; each question is bounded in time."""
+    """Asks Redis and Triton, each at most once in KEPT_SECONDS; each question is bounded in time."""
 
     def __init__(self, redis: "aioredis.Redis", triton: InferenceServerClient, settings: Settings) -> None:
         self._redis = redis
@@ -38,43 +58,58 @@ class Readiness:
         self._worker_ttl = settings.worker_ttl
         self._control = control_headers(settings.triton_key)
         self._warned: set[str] = set()
-        self._asking = asyncio.Lock()
-        self._missing: dict[str, str] = {}
-        self._asked_at = float("-inf")
+        self._redis_side, self._triton_side = _Kept(self._ask_redis), _Kept(self._ask_triton)
+        # As of the last look; what cannot be known is None.
         self.unavailable: dict[str, str] = {}  # models that Triton should serve and does not, by name, and why
-        self.warnings: dict[str, str] = {}  # what does not keep requests from being answered, as of the last look
+        self.warnings: dict[str, str] = {}  # what does not keep requests from being answered
+        self.models: list[str] | None = None
+        self.workers: WorkerCounts | None = None
+        self.queue: QueueCounts | None = None
         self._no_model = ""  # why Triton, which answers, does not serve the model, as far as the last look has found
+
+    async def refusing(self) -> dict[str, str]:
+        """What keeps this gateway from accepting anything: `redis`, with the reason. Empty when it can.
+
+        A Redis that is full does not: results are read and tasks canceled, and no other gateway has another Redis.
+        """
+        redis_side = await self._redis_side()
+        return {name: reason for name, reason in redis_side.items() if name == "redis"}
 
     async def missing(self) -> dict[str, str]:
         """What is missing, by name: `redis`, `worker`, `triton`. Empty when all is ready."""
-        async with self._asking:  # who comes meanwhile takes the same answer
-            if time.monotonic() - self._asked_at >= KEPT_SECONDS:
-                redis_side, triton_side = await asyncio.gather(self._ask_redis(), self._ask_triton())
-                self._missing, self._asked_at = redis_side | triton_side, time.monotonic()
-            return self._missing
+        redis_side, triton_side = await asyncio.gather(self._redis_side(), self._triton_side())
+        return redis_side | triton_side
 
     async def _ask_redis(self) -> dict[str, str]:
         try:
             async with asyncio.timeout(_ASK_SECONDS):
-                workers = await self._redis.smembers(WORKERS_KEY)
+                workers: set[bytes] = await self._redis.smembers(WORKERS_KEY)  # type: ignore[assignment]
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
                         pipe.hmget(key, HEARTBEAT, CLOCK)
+                        pipe.scard(key + b":executions")
+                    pipe.hlen(OPEN_KEY)
+                    pipe.llen(QUEUE_KEY)
+                    pipe.zcard(WEBHOOKS_KEY)
                     pipe.info("server")
                     pipe.info("memory")
                     pipe.get(RESERVED_KEY)
                     pipe.time()
                     asked_at = clock.steady()
-                    *records, server, memory, reserved, instant = await pipe.execute()
+                    *records, opened, queued, webhooks, server, memory, reserved, instant = await pipe.execute()
         except (RedisError, TimeoutError) as error:
+            self.workers = self.queue = None
             return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
         clock.learn(instant, asked_at)
         if problem := too_old(server):
             return {"redis": problem}
         full = nearly_full(memory, int(reserved or 0))
         self._warn({"keys": evicting(memory), "memory": full})
-        alive = [off for beat, off in records if is_fresh(beat, self._worker_ttl)]
-        self.warnings = _clock_warnings([off.decode() for off in alive if off], len(alive))
+        running = zip(records[::2], records[1::2], strict=True)
+        alive = [(off, tasks) for (beat, off), tasks in running if is_fresh(beat, self._worker_ttl)]
+        self.workers = WorkerCounts(len(alive), sum(tasks > 0 for _, tasks in alive))
+        self.queue = QueueCounts(opened, queued, webhooks)
+        self.warnings = _clock_warnings([off.decode() for off, _ in alive if off], len(alive))
         if full:
             self.warnings["redis"] = full
         if alive:
@@ -99,9 +134,9 @@ class Readiness:
             ready = await self._triton.is_model_ready(self._model, client_timeout=_ASK_SECONDS)
             index = await self._index()
         except InferenceServerException as error:
-            self._no_model = ""
+            self._no_model, self.models = "", None
             return {"triton": f"{_NO_ANSWER}: {error.message()}"}
-        self.unavailable = unavailable(index)
+        self.unavailable, self.models = unavailable(index), _served(index) or ([self._model] if ready else [])
         self._no_model = "" if ready else self._why_absent(index)
         return {} if ready else {"triton": self._no_model or f"the model {self._model} is not ready"}
 
@@ -120,6 +155,27 @@ class Readiness:
         except InferenceServerException:
             return []
         return list(answer.models)
+
+
+class _Kept:
+    """An answer that is kept for KEPT_SECONDS; who comes while it is asked for takes the same."""
+
+    def __init__(self, ask: Callable[[], Awaitable[dict[str, str]]]) -> None:
+        self._ask = ask
+        self._asking = asyncio.Lock()
+        self._answer: dict[str, str] = {}
+        self._asked_at = float("-inf")
+
+    async def __call__(self) -> dict[str, str]:
+        async with self._asking:
+            if time.monotonic() - self._asked_at >= KEPT_SECONDS:
+                self._answer, self._asked_at = await self._ask(), time.monotonic()
+            return self._answer
+
+
+def _served(index: Sequence[Any]) -> list[str]:
+    """The models that are ready, but those that an export tries; empty where Triton keeps its index to itself."""
+    return sorted({entry.name for entry in index if entry.state == "READY" and CANDIDATE not in entry.name})
 
 
 def without_addresses(missing: dict[str, str]) -> dict[str, str]:

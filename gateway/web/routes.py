@@ -34,7 +34,7 @@ from gateway.triton.catalogue import ModelList, ModelView
 from gateway.web import examples
 from gateway.web.checks import guarded, refusals
 from gateway.web.endpoints import batches, deepstack, health, home, predict, tasks
-from gateway.web.endpoints.health import Alive, Ready
+from gateway.web.endpoints.health import Alive, Ready, Status
 from gateway.web.endpoints.home import Home
 from gateway.web.formats import CocoDataset
 from gateway.web.parameters import Choices, ResultChoices
@@ -91,7 +91,6 @@ _EVENT = {
         },
     },
 }
-_NOT_READY = Ready("not ready", {"worker": "no worker is alive; start one with `python -m gateway.worker`"})
 _OF_TASK = {"result": "task_id", "delete": "task_id", "events": "task_id", "picture": "task_id"}
 _UNSEEN = (errors.TaskNotFound, errors.ServiceUnavailable)
 
@@ -257,8 +256,21 @@ operations = [
         tag="Service",
         public=True,
         answers=(
-            Answer(200, "All is ready.", as_json(Ready), examples={"ready": Ready("ready")}),
-            Answer(503, "Something is missing.", as_json(Ready), examples={"not ready": _NOT_READY}),
+            Answer(200, "It can accept.", as_json(Ready), examples={"ready": Ready("ready")}),
+            Answer(
+                503, "It cannot: Redis is away, or it stops.", as_json(Ready), examples={"not ready": examples.NO_REDIS}
+            ),
+        ),
+    ),
+    Operation(
+        method="GET",
+        path="/status",
+        handler=health.status,
+        tag="Service",
+        public=True,
+        answers=(
+            Answer(200, "Nothing is missing.", as_json(Status), examples={"ready": examples.ALL_WELL}),
+            Answer(503, "Something is missing.", as_json(Status), examples={"not ready": examples.NO_WORKER}),
         ),
     ),
     Operation(

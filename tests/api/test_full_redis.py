@@ -127,13 +127,14 @@ def test_rates_are_counted(settings: Settings, connection: "redis.Redis", fill: 
 def test_it_is_told(
     client: httpx2.Client, connection: "redis.Redis", fill: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert "warnings" not in client.get("/readyz").json()
+    assert "warnings" not in client.get("/status").json()
     full(connection)
     for _ in range(3):
         time.sleep(1.1)  # an answer is good for a second
-        answer = client.get("/readyz").json()
+        answer = client.get("/status").json()
     assert "redis" not in answer["missing"] and "new tasks are refused" in answer["warnings"]["redis"]
     assert len([each for each in caplog.records if "hardly any memory" in each.message]) == 1
+    assert client.get("/readyz").status_code == 200, "results are read, and another gateway has no other Redis"
     refused = client.post("/predict", content=PICTURE)
     assert (refused.status_code, refused.json()["code"]) == (503, "overloaded")
     assert "the memory of Redis is taken up" in refused.json()["detail"]

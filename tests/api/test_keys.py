@@ -83,7 +83,7 @@ def test_a_key_in_the_url_is_none(client: httpx2.Client) -> None:
     assert client.get("/models", params={"api_key": ALICE, "key": ALICE}).status_code == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/status", "/openapi.json"])
 def test_health_and_description_are_open(client: httpx2.Client, path: str) -> None:
     assert client.get(path).status_code in (200, 503)
 

@@ -64,7 +64,7 @@ def test_without_a_rate_nothing_is_counted(client: httpx2.Client, connection: "r
     assert not connection.keys("yolo:limit:*")
 
 
-@pytest.mark.parametrize("path", ["/livez", "/readyz", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/livez", "/readyz", "/status", "/openapi.json"])
 def test_health_is_never_limited(settings: Settings, path: str) -> None:
     with client_of(msgspec.structs.replace(settings, rate_limit="1/day")) as client:
         assert 429 not in {client.get(path).status_code for _ in range(3)}

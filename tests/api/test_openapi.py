@@ -148,7 +148,7 @@ def test_the_handbook_names_every_path() -> None:
     handbook = (GATEWAY.parent / "docs" / "api.md").read_text()
     named = set(re.findall(r"/[a-z0-9_/.<>-]*", handbook))
     told = {path.replace("{name}", "<model>").replace("{", "<").replace("}", ">") for path in DOCUMENT["paths"]}
-    assert told - named - {"/livez", "/readyz", "/models/<model>"} == set()
+    assert told - named - {"/models/<model>"} == set()
 
 
 def test_the_page_shows_the_address_it_is_asked_at_and_is_rendered_once(client: httpx2.Client) -> None:

@@ -160,4 +160,5 @@ def test_a_stopping_gateway_takes_nothing_and_tells_what_stands(settings: Settin
         assert int(refused.headers["retry-after"]) > 0
         assert client.get(place, params={"wait": 60}).json()["status"] == "PENDING"
         assert client.get("/readyz").json() == {"status": "not ready", "missing": {"gateway": "it stops"}}
+        assert client.get("/status").json()["missing"].items() >= {"gateway": "it stops"}.items()
         assert client.get("/livez").status_code == 200

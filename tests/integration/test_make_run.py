@@ -287,7 +287,7 @@ def test_a_default_model_that_does_not_load_is_refused_and_the_others_are_served
             f"http://127.0.0.1:{run.port}/predict?model=good&wait=30", content=picture, timeout=40
         ).json()
         assert body["status"] == "SUCCESS", body
-        assert "bad is not served" in httpx2.get(f"http://127.0.0.1:{run.port}/readyz").json()["missing"]["triton"]
+        assert "bad is not served" in httpx2.get(f"http://127.0.0.1:{run.port}/status").json()["missing"]["triton"]
         assert [each["name"] for each in httpx2.get(f"http://127.0.0.1:{run.port}/models").json()["unavailable"]] == [
             "bad"
         ]
@@ -320,8 +320,8 @@ def test_configs_that_cannot_be_read_are_said_everywhere(tmp_path: Path) -> None
         for name in ("stride", "policy"):
             answer = httpx2.post(f"{base}/predict", params={"model": name}, content=encoded(64, 48))
             assert answer.status_code == 503 and name in answer.json()["detail"]
-        ready = httpx2.get(f"{base}/readyz")
-        assert (ready.status_code, sorted(ready.json()["unavailable"])) == (200, broken)
+        status = httpx2.get(f"{base}/status")
+        assert (status.status_code, sorted(status.json()["unavailable"])) == (200, broken)
         for name in broken:
             answer = httpx2.post(f"{base}/predict", params={"model": name}, content=encoded(64, 48))
             assert answer.status_code == 503 and f"does not serve the model {name}" in answer.json()["detail"]

@@ -136,3 +136,6 @@ def counts(stack: Stack) -> tuple[float, float]:
 
 def test_the_service_is_ready(http: httpx2.Client) -> None:
     assert http.get("/readyz").json() == {"status": "ready"}
+    told = http.get("/status").json()
+    assert told["status"] == "ready" and "missing" not in told and "yolov5n" in told["models"]
+    assert told["workers"]["alive"] >= 1

@@ -76,6 +76,12 @@ def test_keys_may_be_in_files(run: Run) -> None:
     assert "--grpc-restricted-protocol=shared-memory:yolo-memory=shared" in given
 
 
+def test_connections_end_where_several_tritons_share_a_name(run: Run) -> None:
+    age = "--grpc-max-connection-age="
+    assert age + "60000" in run(TRITON_CONNECTION_SECONDS="60").stdout.splitlines()
+    assert age not in run().stdout
+
+
 def test_it_stays_off_where_another_triton_is_named(run: Run) -> None:
     run.program("sleep", 'echo "sleep $*"')
     done = run(TRITON_URL="triton.example.org:8001")

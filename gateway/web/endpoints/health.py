@@ -1,6 +1,6 @@
-"""The models, and whether the service is alive and ready."""
+"""The models, and whether the service is alive, can accept, and has all that it needs."""
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -8,9 +8,12 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.web.checks import has_key
-from gateway.web.readiness import without_addresses
+from gateway.web.readiness import QueueCounts, WorkerCounts, without_addresses
 from gateway.web.responses import JSON
 from gateway.web.services import services_of
+
+_T = TypeVar("_T")
+_STOPS = "it stops"
 
 
 class Alive(msgspec.Struct):
@@ -20,17 +23,28 @@ class Alive(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """Whether requests can be served; `missing` names what cannot be reached, with the reason.
+    """Whether this gateway can accept; `missing` names what keeps it from that, with the reason."""
+
+    status: Literal["ready", "not ready"]
+    missing: dict[str, str] | UnsetType = UNSET
+
+
+class Status(msgspec.Struct):
+    """The whole picture; `missing` names what is not there or cannot be reached, with the reason.
 
     `unavailable` names models that are in Triton's repository and not served; requests for others are. `warnings` names
     what needs the operator and keeps no result from being read, such as a Redis that is nearly full. Where something
-    is, and why a model did not load, is told to who gives a key.
+    is, why a model did not load, which `models` are served, and how many workers and tasks there are, is told to who
+    gives a key; where no keys are asked for, all but the addresses to everybody.
     """
 
     status: Literal["ready", "not ready"]
     missing: dict[str, str] | UnsetType = UNSET
     unavailable: dict[str, str] | UnsetType = UNSET
     warnings: dict[str, str] | UnsetType = UNSET
+    models: list[str] | UnsetType = UNSET
+    workers: WorkerCounts | UnsetType = UNSET
+    queue: QueueCounts | UnsetType = UNSET
 
 
 async def models(request: Request) -> Response:
@@ -50,15 +64,34 @@ async def livez(request: Request) -> Response:
 
 
 async def readyz(request: Request) -> Response:
-    """Whether Redis answers, the model is ready in Triton, and a worker is alive."""
+    """Whether this gateway can accept: Redis answers, and it does not stop. Neither workers nor Triton count."""
     services = services_of(request)
-    if services.stopping.is_set():
-        return JSON(Ready("not ready", {"gateway": "it stops"}), 503)
-    missing = await services.readiness.missing()
-    unavailable, warnings = services.readiness.unavailable, services.readiness.warnings
+    missing = {"gateway": _STOPS} if services.stopping.is_set() else await services.readiness.refusing()
     if not has_key(request):
         missing = without_addresses(missing)
-        if services.keys:  # otherwise GET /models tells it to all
-            unavailable = dict.fromkeys(unavailable, "not served")
-    status: Literal["ready", "not ready"] = "not ready" if missing else "ready"
-    return JSON(Ready(status, missing or UNSET, unavailable or UNSET, warnings or UNSET), 503 if missing else 200)
+    return JSON(Ready(_word(missing), missing or UNSET), 503 if missing else 200)
+
+
+async def status(request: Request) -> Response:
+    """Whether Redis answers, the model is ready in Triton, and a worker is alive; what else there is to know."""
+    services = services_of(request)
+    readiness, knows = services.readiness, has_key(request)
+    missing = await readiness.missing()
+    if services.stopping.is_set():
+        missing = {"gateway": _STOPS} | missing
+    told = Status(_word(missing), (missing if knows else without_addresses(missing)) or UNSET)
+    told.unavailable, told.warnings = readiness.unavailable or UNSET, readiness.warnings or UNSET
+    if knows or not services.keys:  # then GET /models tells it to all
+        told.models = _known(readiness.models)
+        told.workers, told.queue = _known(readiness.workers), _known(readiness.queue)
+    elif readiness.unavailable:
+        told.unavailable = dict.fromkeys(readiness.unavailable, "not served")
+    return JSON(told, 503 if missing else 200)
+
+
+def _known(found: _T | None) -> _T | UnsetType:
+    return UNSET if found is None else found
+
+
+def _word(missing: dict[str, str]) -> Literal["ready", "not ready"]:
+    return "not ready" if missing else "ready"
