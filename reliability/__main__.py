@@ -11,7 +11,7 @@ from pathlib import Path
 
 from local import triton, wheel
 from local.errors import LocalError
-from reliability import attacks, chaos, fuzz, overload
+from reliability import attacks, chaos, fuzz, overload, surroundings
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
@@ -47,6 +47,10 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
             with running(folder / "attacks", options.repository, options.model, settings=attacks.SETTINGS) as service:
                 attack = attacks.QUICK if options.quick else attacks.Plan()
                 promises += asyncio.run(attacks.all_of_them(service, images, attack))
+            outage = surroundings.QUICK_OUTAGE if options.quick else surroundings.OUTAGE
+            promises += surroundings.all_of_them(
+                folder / "surroundings", options.repository, options.model, images, attack, outage
+            )
     except LocalError as error:
         print(f"reliability: {error}", file=sys.stderr)
         return 1

@@ -145,10 +145,11 @@ def books_are_closed(service: Service) -> Promise:
     return Promise("left in Redis at the end", "nothing", found, not any(left.values()))
 
 
-async def triton_is_away(service: Service, images: Sequence[bytes], plan: Plan) -> list[Promise]:
+async def triton_is_away(service: Service, images: Sequence[bytes], plan: Plan, key: str = "") -> list[Promise]:
     """Uploads go on while Triton is down; the tasks wait, and succeed."""
     outcome, number = Outcome(), int(plan.outage_seconds * 2)
     async with client(service.url) as http:
+        http.headers.update({"X-API-Key": key} if key else {})
         service.hold("triton")
         said = asyncio.create_task(asyncio.to_thread(until, lambda: "triton" in (service.missing() or {}), 30))
         down_since = time.monotonic()

@@ -4,7 +4,7 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -26,16 +26,25 @@ class Ending(NamedTuple):
 
 
 class Service(Stack):
-    """Redis, Triton, workers and gateway on free ports of 127.0.0.1. `settings` are environment variables."""
+    """Redis, Triton, workers and gateway on free ports of 127.0.0.1. `settings` are environment variables,
+    `commands_of` parts that are added or run otherwise.
+    """
 
     restarts = True
 
     def __init__(
-        self, folder: Path, repository: Path, model: str, workers: int = 2, settings: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        repository: Path,
+        model: str,
+        workers: int = 2,
+        settings: Mapping[str, str] | None = None,
+        commands_of: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         environment = on_free_ports(model, repository, folder) | {"LOG_FORMAT": "json", "LOG_LEVEL": "debug"}
         environment |= settings or {}
-        super().__init__(commands(folder, workers, "redis", "triton", "gateway"), environment, self._open_log)
+        parts = {**commands(folder, workers, "redis", "triton", "gateway"), **(commands_of or {})}
+        super().__init__(parts, environment, self._open_log)
         self.url, self.redis_url = f"http://127.0.0.1:{environment['PORT']}", environment["REDIS_URL"]
         self.folder, self.endings = folder, list[Ending]()
         self._logs: dict[str, Path] = {}
@@ -100,11 +109,16 @@ class Service(Stack):
 
 @contextmanager
 def running(
-    folder: Path, repository: Path, model: str, workers: int = 2, settings: Mapping[str, str] | None = None
+    folder: Path,
+    repository: Path,
+    model: str,
+    workers: int = 2,
+    settings: Mapping[str, str] | None = None,
+    commands_of: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Service]:
     """A service that is ready; stopped when the block is left. Raises LocalError, which ends with the logs."""
     folder.mkdir(parents=True, exist_ok=True)
-    service = Service(folder, repository, model, workers, settings)
+    service = Service(folder, repository, model, workers, settings, commands_of)
     service.start()
     try:
         service.wait_until_ready()

@@ -28,5 +28,7 @@ class _Insistent(Pipeline):
             words = scripts.words(self)
             self.reset()
             connection = redis.Redis(connection_pool=self.connection_pool)
+            if any(command[0] == "EVAL" for command, _ in commands):  # a script cannot run scripts; alone each may
+                return [connection.execute_command(*command) for command, _ in commands]  # type: ignore[no-untyped-call]
             connection.eval(scripts.INSIST, 1, "-", *words)
             return [None] * len(commands)

@@ -128,13 +128,13 @@ class Results:
     async def ends(self, task_ids: Sequence[str]) -> dict[str, Status]:
         """The status of each task; one that is no longer known counts as failed. Raises ServiceUnavailable."""
         with redis_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
+            async with self._redis.pipeline(transaction=False) as pipe:  # as in `_read`
                 for task_id in task_ids:
-                    pipe.get(result_key(task_id))
                     pipe.hget(job_key(task_id), "status")
+                    pipe.get(result_key(task_id))
                 found = await pipe.execute()
         statuses: dict[str, Status] = {}
-        for task_id, stored, status in zip(task_ids, found[::2], found[1::2], strict=True):
+        for task_id, status, stored in zip(task_ids, found[::2], found[1::2], strict=True):
             if stored is not None:
                 statuses[task_id] = msgspec.json.decode(stored, type=_StatusOnly).status
             else:
@@ -177,12 +177,13 @@ class Results:
             changes.put_nowait(change)
 
     async def _read(self, task_id: str) -> tuple[bool, bytes]:
-        # One transaction: at any instant a task has its result or its job.
+        # At any instant a task has its job or its result: asked in this order it is found though it ends in between. No
+        # transaction, since a Redis that is full refuses whatever is queued in one.
         with redis_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
-                pipe.get(result_key(task_id))
+            async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hmget(job_key(task_id), "status", "retries_left", "created_at", "started_at")
-                stored, (status, retries_left, created_at, started_at) = await pipe.execute()
+                pipe.get(result_key(task_id))
+                (status, retries_left, created_at, started_at), stored = await pipe.execute()
         if stored is not None:
             return True, stored
         if status is None:

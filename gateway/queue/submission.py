@@ -143,7 +143,7 @@ class Submission:
         """
         commands = self._rq.connection.pipeline()
         with redis_errors():
-            async with self._redis.pipeline(transaction=True) as pipe:
+            async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(job_key(task_id), "data")
                 pipe.get(result_key(task_id))
                 stored, ended = await pipe.execute()

@@ -1,8 +1,10 @@
 """A Redis beyond its maxmemory: what was accepted is worked off and read, new tasks are refused, and it says so."""
 
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx2
 import msgspec
@@ -19,12 +21,46 @@ from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
+from local.ports import free_ports
+from local.processes import running
 from tests.api.clients import client_of, status
 from tests.api.submit import submit
 from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
+
+
+@pytest.fixture(params=["valkey", "redis"])
+def redis_url(request: pytest.FixtureRequest, redis_url: str, tmp_path: Path) -> Iterator[str]:
+    """Of Valkey, and of the Redis of this machine: that refuses in transactions, too, what only reads."""
+    program, (port,) = shutil.which("redis-server"), free_ports(1)
+    if request.param == "valkey":
+        yield redis_url
+    elif program is None:
+        pytest.skip("no redis-server is installed")
+    else:
+        command, url = (
+            [program, "--port", str(port), "--dir", str(tmp_path), "--save", ""],
+            f"redis://127.0.0.1:{port}/0",
+        )
+        with running(command, {}, tmp_path / "redis.log", tmp_path), redis.Redis.from_url(url) as connection:
+            wait_until(lambda: answers(connection), tmp_path / "redis.log")
+            yield url
+
+
+def answers(connection: "redis.Redis") -> bool:
+    try:
+        return bool(connection.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def wait_until(true: Callable[[], bool], log: Path) -> None:
+    give_up_at = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < give_up_at, log.read_text()
+        time.sleep(0.05)
 
 
 @pytest.fixture

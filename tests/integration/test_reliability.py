@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reliability import attacks, chaos, fuzz, overload
+from reliability import attacks, chaos, fuzz, overload, surroundings
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
@@ -58,3 +58,12 @@ def test_fuzz(service: Service, images: Sequence[bytes]) -> None:
 def test_attacks(model_repository: Path, images: Sequence[bytes], tmp_path: Path) -> None:
     with running(tmp_path, model_repository, "yolov5n", settings=attacks.SETTINGS) as service:
         check(asyncio.run(attacks.all_of_them(service, images, attacks.QUICK)), service)
+
+
+@pytest.mark.timeout(400)
+def test_wrong_surroundings(model_repository: Path, images: Sequence[bytes], tmp_path: Path) -> None:
+    promises = surroundings.all_of_them(
+        tmp_path, model_repository, "yolov5n", images, attacks.QUICK, surroundings.QUICK_OUTAGE
+    )
+    logs = "\n".join(f"== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(tmp_path.glob("*/*.log")))
+    assert all(promise.kept for promise in promises), f"{table(promises)}\n{logs}"
