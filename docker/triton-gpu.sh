@@ -46,6 +46,13 @@ set -- "$@" "--grpc-restricted-protocol=trace,logging:$nobody" \
 [ -z "${TRITON_KEY:-}" ] || set -- "$@" "--grpc-restricted-protocol=model-repository:yolo-key=$TRITON_KEY"
 memory=${TRITON_MEMORY_KEY:+yolo-memory=$TRITON_MEMORY_KEY}
 set -- "$@" "--grpc-restricted-protocol=shared-memory:${memory:-$nobody}"
+# As local/triton.py does: spans under those of the workers, where OTEL_... asks for traces.
+traces=${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT:-}
+[ -n "$traces" ] || [ -z "${OTEL_EXPORTER_OTLP_ENDPOINT:-}" ] || traces=${OTEL_EXPORTER_OTLP_ENDPOINT%/}/v1/traces
+if [ -n "$traces" ] && [ "${OTEL_SDK_DISABLED:-}" != true ] && [ "${OTEL_TRACES_EXPORTER:-}" != none ]; then
+  set -- "$@" --trace-config=mode=opentelemetry --trace-config=level=TIMESTAMPS --trace-config=rate=0 \
+    "--trace-config=opentelemetry,url=$traces" --trace-config=opentelemetry,resource=service.name=triton
+fi
 found=
 for folder in "$models"/*/; do
   name=$(basename "$folder")
