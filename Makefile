@@ -201,9 +201,9 @@ COMPILE = .venv-lock/bin/uv pip compile -q --universal --python-version 3.11 --g
 
 lock: ## renew the lock files (UPGRADE=1 takes newer releases)
 	@test -x .venv-lock/bin/uv || { $(PYTHON) -m venv .venv-lock && .venv-lock/bin/python $(PIP) -q $(UV); }
-	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml -o requirements/serve.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export --extra dev -c requirements/serve.txt -o requirements/all.txt
-	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra local --extra export -c requirements/all.txt \
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra tracing -o requirements/serve.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra tracing --extra local --extra export --extra dev -c requirements/serve.txt -o requirements/all.txt
+	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra tracing --extra local --extra export -c requirements/all.txt \
 	  --overrides requirements/run-overrides.txt -o requirements/run.txt
 	$(COMPILE) $(if $(UPGRADE),--upgrade) pyproject.toml --extra export -c requirements/all.txt \
 	  --overrides requirements/run-overrides.txt -o requirements/export.txt

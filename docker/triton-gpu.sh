@@ -48,6 +48,13 @@ memory=${TRITON_MEMORY_KEY:+yolo-memory=$TRITON_MEMORY_KEY}
 set -- "$@" "--grpc-restricted-protocol=shared-memory:${memory:-$nobody}"
 # Where several Tritons share a name: clients resolve it again once a connection has ended.
 [ -z "${TRITON_CONNECTION_SECONDS:-}" ] || set -- "$@" "--grpc-max-connection-age=${TRITON_CONNECTION_SECONDS}000"
+# As local/triton.py does: spans under those of the workers, where OTEL_... asks for traces.
+traces=${OTEL_EXPORTER_OTLP_TRACES_ENDPOINT:-}
+[ -n "$traces" ] || [ -z "${OTEL_EXPORTER_OTLP_ENDPOINT:-}" ] || traces=${OTEL_EXPORTER_OTLP_ENDPOINT%/}/v1/traces
+if [ -n "$traces" ] && [ "${OTEL_SDK_DISABLED:-}" != true ] && [ "${OTEL_TRACES_EXPORTER:-}" != none ]; then
+  set -- "$@" --trace-config=mode=opentelemetry --trace-config=level=TIMESTAMPS --trace-config=rate=0 \
+    "--trace-config=opentelemetry,url=$traces" --trace-config=opentelemetry,resource=service.name=triton
+fi
 found=
 for folder in "$models"/*/; do
   name=$(basename "$folder")

@@ -9,6 +9,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -119,6 +120,7 @@ def server_command(
         f"--grpc-address={address}",
         f"--metrics-address={address}",
         *restrictions(keys),
+        *tracing(os.environ),
     ]
 
 
@@ -130,6 +132,20 @@ def connection_age(seconds: str) -> list[str]:
     if seconds and not (seconds.isdecimal() and int(seconds)):
         raise LocalError(f"TRITON_CONNECTION_SECONDS={seconds}: give whole seconds, or leave it empty for no end")
     return [f"--grpc-max-connection-age={int(seconds) * 1000}"] if seconds else []
+
+
+def tracing(environment: Mapping[str, str]) -> list[str]:
+    """Triton's own spans, under those of workers and of nobody else, where OTEL_... asks for traces."""
+    base = environment.get("OTEL_EXPORTER_OTLP_ENDPOINT", "").rstrip("/")
+    url = environment.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or (base and f"{base}/v1/traces")
+    off = (
+        environment.get("OTEL_SDK_DISABLED", "").lower() == "true" or environment.get("OTEL_TRACES_EXPORTER") == "none"
+    )
+    if off or not url:
+        return []
+    own = f"opentelemetry,url={url}", "opentelemetry,resource=service.name=triton"
+    every = "mode=opentelemetry", "level=TIMESTAMPS", "rate=0"  # a request with a traceparent is traced at any rate
+    return [f"--trace-config={setting}" for setting in (*every, *own)]
 
 
 def restrictions(keys: Keys) -> list[str]:

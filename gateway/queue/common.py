@@ -32,6 +32,7 @@ from gateway.redis_names import (
 )
 from gateway.settings import Settings
 from gateway.task import State, TaskView, problem_of, timestamp
+from gateway.telemetry import tracing
 from gateway.webhooks.queue import schedule
 
 rq_clock.follow()
@@ -76,7 +77,8 @@ def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskReques
     body = msgspec.json.encode(view)
     pipe.set(result_key(view.task_id), body, ex=result_ttl)
     if request is not None and request.callback_url:
-        schedule(pipe, view.task_id, request.callback_url, body, request.owner)
+        trace = tracing.carrier() or request.trace
+        schedule(pipe, view.task_id, request.callback_url, body, request.owner, trace)
     pipe.delete(image_key(view.task_id))
     if view.state != "canceled":  # no work, and so no measure of how fast it goes
         pipe.incr(counter_key(ended_at))

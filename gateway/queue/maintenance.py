@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import redis
 from rq.executions import Execution
+from rq.utils import str_to_date
 
 from gateway import clock
 from gateway.errors import InternalError, WorkerLost
@@ -25,6 +26,7 @@ from gateway.redis_names import (
     job_key,
 )
 from gateway.task import TaskView
+from gateway.telemetry import tracing
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,17 @@ class Maintenance:
             request = self._request(execution.job_id)
             error = WorkerLost("the worker died under this task on every try; send the image again")
             view = failure(execution.job_id, error, request)
-            yield self._queue.fail(execution, view, request, instant), view
+            begun = None if tracing.spans is None else self._begun(execution)
+            outcome = self._queue.fail(execution, view, request, instant)
+            if begun is not None and outcome != "left":
+                trace = request.trace if request else None
+                tracing.lost(execution.job_id, execution.id, trace, clock.now() - begun)
+            yield outcome, view
+
+    def _begun(self, execution: Execution) -> float:
+        """When it was begun, in seconds since the epoch; now where that is not known any more."""
+        found = self._redis.hget(job_key(execution.job_id), "started_at")
+        return str_to_date(found).timestamp() if isinstance(found, bytes) else clock.now()
 
     def _request(self, task_id: str) -> TaskRequest | None:
         data = self._redis.hget(job_key(task_id), "data")

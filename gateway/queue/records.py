@@ -33,6 +33,7 @@ class TaskRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     request_id: str = ""
     batch_id: str = ""
     owner: str = ""  # the name of the key that it came with, where there is a callback
+    trace: dict[str, str] | None = None  # W3C Trace Context; a worker that leaves it out changes no outcome
     format: int = 1
 
     @property

@@ -203,12 +203,13 @@ else  -- it is not there: it was believed lost, and put back
     id = take()
 end
 while id do
-    local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left')
+    local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left', 'former')
     if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
         begin(id)
         redis.call('publish', ARGV[6], id .. ':started')
         local image = ARGV[3] .. id
-        return {id, job[1], job[2], redis.call('strlen', image) <= tonumber(ARGV[4]) and redis.call('get', image)}
+        local small = redis.call('strlen', image) <= tonumber(ARGV[4])
+        return {id, job[1], job[2], small and redis.call('get', image), job[3]}
     end
     redis.call('del', ARGV[2] .. id)
     id = take()

@@ -32,6 +32,7 @@ from gateway.redis_names import (
 )
 from gateway.settings import Settings
 from gateway.task import TaskView
+from gateway.telemetry import tracing
 
 _FULL_PAUSE_SECONDS = 0.2
 
@@ -48,6 +49,7 @@ class Claim:
     image: bytes | None
     execution: Execution
     was_lost: bool = False  # a worker has died under it, or it met a defect
+    former: str = ""  # the execution before this one, where traces are made
 
     @cached_property
     def request(self) -> TaskRequest:
@@ -117,6 +119,7 @@ class TaskQueue:
         execution.delete(job, always)
         job.set_status(JobStatus.QUEUED, pipeline=retry)
         retry.hincrby(job.key, "retries_left", -1)
+        _note_former(retry, job.key, execution)
         self.rq.push_job_id(task_id, pipeline=retry, at_front=True)
         end.delete(job.key, ExecutionRegistry(task_id, self.connection).key)
         store_end(end, view, request, self._settings.result_ttl)
@@ -132,6 +135,7 @@ class TaskQueue:
         """Put a begun task back to the head of the queue, or to its end; it costs no try."""
         job, commands = self._job(claim.task_id), self.connection.pipeline()
         claim.execution.delete(job, commands)
+        _note_former(commands, job.key, claim.execution)
         job.set_status(JobStatus.QUEUED, pipeline=commands)
         self.rq.push_job_id(job.id, pipeline=commands, at_front=at_front)
         args = (claim.execution.composite_key, *scripts.words(commands))
@@ -148,11 +152,12 @@ class TaskQueue:
         taken = scripts.CLAIM.call(self.connection, keys, args)
         if taken is None:
             return None
-        task_id, data, retries_left, image = taken
+        task_id, data, retries_left, image, former = taken
         mine = Execution(execution_id, task_id.decode(), self.connection, worker_name)
         if image is None:
             image = self.connection.get(image_key(mine.job_id))
-        return Claim(mine.job_id, data, image, mine, int(retries_left or 0) < self._settings.task_retries)
+        was_lost = int(retries_left or 0) < self._settings.task_retries
+        return Claim(mine.job_id, data, image, mine, was_lost, (former or b"").decode())
 
     def _job(self, task_id: str) -> Job:
         """RQ's handle of a job, nothing read."""
@@ -166,3 +171,9 @@ class TaskQueue:
         bounds = int(clock.now()), settings.result_ttl, settings.max_pictures_bytes
         flat = [word for pair in pictures.items() for word in pair]
         pipe.eval(retention.KEEP_PICTURES, len(keys), *keys, task_id, picture_key(""), size, *bounds, *flat)
+
+
+def _note_former(pipe: "redis.client.Pipeline", key: str, execution: Execution) -> None:
+    """For the link between the spans of two executions."""
+    if tracing.spans is not None:
+        pipe.hset(key, "former", execution.id)

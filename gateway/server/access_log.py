@@ -9,7 +9,7 @@ from urllib.parse import quote
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.telemetry.metrics import GatewayMetrics
 
 log = logging.getLogger(__name__)
@@ -39,15 +39,18 @@ class Access:
             await send(message)
 
         self._metrics.in_flight.inc()
-        try:
-            await self._app(scope, receive, send_noting)
-        finally:
-            self._metrics.in_flight.dec()
-            self._note(scope, status, time.perf_counter() - begun)
+        with tracing.request(scope["method"], scope["path"], scope["headers"]) as span:
+            try:
+                await self._app(scope, receive, send_noting)
+            finally:
+                self._metrics.in_flight.dec()
+                route = self._paths.get(scope.get("endpoint"), "none")
+                self._note(scope, route, status, time.perf_counter() - begun)
+                if span is not None:
+                    span.finish(route, status)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, scope: Scope, route: str, status: int, seconds: float) -> None:
         method = scope["method"] if scope["method"] in _METHODS else "other"
-        route = self._paths.get(scope.get("endpoint"), "none")
         waited = "yes" if scope.get("state", {}).get("waits") or route.endswith("/events") else "no"
         self._metrics.requests.labels(method, route, str(status)).inc()
         self._metrics.duration.labels(route, waited).observe(seconds)

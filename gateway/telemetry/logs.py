@@ -1,4 +1,4 @@
-"""Logging: one JSON object a line for machines, one plain line for people; ids of request and task on each."""
+"""Logging: one JSON object a line for machines, one plain line for people; ids of request, task and trace on each."""
 
 import contextvars
 import json
@@ -12,6 +12,7 @@ from gateway.task import timestamp
 
 request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 task_id: contextvars.ContextVar[str] = contextvars.ContextVar("task_id", default="")
+trace_id: contextvars.ContextVar[str] = contextvars.ContextVar("trace_id", default="")
 
 _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName", "color_message"}
 
@@ -19,12 +20,13 @@ _OWN = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "t
 @contextmanager
 def about(*, task: str, request: str) -> Iterator[None]:
     """Everything that is logged inside is about this task and the request that brought it."""
-    tokens = task_id.set(task), request_id.set(request)
+    tokens = task_id.set(task), request_id.set(request), trace_id.set("")
     try:
         yield
     finally:
         task_id.reset(tokens[0])
         request_id.reset(tokens[1])
+        trace_id.reset(tokens[2])
 
 
 def configure(level: str, log_format: str, process: str) -> None:
@@ -69,7 +71,7 @@ class Text(logging.Formatter):
 
 
 def _ids() -> dict[str, str]:
-    found = {"request_id": request_id.get(), "task_id": task_id.get()}
+    found = {"request_id": request_id.get(), "task_id": task_id.get(), "trace_id": trace_id.get()}
     return {name: value for name, value in found.items() if value}
 
 

@@ -10,6 +10,7 @@ from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedO
 from tritonclient.utils import InferenceServerException
 
 from gateway.errors import ModelUnavailable
+from gateway.telemetry import tracing
 from gateway.triton.connection import CHANNEL_ARGUMENTS, OUTAGE
 from gateway.triton.loading import is_absent
 from gateway.triton.shared_memory import SharedMemory
@@ -139,7 +140,9 @@ class TritonClient:
 
     def _ask(self, model: str, tensor: InferInput, version: str) -> InferResult:
         outputs = [InferRequestedOutput(OUTPUT)]
-        return self._client.infer(model, [tensor], version, outputs=outputs, client_timeout=self._timeout)
+        return self._client.infer(
+            model, [tensor], version, outputs=outputs, client_timeout=self._timeout, headers=tracing.sampled()
+        )
 
     def _read_spec(self, model: str, version: str) -> ModelSpec:
         try:

@@ -24,7 +24,7 @@ from gateway.server.limits import Limits
 from gateway.server.request_id import RequestId
 from gateway.server.timed import server
 from gateway.settings import Settings, SettingsError, load
-from gateway.telemetry import exporter, logs
+from gateway.telemetry import exporter, logs, tracing
 from gateway.telemetry.metrics import GatewayMetrics, QueueCollector
 from gateway.web import responses
 from gateway.web.routes import routes
@@ -77,6 +77,7 @@ def main() -> int:
         check_exposure(settings)
         metrics = GatewayMetrics()
         app = create_app(settings, metrics=metrics)
+        tracing.start("yolo-gateway")
     except SettingsError as error:
         print(f"gateway: {error}", file=sys.stderr)
         return 2
@@ -85,4 +86,5 @@ def main() -> int:
     serve_metrics(settings, metrics)
     web = server(app, settings)
     web.run()
+    tracing.stop()
     return 0 if web.started else 1

@@ -16,6 +16,7 @@ from gateway.security.task_ids import new_id
 from gateway.server.request_id import request_id
 from gateway.settings import Settings
 from gateway.task import problem_of
+from gateway.telemetry import tracing
 from gateway.vision.header import probe
 from gateway.web.admission import ProcessFull
 from gateway.web.checks import check_priority, client_of, owner_of
@@ -78,6 +79,14 @@ async def accept(
 
     Raises as `probe` and `Submission.accept` do; nothing was accepted then.
     """
+    with tracing.enqueue(len(upload.images)):
+        wanted = msgspec.structs.replace(wanted, trace=tracing.carrier())
+        return await _accept(request, upload, wanted, choices, key, watch)
+
+
+async def _accept(
+    request: Request, upload: Upload, wanted: TaskRequest, choices: Choices, key: str, watch: Watch
+) -> tuple[Acceptance, bool]:
     services, owner = services_of(request), owner_of(request)
     batch_id = new_id(owner) if len(upload.images) > 1 else ""
     wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
@@ -119,7 +128,7 @@ def _check(image: UploadedImage, settings: Settings) -> None:
 def _fingerprint(upload: Upload, wanted: TaskRequest) -> str:
     """Equal for two requests that ask for the same of the same images."""
     ids = None if wanted.labels else wanted.classes  # another version may count its classes otherwise
-    alike = {"accepted_at": 0.0, "request_id": "", "batch_id": "", "owner": "", "format": 1}
+    alike = {"accepted_at": 0.0, "request_id": "", "batch_id": "", "owner": "", "trace": None, "format": 1}
     same = msgspec.structs.replace(wanted, classes=ids, **alike)
     digest = hashlib.sha256(msgspec.json.encode(same))
     for image in upload.images:

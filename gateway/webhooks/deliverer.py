@@ -23,7 +23,7 @@ from gateway import clock
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.https import Outbound, OutboundError
 from gateway.settings import Settings, SettingsError, check_callbacks, load
-from gateway.telemetry import logs
+from gateway.telemetry import logs, tracing
 from gateway.webhooks.queue import ASIDE_SECONDS, Delivery, WebhookQueue
 from gateway.webhooks.signing import Signer
 
@@ -127,7 +127,8 @@ class Deliverer:
     async def _deliver(self, delivery: Delivery) -> None:
         task_id, attempt = delivery.task_id, delivery.attempt
         try:
-            pause = await self._attempt(delivery)
+            with tracing.delivery(task_id, delivery.host, attempt, delivery.trace):
+                pause = await self._attempt(delivery)
             if pause is None:
                 await self._queue.end(task_id)
             else:
@@ -142,11 +143,14 @@ class Deliverer:
         try:
             await self._send(delivery)
         except Gone as error:
+            tracing.failed("gone")
             log.info("webhook %s, try %d: %s; not sent again", task_id, attempt, error)
             return None
         except NotTaken as error:
+            tracing.failed("not_taken")
             reason: object = error
         except Exception as error:  # a defect: this delivery is put off, the others go on
+            tracing.failed(type(error).__name__)
             log.exception("webhook %s, try %d: a defect of this service", task_id, attempt)
             reason = repr(error)
         else:
@@ -162,7 +166,7 @@ class Deliverer:
     async def _send(self, delivery: Delivery) -> None:
         """Raises NotTaken, Gone."""
         signed = self._signer.headers(delivery.task_id, delivery.body, clock.now(), delivery.owner)
-        headers = {"Content-Type": "application/json", **signed}
+        headers = {"Content-Type": "application/json", **signed, **(tracing.carrier() or {})}
         try:
             async with (
                 asyncio.timeout(self._timeout_seconds),
@@ -171,6 +175,7 @@ class Deliverer:
                 ) as response,
             ):
                 status = response.status
+                tracing.note(http__response__status_code=status)
         except (OutboundError, UrlNotAllowed) as error:
             raise NotTaken(str(error)) from error
         except TimeoutError as error:
@@ -213,9 +218,13 @@ def main() -> int:
     try:
         settings = load()
         check_callbacks(settings)
+        tracing.start("yolo-webhooks")
     except SettingsError as error:
         print(f"webhooks: {error}", file=sys.stderr)
         return 2
     logs.configure(settings.log_level, settings.log_format, "webhooks")
-    asyncio.run(deliver(settings))
+    try:
+        asyncio.run(deliver(settings))
+    finally:
+        tracing.stop()
     return 0

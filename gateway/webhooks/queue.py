@@ -1,18 +1,20 @@
 """Deliveries of ended tasks to the `callback_url`s of their clients: a queue of its own in Redis that loses nothing.
 
 Keys: `yolo:webhooks` is a sorted set of task ids by the time at which each is due, in seconds since the epoch;
-`yolo:webhook:<task_id>` a hash of `url`, `body`, `attempts` and `owner`. Who claims a delivery moves its due time by a
-lease: when the claimer dies, the delivery is due again.
+`yolo:webhook:<task_id>` a hash of `url`, `body`, `attempts`, `owner` and `trace`. Who claims a delivery moves its due
+time by a lease: when the claimer dies, the delivery is due again.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import msgspec
 import redis
 import redis.asyncio as aioredis
 
 from gateway import clock
 from gateway.redis_names import FREEING, WEBHOOKS_KEY, webhook_key
+from gateway.telemetry.tracing import Carrier
 
 _KEPT_SECONDS = 86_400  # as long as nobody delivers
 ASIDE_SECONDS = 0.1
@@ -43,8 +45,8 @@ while #claimed < tonumber(ARGV[3]) and looked_at < 2000 do
                 under_way[host] = (under_way[host] or 0) + 1
                 redis.call('zadd', KEYS[1], ARGV[2], id)
                 local attempt = redis.call('hincrby', key, 'attempts', 1)
-                local found = redis.call('hmget', key, 'body', 'owner')
-                table.insert(claimed, {id, url, found[1], attempt, found[2] or '', host})
+                local found = redis.call('hmget', key, 'body', 'owner', 'trace')
+                table.insert(claimed, {id, url, found[1], attempt, found[2] or '', host, found[3] or ''})
             end
         end
     end
@@ -66,12 +68,21 @@ class Delivery(NamedTuple):
     attempt: int
     owner: str
     host: str
+    trace: Carrier | None = None
 
 
-def schedule(pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes, owner: str = "") -> None:
+def schedule(
+    pipe: "redis.client.Pipeline",
+    task_id: str,
+    url: str,
+    body: bytes,
+    owner: str = "",
+    trace: Carrier | None = None,
+) -> None:
     """Have `body`, the ended task as JSON, delivered to `url`: part of the transaction in which the task ends."""
     key = webhook_key(task_id)
-    pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0, **({"owner": owner} if owner else {})})
+    known = {"owner": owner.encode(), "trace": msgspec.json.encode(trace) if trace else b""}
+    pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0, **{k: v for k, v in known.items() if v}})
     pipe.expire(key, _KEPT_SECONDS)
     pipe.zadd(WEBHOOKS_KEY, {task_id: clock.now()})
 
@@ -96,8 +107,8 @@ class WebhookQueue:
         args: list[float | str] = [*bounds, *(word for pair in under_way.items() for word in pair)]
         claimed = await self._claim(keys=[WEBHOOKS_KEY], args=args)
         return [
-            Delivery(task_id.decode(), url.decode(), body, attempt, owner.decode(), host.decode())
-            for task_id, url, body, attempt, owner, host in claimed
+            Delivery(task_id.decode(), url.decode(), body, attempt, owner.decode(), host.decode(), _carrier(trace))
+            for task_id, url, body, attempt, owner, host, trace in claimed
         ]
 
     async def end(self, task_id: str) -> None:
@@ -113,3 +124,7 @@ class WebhookQueue:
             pipe.zadd(WEBHOOKS_KEY, {task_id: clock.now() + seconds}, xx=True)  # another process may have ended it
             pipe.expire(webhook_key(task_id), int(seconds) + _KEPT_SECONDS)
             await pipe.execute()
+
+
+def _carrier(trace: bytes) -> Carrier | None:
+    return msgspec.json.decode(trace, type=Carrier) if trace else None

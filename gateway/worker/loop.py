@@ -41,7 +41,7 @@ from gateway.queue.workers import CLOCK
 from gateway.redis_url import without_password
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
-from gateway.telemetry import exporter, logs
+from gateway.telemetry import exporter, logs, tracing
 from gateway.triton.client import TritonClient
 from gateway.worker.heartbeat import Heartbeat
 from gateway.worker.isolation import Room
@@ -166,9 +166,8 @@ class TaskWorker(SimpleWorker):
                     self._leave(claim)
                     return
                 log.debug("task %s begins", claim.task_id)
-                view, pictures = self.processor.process(claim)
-                if self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures)):
-                    self._note(view)
+                with tracing.execution(claim.task_id, claim.execution.id, claim.request.trace, claim.former):
+                    self._process(claim)
             except GivenBack:
                 self._hold(lambda: self._tasks.give_back(claim))
             except redis.RedisError:
@@ -176,6 +175,13 @@ class TaskWorker(SimpleWorker):
             except Exception:
                 log.exception("a defect of this service under task %s", claim.task_id)
                 self._fail(claim)
+
+    def _process(self, claim: Claim) -> None:
+        view, pictures = self.processor.process(claim)
+        with tracing.step("store"):
+            is_first = self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures))
+        if is_first:
+            self._note(view)
 
     def _fail(self, claim: Claim) -> None:
         """Count the try, and end the task after the last one."""
@@ -212,8 +218,13 @@ class TaskWorker(SimpleWorker):
         if isinstance(view.result, DetectionResult):
             self._metrics.succeeded(view.result.timings_ms, len(view.result.detections))
             log.info("succeeded", extra=view.result.timings_ms)
+            model = view.result.model
+            tracing.note(
+                yolo__model=model.name, yolo__version=model.version, yolo__detections=len(view.result.detections)
+            )
         elif isinstance(view.error, Problem):
             self._metrics.failed(view.error.code)
+            tracing.failed(view.error.code)
             log.info("failed: %s", view.error.detail, extra={"code": view.error.code})
 
     def _maintain(self) -> None:
@@ -289,6 +300,7 @@ def main() -> int:
         give_back_large_blocks(4)  # most photographs stay below, as files and as the pixels that are decoded of them
         metrics_port = exporter.WorkerPort(settings)
         metrics_port.try_to_serve()
+        tracing.start("yolo-worker")
         connection = connect(settings)
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr)
@@ -302,4 +314,5 @@ def main() -> int:
         worker.run()
     finally:
         inferer.close()
+        tracing.stop()
     return 0

@@ -12,6 +12,7 @@ from gateway.errors import ModelMismatch
 from gateway.queue.records import TaskRequest
 from gateway.settings import Settings
 from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
+from gateway.telemetry import tracing
 from gateway.telemetry.metrics import WorkerMetrics
 from gateway.triton.client import Inference
 from gateway.triton.spec import ModelSpec
@@ -38,7 +39,8 @@ class Timings(dict[str, float]):
     def step(self, name: str) -> Iterator[None]:
         begun = time.perf_counter()
         try:
-            yield
+            with tracing.step(name):
+                yield
         finally:
             self[name] = round((time.perf_counter() - begun) * 1e3, 2)
 

@@ -14,6 +14,7 @@ from gateway.queue.records import TaskRequest
 from gateway.queue.task_queue import Claim
 from gateway.settings import Settings
 from gateway.task import DetectionResult, TaskView, timestamp
+from gateway.telemetry import tracing
 from gateway.telemetry.metrics import WorkerMetrics
 from gateway.triton.client import TritonFailing, TritonUnavailable
 from gateway.vision.annotate import annotate, encode
@@ -57,7 +58,8 @@ class Processor:
             result, image = self._detect(claim.task_id, claim.image, request)
             if image is not None:
                 begun = clock.now()
-                pictures = encode(annotate(image, result))
+                with tracing.step("annotate"):
+                    pictures = encode(annotate(image, result))
                 result.timings_ms["annotate"] = _milliseconds(begun, clock.now())
         except GatewayError as error:
             view = failure(claim.task_id, error, request)

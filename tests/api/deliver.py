@@ -10,6 +10,7 @@ import sys
 import redis.asyncio as aioredis
 
 from gateway.outbound.https import Outbound
+from gateway.telemetry import tracing
 from gateway.webhooks.deliverer import Deliverer
 from gateway.webhooks.queue import WebhookQueue
 from gateway.webhooks.signing import Signer
@@ -20,7 +21,9 @@ LEASE_SECONDS = 1.0
 
 
 async def main(redis_url: str, port: str, authority: str, secret: str) -> None:
-    internet = Internet({NAME: [[PUBLIC_ADDRESS]]}, {PUBLIC_ADDRESS: int(port)})
+    names = {name: [[PUBLIC_ADDRESS]] for name in (NAME, PUBLIC_ADDRESS)}
+    internet = Internet(names, {PUBLIC_ADDRESS: int(port)})
+    tracing.start("yolo-webhooks")
     outbound = Outbound([443], internet, ssl.create_default_context(cafile=authority))
     async with aioredis.Redis.from_url(redis_url) as connection:
         queue = WebhookQueue(connection, LEASE_SECONDS)

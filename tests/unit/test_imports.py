@@ -16,7 +16,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "telemetry": set(),
     "security": set(),
     "outbound": set(),
-    "triton": set(),
+    "triton": {"telemetry"},
     "vision": set(),
     "server": {"telemetry"},
     "webhooks": {"telemetry", "outbound"},
