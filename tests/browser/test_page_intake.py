@@ -1,12 +1,14 @@
 """Ways in: dropped, pasted, picked, photographed, samples."""
 
+import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from playwright.sync_api import Browser, Page, Request, expect
 
 from tests.browser.pages import SIZE_WH, expect_rows, hand_over, opened, picked, rows, until
-from tests.support.pictures import turned
+from tests.support.pictures import gradient, turned
 
 
 def test_a_picture_is_dropped_anywhere(page: Page) -> None:
@@ -135,3 +137,29 @@ def test_a_photograph_of_12_megapixels_is_no_canvas(page: Page, tmp_path: Path) 
     size = page.evaluate("(({width: w, height: h}) => [w, h])(document.querySelector('.stage canvas'))")
     assert abs(size[0] - stage["width"]) < 4 and abs(size[1] - stage["height"]) < 4
     assert SIZE_WH[0] not in size
+
+
+def test_what_the_browser_cannot_draw_the_service_draws(page: Page, tmp_path: Path) -> None:
+    page.add_init_script(
+        """const real = URL.createObjectURL.bind(URL);
+        let first = true;
+        URL.createObjectURL = (blob) => {
+            if (!first) return real(blob);
+            first = false;
+            return "data:image/png;base64,AAAA";
+        };"""
+    )
+    picked(page, tmp_path, "odd.png")
+    expect_rows(page, 1)
+    until(page, "document.querySelector('.stage img').naturalWidth === 640")
+    expect(page.locator(".warnings", has_text="cannot draw")).to_have_count(0)
+
+
+def test_a_type_that_only_the_browser_reads_is_sent_as_jpeg(browser: Browser, address: str, tmp_path: Path) -> None:
+    avif = io.BytesIO()
+    Image.fromarray(gradient(320, 240)).save(avif, "AVIF")
+    with opened(browser, address, "/readyz|/predict") as page:
+        picked(page, tmp_path, "telephone.avif", data=avif.getvalue())
+        expect(page.locator(".problem:visible")).to_contain_text("AVIF")
+        page.get_by_role("button", name="Send it as JPEG").click()
+        expect_rows(page, 1)
