@@ -47,7 +47,8 @@ def write(folder: Path, form: str, pictures: list[Picture]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         upright = picture.name == "upright.jpg"
         path.write_bytes(turned(6, ".jpg") if upright else encoded(picture.width, picture.height, path.suffix))
-        assert cv2.imread(str(path)).shape[:2] == (picture.height, picture.width)
+        image = cv2.imread(str(path))
+        assert image is not None and image.shape[:2] == (picture.height, picture.width)
     (write_coco if form == "coco" else write_yolo)(folder, pictures)
 
 
