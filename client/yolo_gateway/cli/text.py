@@ -15,6 +15,12 @@ class Unusable(click.ClickException):
         click.echo(f"yolo-gateway: {self.message}", err=True)
 
 
+class Interrupted(Unusable):
+    """Ctrl-C; the message says how to go on. The exit status is a shell's for SIGINT."""
+
+    exit_code = 130
+
+
 def shown(name: str) -> str:
     """A file name or a label on one line: what is not printable is escaped."""
     return "".join(char if char.isprintable() else _escaped(char) for char in name)

@@ -4,11 +4,10 @@ import errno
 import glob
 import os
 import stat
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
-
-import click
 
 from yolo_gateway.cli.text import Unusable, counted, reason_of, shown
 
@@ -78,7 +77,7 @@ def read(path: str) -> Content:
 
 def _search(source: str, search: _Search) -> None:
     if source == "-":
-        _add_list(click.get_binary_stream("stdin").read(), search)
+        _add_list(sys.stdin.buffer.read(), search)
     elif os.path.isdir(source):
         search.bases.append(os.path.abspath(source))
         _add_folder(os.path.abspath(source), search)

@@ -75,7 +75,7 @@ class Journal:
         """Begin one. Raises Unusable where there is one already, OSError."""
         if _has_begun(path):
             raise Unusable(
-                f"{shown(str(path))}: an earlier run began here; go on with it by --resume, or delete this file first"
+                f"{shown(str(path))}: an earlier run began here; go on with it by --resume, or choose another --out"
             )
         journal = cls(path, _opened(path), 0)
         os.ftruncate(journal._descriptor, 0)

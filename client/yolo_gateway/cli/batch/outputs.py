@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
@@ -17,6 +17,7 @@ from yolo_gateway.formats.picture import Model, Picture
 Form = Literal["coco", "yolo", "csv", "json"]
 Entries = Callable[[], Iterable[Entry]]
 _LABELS = "labels"
+_EXAMPLES = 10
 
 
 class Box(NamedTuple):
@@ -35,6 +36,36 @@ class Detection(NamedTuple):
     class_id: int
     score: float
     box: Box
+
+
+class Failed(NamedTuple):
+    """A file that failed, for a line to people."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class Tally:
+    """What came of a run; `examples` are the first failures."""
+
+    succeeded: int = 0
+    failed: int = 0
+    warnings: int = 0
+    detections: int = 0
+    examples: list[Failed] = field(default_factory=list)
+
+    def count(self, entry: Entry) -> str:
+        """Count a file; the line of the list of failures, empty for a result."""
+        if isinstance(entry.outcome, Result):
+            self.succeeded += 1
+            self.warnings += bool(entry.outcome.warnings)
+            self.detections += len(entry.outcome.rows)
+            return ""
+        self.failed += 1
+        if self.failed <= _EXAMPLES:
+            self.examples.append(Failed(entry.name, entry.outcome.reason))
+        return _failure_line(entry.name, entry.outcome)
 
 
 @dataclass(frozen=True)
@@ -79,18 +110,18 @@ class Output:
         if self.is_folder:
             refuse_twins(names, yolo.label_name, f"--format {self.form}")
 
-    def write(self, entries: Entries, header: Header) -> None:
+    def write(self, entries: Entries, header: Header) -> Tally:
         """All annotations and the list of failures; `entries` gives them in order, each time anew. Raises OSError."""
         model = Model(header.model, header.version, header.labels)
         if self.is_folder:
             self._write_folder(entries, model)
         else:
             _write(self.out, _text(self.form, lambda: _pictures(entries(), model), model))
-        failed = [entry for entry in entries() if isinstance(entry.outcome, Failure)]
-        if failed:
-            _write(self.failures, map(_failure_line, failed))
-        else:
-            self.failures.unlink(missing_ok=True)
+        tally = Tally()
+        _write(self.failures, (line for entry in entries() if (line := tally.count(entry))))
+        if not tally.failed:
+            self.failures.unlink()
+        return tally
 
     def _write_folder(self, entries: Entries, model: Model) -> None:
         _write(self.out / "classes.txt", [yolo.classes(model)])
@@ -169,7 +200,6 @@ def _detections(result: Result, model: Model) -> list[Detection]:
     ]
 
 
-def _failure_line(entry: Entry) -> str:
-    assert isinstance(entry.outcome, Failure)
-    name = entry.name if is_valid_name(entry.name) else shown(entry.name)
-    return json.dumps({"file": name, "code": entry.outcome.code, "reason": entry.outcome.reason}) + "\n"
+def _failure_line(name: str, failure: Failure) -> str:
+    name = name if is_valid_name(name) else shown(name)
+    return json.dumps({"file": name, "code": failure.code, "reason": failure.reason}) + "\n"

@@ -9,17 +9,12 @@ from dataclasses import dataclass, field
 
 from yolo_gateway.cli.batch.files import Content, Files, read
 from yolo_gateway.cli.batch.journal import Entry, Failure, Journal, Result
-from yolo_gateway.cli.batch.pace import GaveUp
 from yolo_gateway.cli.batch.progress import Progress
 from yolo_gateway.cli.text import is_valid_name, reason_of
 
 Outcome = Result | Failure
 Send = Callable[[bytes, str, int], Outcome]  # content, name, attempts before → what came of it
 _TICK_SECONDS = 0.2
-
-
-class Stopped(Exception):
-    """The run cannot go on; the message says why. What has finished is in the journal."""
 
 
 @dataclass
@@ -39,7 +34,7 @@ class Run:
             yield Entry(name, 0, 0, Failure("unreadable", reason))
 
     def go(self, send: Send, senders: int) -> None:
-        """Send all that is open. Raises Stopped, OSError of the journal."""
+        """Send all that is open. Raises Unusable, OSError of the journal."""
         waiting = (index for index, position in enumerate(self.positions) if position < 0)
         team = _Team(self, send, waiting)
         team.start(senders)
@@ -97,7 +92,7 @@ class _Team:
         self._stopping.set()
 
     def finished(self) -> Iterator[tuple[int, Entry]]:
-        """Files as they finish. Raises Stopped."""
+        """Files as they finish. Raises Unusable."""
         while self._at_work:
             self._run.progress.tick()
             try:
@@ -116,9 +111,7 @@ class _Team:
             while not self._stopping.is_set() and (index := self._next()) is not None:
                 self._results.put((index, self._one(index)))
             self._results.put(None)
-        except GaveUp as error:
-            self._results.put(Stopped(f"the service is away: {error}"))
-        except Exception as error:
+        except Exception as error:  # it is raised in the main thread
             self._results.put(error)
 
     def _next(self) -> int | None:
