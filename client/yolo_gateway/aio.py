@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Generator, Iterable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
+from contextlib import AbstractAsyncContextManager, aclosing
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
 from yolo_gateway import flows
-from yolo_gateway.calls import DEFAULT_SECONDS, READY_SECONDS, fetched, predicted, prediction
+from yolo_gateway.calls import DEFAULT_SECONDS, PATIENCE_SECONDS, READY_SECONDS, fetched, predicted, prediction
 from yolo_gateway.connection import Address, broken_errors, check, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
 from yolo_gateway.errors import InvalidInput, ServiceError, YoloGatewayError
@@ -71,7 +71,7 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> Prediction:
         """As `Client.predict`."""
-        deadline = Deadline(timeout or self._timeout)
+        deadline = self._deadline(timeout)
         source, request = await self._upload(image, bgr, deadline, options, idempotency_key, traceparent)
         return prediction(await self._run(predicted(request, deadline)), source)
 
@@ -86,7 +86,7 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> AsyncTask:
         """As `Client.submit`."""
-        deadline = Deadline(timeout or self._timeout)
+        deadline = self._deadline(timeout)
         source, request = await self._upload(image, bgr, deadline, options, idempotency_key, traceparent)
         return AsyncTask(self, await self._run(flows.submitted(request, deadline, wait=False)), source)
 
@@ -101,6 +101,7 @@ class AsyncClient:
         concurrency: int = 16,
         ordered: bool = False,
         timeout: float | None = None,
+        patience: float = PATIENCE_SECONDS,
         bgr: bool = False,
         **options: Unpack[Options],
     ) -> AsyncIterator[Item]:
@@ -109,9 +110,14 @@ class AsyncClient:
             raise InvalidInput(f"concurrency={concurrency}: give 1 or more")
         params_of(options)
 
+        async def one(image: Any) -> Prediction:
+            deadline = self._deadline(timeout, patience)
+            source, request = await self._upload(image, bgr, deadline, options, None, None)
+            return prediction(await self._run(predicted(request, deadline)), source)
+
         async def item(index: int, given: Any) -> Item:
             try:
-                return Item(index, given, await self.predict(given, timeout=timeout, bgr=bgr, **options))
+                return Item(index, given, await one(given))
             except YoloGatewayError as error:
                 return Item(index, given, error=error)
 
@@ -136,7 +142,7 @@ class AsyncClient:
 
     async def models(self, *, timeout: float | None = None) -> ModelList:
         """As `Client.models`."""
-        deadline = Deadline(timeout or self._timeout)
+        deadline = self._deadline(timeout)
         answer = await self._run(flows.answered(lambda left: Request("GET", "/models"), deadline))
         return decoded(answer, ModelList)[0]
 
@@ -146,6 +152,9 @@ class AsyncClient:
             return (await self._ask(Ask(Request("GET", "/readyz"), Deadline(timeout)))).status == 200
         except Broken:
             return False
+
+    def _deadline(self, timeout: float | None, patience: float = 0.0) -> Deadline:
+        return Deadline(self._timeout if timeout is None else timeout, patience)
 
     async def _upload(
         self, image: Any, bgr: bool, deadline: Deadline, options: Options, key: str | None, traceparent: str | None
@@ -157,10 +166,10 @@ class AsyncClient:
         else:
             body = await asyncio.to_thread(source.read)
         deadline.extend(len(body))
-        return source, upload(body, options, key, traceparent)
+        return source.after(body), upload(body, options, key, traceparent)
 
     async def _read(self, task_id: str, timeout: float | None) -> flows.Read:
-        deadline = Deadline(timeout or self._timeout)
+        deadline = self._deadline(timeout)
         request = Request("GET", f"/result/{task_id}")
         return decoded(await self._run(flows.answered(lambda left: request, deadline, task_id)), TaskView)
 
@@ -261,18 +270,19 @@ class AsyncTask:
         while True:
             problem: Broken | ServiceError | None = None
             try:
-                async for data in self._event_data(following):
-                    if (read := following.changed(data)) is None:
-                        continue
-                    self.view, self.raw = read
-                    yield self.view
-                    if self.view.status != "PENDING":
-                        return
+                async with aclosing(self._event_data(following)) as changes:
+                    async for data in changes:
+                        if (read := following.changed(data)) is None:
+                            continue
+                        self.view, self.raw = read
+                        yield self.view
+                        if self.view.status != "PENDING":
+                            return
             except (Broken, ServiceError) as error:
                 problem = error
             await asyncio.sleep(following.pause_after(problem))
 
-    async def _event_data(self, following: flows.Following) -> AsyncIterator[bytes]:
+    async def _event_data(self, following: flows.Following) -> AsyncGenerator[bytes, None]:
         request, deadline, events = following.request, following.deadline, Events()
         with broken_errors():
             async with self._client._stream(request, deadline) as answer:

@@ -11,10 +11,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from yolo_gateway import flows
-from yolo_gateway.calls import DEFAULT_SECONDS, READY_SECONDS, fetched, predicted, prediction
+from yolo_gateway.calls import (
+    DEFAULT_SECONDS,
+    MANY_WAIT_SECONDS,
+    PATIENCE_SECONDS,
+    READY_SECONDS,
+    fetched,
+    predicted,
+    prediction,
+)
 from yolo_gateway.connection import Address, broken_errors, check, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
-from yolo_gateway.errors import ServiceError
+from yolo_gateway.errors import ServiceError, YoloGatewayError
 from yolo_gateway.inputs import Source, source_of
 from yolo_gateway.many import many
 from yolo_gateway.messages import Answer, Ask, Broken, Events, Pause, Request, decoded, refusal
@@ -82,8 +90,8 @@ class Client:
 
         Raises InvalidInput, Refused, TaskFailed, Unfinished (the task goes on), NotReached.
         """
-        source, deadline = source_of(image, bgr), Deadline(timeout or self._timeout)
-        request = self._upload(source, deadline, options, idempotency_key, traceparent)
+        deadline = self._deadline(timeout)
+        source, request = self._upload(image, bgr, deadline, options, idempotency_key, traceparent)
         return prediction(self._run(predicted(request, deadline)), source)
 
     def submit(
@@ -97,8 +105,8 @@ class Client:
         **options: Unpack[Options],
     ) -> Task:
         """Have an image accepted as a task, and return at once. Raises InvalidInput, Refused, NotReached."""
-        source, deadline = source_of(image, bgr), Deadline(timeout or self._timeout)
-        request = self._upload(source, deadline, options, idempotency_key, traceparent)
+        deadline = self._deadline(timeout)
+        source, request = self._upload(image, bgr, deadline, options, idempotency_key, traceparent)
         return Task(self, self._run(flows.submitted(request, deadline, wait=False)), source)
 
     def task(self, task_id: str, *, timeout: float | None = None) -> Task:
@@ -112,24 +120,28 @@ class Client:
         concurrency: int = 16,
         ordered: bool = False,
         timeout: float | None = None,
+        patience: float = PATIENCE_SECONDS,
         bgr: bool = False,
         **options: Unpack[Options],
     ) -> Iterator[Item]:
         """An Item for each image, as they finish, or with `ordered` in their order.
 
         `images` may be endless: no more than `concurrency` are read ahead. What fails is in the item's `error`, and the
-        others go on. `timeout` is for one image.
+        others go on. `timeout` is for one image; up to `patience` seconds in which the service says "later" do not
+        count. Who leaves the loop or interrupts it waits for the requests under way, a few seconds.
         """
         params_of(options)
 
-        def one(image: Any) -> Prediction:
-            return self.predict(image, timeout=timeout, bgr=bgr, **options)
+        def one(image: Any, stopped: threading.Event) -> Prediction:
+            deadline = self._deadline(timeout, patience, MANY_WAIT_SECONDS)
+            source, request = self._upload(image, bgr, deadline, options, None, None, stopped)
+            return prediction(self._run(predicted(request, deadline), stopped), source)
 
         return many(images, one, concurrency, ordered)
 
     def models(self, *, timeout: float | None = None) -> ModelList:
         """The models that are served, and the one that is asked by default."""
-        deadline = Deadline(timeout or self._timeout)
+        deadline = self._deadline(timeout)
         return decoded(self._run(flows.answered(lambda left: Request("GET", "/models"), deadline)), ModelList)[0]
 
     def ready(self, *, timeout: float = READY_SECONDS) -> bool:
@@ -139,26 +151,39 @@ class Client:
         except Broken:
             return False
 
+    def _deadline(self, timeout: float | None, patience: float = 0.0, longest_wait: float = 60.0) -> Deadline:
+        return Deadline(self._timeout if timeout is None else timeout, patience, longest_wait)
+
     def _upload(
-        self, source: Source, deadline: Deadline, options: Options, key: str | None, traceparent: str | None
-    ) -> Request:
+        self,
+        image: Any,
+        bgr: bool,
+        deadline: Deadline,
+        options: Options,
+        key: str | None,
+        traceparent: str | None,
+        stopped: threading.Event | None = None,
+    ) -> tuple[Source, Request]:
         params_of(options)  # before anything is read
-        body = self._run(fetched(source.url, deadline)) if source.url else source.read()
+        source = source_of(image, bgr)
+        body = self._run(fetched(source.url, deadline), stopped) if source.url else source.read()
         deadline.extend(len(body))
-        return upload(body, options, key, traceparent)
+        return source.after(body), upload(body, options, key, traceparent)
 
     def _read(self, task_id: str, timeout: float | None) -> flows.Read:
-        deadline = Deadline(timeout or self._timeout)
+        deadline = self._deadline(timeout)
         request = Request("GET", f"/result/{task_id}")
         return decoded(self._run(flows.answered(lambda left: request, deadline, task_id)), TaskView)
 
-    def _run(self, flow: Generator[Ask | Pause, Any, T]) -> T:
-        """Do one step of a flow after the other."""
+    def _run(self, flow: Generator[Ask | Pause, Any, T], stopped: threading.Event | None = None) -> T:
+        """Do one step of a flow after the other. Raises YoloGatewayError once it is `stopped`."""
+        stopped = stopped or threading.Event()
         try:
             step = next(flow)
             while True:
+                if stopped.wait(step.seconds if isinstance(step, Pause) else 0):
+                    raise YoloGatewayError("nobody waits for this image any more")
                 if isinstance(step, Pause):
-                    time.sleep(step.seconds)
                     step = flow.send(None)
                     continue
                 try:

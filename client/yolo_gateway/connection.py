@@ -28,6 +28,8 @@ class Address:
             url = httpx.URL(self.server)
         except httpx.InvalidURL as error:
             raise InvalidInput(f"server {self.server!r}: {error}; give such as {DEFAULT_SERVER}") from error
+        if url.userinfo or url.query or url.fragment:
+            raise InvalidInput(f"the server's address has more than host and path; give the key as key, or in {KEY}")
         if url.scheme not in ("http", "https") or not url.host or any(each.isspace() for each in self.server):
             raise InvalidInput(f"server {self.server!r} is no address; give such as {DEFAULT_SERVER}")
         if not self._key.isascii() or any(each.isspace() for each in self._key):

@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from yolo_gateway.colours import class_colour, ink_on
+from yolo_gateway.errors import InvalidInput
 from yolo_gateway.schema import Detection
 
 
 def draw(data: bytes, detections: Sequence[Detection]) -> Image.Image:
-    """An RGB image, upright; the best detections lie on top."""
-    with Image.open(io.BytesIO(data)) as opened:
-        image = ImageOps.exif_transpose(opened).convert("RGB")
+    """An RGB image, upright; the best detections lie on top. Raises InvalidInput."""
+    try:
+        with Image.open(io.BytesIO(data)) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+    except OSError as error:
+        raise InvalidInput(f"Pillow cannot read the image: {error}; have the service draw, with annotate") from error
     pen = ImageDraw.Draw(image)
     line = max(2, round(max(image.size) / 400))
     font = ImageFont.load_default(max(12, round(max(image.size) / 50)))

@@ -20,7 +20,12 @@ class InvalidInput(YoloGatewayError, ValueError):
 
 
 class NotReached(YoloGatewayError, ConnectionError):
-    """No whole answer came within the time of the call. Whether a request was accepted is not known."""
+    """No whole answer came within the time of the call. Whether a request was accepted is not known.
+
+    After an upload, the same call with `idempotency_key=error.idempotency_key` gives the task that was made, if any.
+    """
+
+    idempotency_key: str = ""
 
 
 class StrangeAnswer(YoloGatewayError):

@@ -13,7 +13,6 @@ from yolo_gateway.errors import NotReached, ServiceError, TaskNotFound, TaskRunn
 from yolo_gateway.messages import Answer, Ask, Broken, Pause, Request, decoded, failure, is_tried_again, refusal
 from yolo_gateway.schema import DetectionResult, TaskView
 
-LONGEST_WAIT = 60.0  # that the service holds a request for
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 10.0
 Read = tuple[TaskView, dict[str, Any]]
 
@@ -40,6 +39,8 @@ def answered(
             if not is_tried_again(answer.status):
                 raise problem
         seconds = pause(attempt, retry_after)
+        if retry_after is not None:
+            deadline.wait_longer(seconds)
         if seconds >= deadline.left:
             raise problem
         yield Pause(seconds)
@@ -61,9 +62,13 @@ def submitted(upload: Request, deadline: Deadline, wait: bool) -> Generator["Ask
     """The task of an upload, with `wait` once it has finished or the service waits no longer."""
 
     def make(left: float) -> Request:
-        return waiting(upload, left) if wait else upload
+        return waiting(upload, left, deadline.longest_wait) if wait else upload
 
-    answer = yield from answered(make, deadline)
+    try:
+        answer = yield from answered(make, deadline)
+    except NotReached as error:
+        error.idempotency_key = upload.headers["Idempotency-Key"]
+        raise
     return decoded(answer, TaskView)
 
 
@@ -74,16 +79,16 @@ def finished(task_id: str, deadline: Deadline, known: Read | None = None) -> Gen
         if not deadline.left:
             raise Unfinished(f"task {task_id} has not finished within {deadline.seconds:g} s; it goes on", task_id)
         try:
-            answer = yield from answered(lambda left: waiting(request, left), deadline, task_id)
+            answer = yield from answered(lambda left: waiting(request, left, deadline.longest_wait), deadline, task_id)
         except NotReached as error:
             raise Unfinished(f"task {task_id} may have finished: {error}", task_id) from error
         known = decoded(answer, TaskView)
     return known
 
 
-def waiting(request: Request, left: float) -> Request:
+def waiting(request: Request, left: float, longest: float = 60.0) -> Request:
     """The request with the longest `wait` that ends before the deadline does."""
-    seconds = round(max(0.0, min(LONGEST_WAIT, left - min(1.0, left / 10))), 2)
+    seconds = round(max(0.0, min(longest, left - min(1.0, left / 10))), 2)
     params = {**request.params, "wait": f"{seconds:g}"}
     return Request(request.method, request.path, params, request.headers, request.body, seconds)
 

@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from yolo_gateway.errors import InvalidInput
 
 KINDS = "a path, a URL, bytes, a file opened with 'rb', a PIL image, or a numpy array of uint8"
+MOST_BYTES = 1 << 30  # of a file: no service takes more, and a device never ends
+_EIGHT_BITS = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBX", "RGBa", "CMYK", "YCbCr", "LAB", "HSV"})
 _PILLOW = 'PIL images and numpy arrays are encoded by Pillow; install it with: pip install "yolo-gateway[images]"'
 
 
@@ -21,11 +25,15 @@ class Source:
     read: Callable[[], bytes]
     url: str = ""
 
+    def after(self, body: bytes) -> "Source":
+        """What is kept once it was sent: what came from a URL is not fetched again."""
+        return Source(lambda: body) if self.url else self
+
 
 def source_of(given: Any, bgr: bool = False) -> Source:
     """Nothing is read yet but files that are open: they may be read only once. Raises InvalidInput."""
     if isinstance(given, str) and given.lower().startswith(("http://", "https://")):
-        return Source(lambda: b"", given)
+        return Source(lambda: b"", _url(given))
     if isinstance(given, (str, os.PathLike)):
         path = Path(given)
         return Source(lambda: _of_path(path))
@@ -60,21 +68,34 @@ def _is(given: object, module: str, name: str) -> bool:
     return loaded is not None and isinstance(given, getattr(loaded, name))
 
 
+def _url(given: str) -> str:
+    try:
+        if httpx.URL(given).host:
+            return given
+        raise httpx.InvalidURL("it has no host")
+    except httpx.InvalidURL as error:
+        raise InvalidInput(f"{given!r} is no URL: {error}; give {KINDS}") from error
+
+
 def _some(data: bytes, what: str) -> bytes:
     if not data:
         raise InvalidInput(f"{what} are empty; give {KINDS}")
+    if len(data) > MOST_BYTES:
+        raise InvalidInput(f"{what} are more than {MOST_BYTES} bytes; give {KINDS}")
     return data
 
 
 def _of_path(path: Path) -> bytes:
     try:
-        return _some(path.read_bytes(), f"{path}: its contents")
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        return _some(data, f"{path}: its contents")
     except (OSError, ValueError) as error:  # ValueError: a null character
         raise InvalidInput(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def _of_file(file: Any) -> bytes:
-    data = file.read()
+    data = file.read(MOST_BYTES + 1)
     if not isinstance(data, bytes):
         raise InvalidInput("the file is opened as text; open it with open(path, 'rb')")
     return _some(data, "the contents of the file, read from where it stood,")
@@ -84,9 +105,13 @@ def _png(image: Any) -> bytes:
     """As a viewer shows it: EXIF orientation is applied, as YOLOv5 does with PIL images."""
     from PIL import ImageOps
 
-    upright = ImageOps.exif_transpose(image)
+    if image.mode not in _EIGHT_BITS:
+        raise InvalidInput(f"a PIL image of mode {image.mode}; give one of 8 bits a channel, such as RGB or L")
     buffer = io.BytesIO()
-    upright.convert("RGB").save(buffer, "PNG", compress_level=1)
+    try:
+        ImageOps.exif_transpose(image).convert("RGB").save(buffer, "PNG", compress_level=1)
+    except (OSError, ValueError, SyntaxError) as error:  # its file is only read now: cut, broken or closed
+        raise InvalidInput(f"the PIL image cannot be read: {error}; give {KINDS}") from error
     return buffer.getvalue()
 
 

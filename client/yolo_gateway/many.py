@@ -1,5 +1,6 @@
 """Many images through threads: a sliding window, in flat memory."""
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -9,18 +10,25 @@ from typing import Any
 from yolo_gateway.errors import InvalidInput, YoloGatewayError
 from yolo_gateway.prediction import Item, Prediction
 
+One = Callable[[Any, threading.Event], Prediction]
 
-def many(images: Iterable[Any], one: Callable[[Any], Prediction], concurrency: int, ordered: bool) -> Iterator[Item]:
-    """`one` of each image, `concurrency` at a time, as they finish or in their order. Raises what is no own error."""
+
+def many(images: Iterable[Any], one: One, concurrency: int, ordered: bool) -> Iterator[Item]:
+    """`one` of each image, `concurrency` at a time, as they finish or in their order. Raises what is no own error.
+
+    `one` gets an event too, which says that nobody waits for it any more.
+    """
     if concurrency < 1:
         raise InvalidInput(f"concurrency={concurrency}: give 1 or more")
     return _items(images, one, concurrency, ordered)
 
 
-def _items(images: Iterable[Any], one: Callable[[Any], Prediction], concurrency: int, ordered: bool) -> Iterator[Item]:
+def _items(images: Iterable[Any], one: One, concurrency: int, ordered: bool) -> Iterator[Item]:
+    stopped = threading.Event()
+
     def item(index: int, given: Any) -> Item:
         try:
-            return Item(index, given, one(given))
+            return Item(index, given, one(given, stopped))
         except YoloGatewayError as error:
             return Item(index, given, error=error)
 
@@ -37,5 +45,6 @@ def _items(images: Iterable[Any], one: Callable[[Any], Prediction], concurrency:
                 under_way.remove(first)
                 yield first.result()
         finally:
+            stopped.set()
             for each in under_way:
                 each.cancel()

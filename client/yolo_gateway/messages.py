@@ -67,7 +67,7 @@ def decoded(answer: Answer, kind: type[T]) -> tuple[T, dict[str, Any]]:
     try:
         raw = msgspec.json.decode(answer.body)
         return msgspec.convert(raw, kind), raw
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         start = " ".join(answer.body[:60].decode(errors="replace").split())
         raise StrangeAnswer(f"the answer is not this service's: {error}; it begins with {start!r}") from error
 
@@ -77,10 +77,16 @@ def refusal(answer: Answer, task_id: str = "") -> ServiceError:
     retry_after = seconds_of(answer.headers.get("retry-after", ""), answer.headers.get("date", ""))
     try:
         problem = msgspec.json.decode(answer.body, type=Problem)
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        detail = f"HTTP {answer.status}, without a reason of this service"
-        return ServiceError(detail, status=answer.status, retry_after=retry_after, task_id=task_id)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ServiceError(_unexplained(answer), status=answer.status, retry_after=retry_after, task_id=task_id)
     return error_of(problem, task_id, retry_after)
+
+
+def _unexplained(answer: Answer) -> str:
+    if 300 <= answer.status < 400:
+        where = answer.headers.get("location", "").partition("?")[0]
+        return f"HTTP {answer.status}, a redirect to {where!r}, which is not followed; give its address as the server"
+    return f"HTTP {answer.status}, without a reason of this service"
 
 
 def error_of(problem: Problem, task_id: str = "", retry_after: float | None = None) -> ServiceError:

@@ -35,6 +35,9 @@ class Prediction:
     def __len__(self) -> int:
         return len(self.detections)
 
+    def __bool__(self) -> bool:
+        return True  # an image without detections has a result as well
+
     def to_coco(self, image_id: int = 1, first_id: int = 1) -> list[dict[str, Any]]:
         """COCO annotations: `bbox` is x, y, width, height in pixels; categories count from 1, `class_id` + 1."""
         size = self.image
@@ -42,8 +45,11 @@ class Prediction:
 
     def to_supervision(self) -> "Detections":
         """`supervision.Detections`, labels in `data["class_name"]`. Needs the package supervision."""
-        import numpy as np
-        from supervision import Detections
+        try:
+            import numpy as np
+            from supervision import Detections
+        except ImportError as error:
+            raise ImportError('to_supervision() needs: pip install "yolo-gateway[supervision]"') from error
 
         rows = [(each.box.x1, each.box.y1, each.box.x2, each.box.y2) for each in self.detections]
         return Detections(
@@ -56,10 +62,12 @@ class Prediction:
     def annotated(self) -> "Image":
         """The image with its detections drawn in, as the service's /image draws them. Needs Pillow.
 
-        An image that was a path is read again. Raises InvalidInput where it cannot be read any more.
+        A path is read again; an array is drawn in as it is now. Raises InvalidInput where the image cannot be read.
         """
-        from yolo_gateway.drawing import draw
-
+        try:
+            from yolo_gateway.drawing import draw
+        except ImportError as error:
+            raise ImportError('annotated() needs Pillow: pip install "yolo-gateway[images]"') from error
         if self._source is None:
             raise InvalidInput("this result was read by its task; its image is not here to draw in")
         return draw(self._source.read(), self.detections)

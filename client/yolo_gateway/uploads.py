@@ -1,6 +1,7 @@
 """The request that sends an image, from what a call was given."""
 
 import json
+import operator
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any, TypedDict
@@ -40,23 +41,35 @@ def params_of(options: Options) -> dict[str, str]:
 
 def upload(body: bytes, options: Options, key: str | None, traceparent: str | None) -> Request:
     """`key` is the Idempotency-Key, by default a new one, so that a try whose answer was lost can be made again."""
-    headers = {**_IMAGE, "Idempotency-Key": key or uuid.uuid4().hex, **trace(traceparent)}
+    headers = {**_IMAGE, "Idempotency-Key": _header("idempotency_key", key or uuid.uuid4().hex), **trace(traceparent)}
     return Request("POST", "/predict", params_of(options), headers, body)
 
 
 def trace(traceparent: str | None) -> Mapping[str, str]:
-    return {"traceparent": traceparent} if traceparent else {}
+    return {"traceparent": _header("traceparent", traceparent)} if traceparent else {}
+
+
+def _header(name: str, value: str) -> str:
+    if not (value.isascii() and value.isprintable()):
+        raise InvalidInput(f"{name} {value!r} has characters that no header can carry; give ASCII letters and digits")
+    return value
 
 
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if name == "classes" and not isinstance(value, str):
-        many: list[Any] = list(value) if isinstance(value, Iterable) else [value]
-        return json.dumps([each if isinstance(each, str) else int(each) for each in many])
-    return str(value).lower()
-    if name == "classes" and not isinstance(value, str):
-        if not isinstance(value, Iterable):
-            value = [value]
-        return json.dumps([each if isinstance(each, str) else int(each) for each in value])
+        return json.dumps([_class(each) for each in (value if isinstance(value, Iterable) else [value])])
     return str(value)
+
+
+def _class(given: Any) -> str | int:
+    """A label or an id, numpy's integers too."""
+    if isinstance(given, str):
+        return given
+    try:
+        if not isinstance(given, bool):
+            return operator.index(given)
+    except TypeError:
+        pass
+    raise InvalidInput(f"classes has {given!r}; give labels or whole numbers")

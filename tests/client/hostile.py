@@ -93,3 +93,32 @@ class Hostile:
             request.wfile.write(body[at : at + 1] if slowly else body)
             if slowly and not self.stopped.is_set():
                 time.sleep(1)
+
+
+class Pictures:
+    """Another host: it has `picture` at every path but /gone.jpg, and notes the headers it gets."""
+
+    def __init__(self, picture: bytes) -> None:
+        self.seen: list[dict[str, str]] = []
+        pictures = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *args: Any) -> None: ...
+
+            def do_GET(self) -> None:
+                pictures.seen.append({name.lower(): value for name, value in self.headers.items()})
+                self.send_response_only(404 if self.path.startswith("/gone.jpg") else 200)
+                self.end_headers()
+                self.wfile.write(picture)
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def __enter__(self) -> "Pictures":
+        threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()

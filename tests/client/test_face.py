@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 import yolo_gateway
 from yolo_gateway import colours, errors, flows, messages, schema
@@ -78,9 +79,44 @@ def test_the_face_is_what_it_says() -> None:
         assert each.__name__ in page
 
 
-def test_options_as_the_query_takes_them() -> None:
-    options: Options = {"classes": ["person", 2], "agnostic_nms": True, "conf": 0.3, "version": 3}
-    assert params_of(options) == {"classes": '["person", 2]', "agnostic_nms": "true", "conf": "0.3", "version": "3"}
+@pytest.mark.parametrize(
+    ("name", "value", "text"),
+    [
+        ("model", "Hats-V2", "Hats-V2"),
+        ("callback_url", "https://example.org/Done?ID=A", "https://example.org/Done?ID=A"),
+        ("classes", ["Person", 2], '["Person", 2]'),
+        ("classes", np.array([0, 2]), "[0, 2]"),
+        ("classes", 2, "[2]"),
+        ("classes", '"Hat, red",person', '"Hat, red",person'),
+        ("agnostic_nms", True, "true"),
+        ("conf", 0.3, "0.3"),
+        ("version", 3, "3"),
+    ],
+)
+def test_options_as_the_query_takes_them(name: str, value: Any, text: str) -> None:
+    options: Any = {name: value, "iou": None}
+    assert params_of(options) == {name: text}
+
+
+@pytest.mark.parametrize("given", [[1.7], [True], [None], 1.0])
+def test_a_class_that_is_no_class_is_refused(given: Any) -> None:
+    with pytest.raises(errors.InvalidInput, match="give labels or whole numbers"):
+        params_of({"classes": given})
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
+def test_a_timeout_that_is_none_is_refused(seconds: float) -> None:
+    with yolo_gateway.Client("http://127.0.0.1:1") as client:
+        with pytest.raises(errors.InvalidInput, match="give seconds"):
+            client.predict(b"x", timeout=seconds)
+
+
+def test_what_the_service_puts_off_is_not_counted_while_there_is_patience() -> None:
+    deadline = Deadline(10, patience=100, clock=lambda: 0)
+    deadline.wait_longer(90)
+    assert deadline.left == 100
+    deadline.wait_longer(11)
+    assert deadline.left == 100
 
 
 @pytest.mark.parametrize(
@@ -106,7 +142,7 @@ def test_a_wait_ends_before_the_deadline() -> None:
 
 def test_a_deadline_shrinks_as_it_is_used() -> None:
     now = 0.0
-    deadline = Deadline(10, lambda: now)
+    deadline = Deadline(10, clock=lambda: now)
     deadline.extend(400_000)
     now = 11.0
     assert deadline.left == 1

@@ -5,10 +5,10 @@ import time
 
 import pytest
 import redis
-from yolo_gateway import AsyncClient, Client, NotReached, StrangeAnswer, Unfinished, errors
+from yolo_gateway import AsyncClient, Client, InvalidInput, NotReached, StrangeAnswer, Unfinished, errors
 
 from gateway.redis_names import result_key
-from tests.client.hostile import Hostile
+from tests.client.hostile import Hostile, Pictures
 from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
@@ -87,6 +87,60 @@ def test_a_retry_after_beyond_the_deadline_is_told_at_once(hostile: Hostile) -> 
     with Client(hostile.url, timeout=5) as client, pytest.raises(errors.ServiceError) as told:
         client.predict(PICTURE)
     assert time.monotonic() - begun < 1 and told.value.retry_after == 60
+
+
+def test_many_images_outlast_a_retry_after_beyond_the_timeout(hostile: Hostile, connection: "redis.Redis") -> None:
+    hostile.harm, hostile.headers = [503, 429] * 3, {"retry-after": "1"}
+    with Client(hostile.url, timeout=1) as client:
+        assert all(item.result for item in client.predict_many([PICTURE] * 3, concurrency=3))
+    assert tasks(connection) == 3
+
+
+def test_many_images_are_not_patient_for_ever(hostile: Hostile) -> None:
+    hostile.harm, hostile.headers = [503] * 9, {"retry-after": "30"}
+    with Client(hostile.url) as client:
+        (item,) = client.predict_many([PICTURE], timeout=5, patience=10)
+    assert isinstance(item.error, errors.ServiceError) and len(hostile.seen) == 1
+
+
+@pytest.mark.parametrize("harm", [["hang"] * 9, [503] * 99], ids=["hang", "503"])
+def test_who_leaves_many_images_is_free_in_seconds(hostile: Hostile, harm: list[str | int]) -> None:
+    hostile.harm, hostile.headers = ["pass", *harm], {"retry-after": "50"}
+    with Client(hostile.url, timeout=6) as client:
+        following = client.predict_many([PICTURE] * 20, concurrency=4)
+        assert next(following).result
+        begun = time.monotonic()
+        following.close()  # type: ignore[attr-defined]
+    assert time.monotonic() - begun < 8 and len(hostile.seen) < 10
+
+
+def test_a_lost_upload_is_found_by_its_key(hostile: Hostile, connection: "redis.Redis") -> None:
+    hostile.harm = ["lost"] * 99
+    with Client(hostile.url) as client:
+        with pytest.raises(NotReached) as told:
+            client.submit(PICTURE, timeout=1)
+        hostile.harm = []
+        assert client.predict(PICTURE, idempotency_key=told.value.idempotency_key).detections
+    assert tasks(connection) == 1
+
+
+def test_an_image_at_a_url_is_fetched_without_the_key_and_only_once(service: str) -> None:
+    with Pictures(PICTURE) as host, Client(service, "top-secret") as client:
+        found = client.predict(host.url + "/bus.jpg?signature=abc")
+        assert found.annotated().size == (64, 48)
+        with pytest.raises(InvalidInput, match=r"/gone\.jpg cannot be fetched: HTTP 404") as told:
+            client.predict(host.url + "/gone.jpg?signature=abc")
+    assert "abc" not in str(told.value) and len(host.seen) == 2
+    assert not [headers for headers in host.seen if "authorization" in headers]
+
+
+def test_a_redirect_is_not_followed_and_the_key_stays_here(hostile: Hostile) -> None:
+    with Pictures(PICTURE) as other:
+        hostile.harm, hostile.headers = [307], {"location": other.url + "/predict"}
+        with Client(hostile.url, "top-secret") as client:
+            with pytest.raises(errors.ServiceError, match=f"redirect to '{other.url}/predict'.*as the server"):
+                client.predict(PICTURE)
+    assert not other.seen
 
 
 @pytest.mark.parametrize("harm", ["garbage", 302])

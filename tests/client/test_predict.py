@@ -2,6 +2,7 @@
 
 import io
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,11 @@ def photo(tmp_path: Path) -> Path:
 def found(service: str) -> Prediction:
     with Client(service) as client:
         return client.predict(PICTURE)
+
+
+def cut_image() -> Image.Image:
+    """Its header is read, its pixels are not there."""
+    return Image.open(io.BytesIO(PICTURE[: len(PICTURE) // 2]))
 
 
 def givens(path: Path) -> dict[str, Any]:
@@ -89,6 +95,11 @@ def test_a_turned_photo_is_sent_upright() -> None:
         ("nul\0.jpg", "null"),
         (None, "a NoneType is no image; give a path, a URL"),
         ([PICTURE], "a list is no image"),
+        ("http://[::1/bus.jpg", "is no URL"),
+        ("https:///bus.jpg", "it has no host"),
+        (Image.new("I;16", (4, 4)), "of mode I;16; give one of 8 bits"),
+        (Image.new("F", (4, 4)), "of mode F; give one of 8 bits"),
+        (cut_image(), "the PIL image cannot be read"),
     ],
 )
 def test_what_is_no_image_is_refused_before_it_is_sent(given: Any, said: str) -> None:
@@ -162,6 +173,20 @@ def test_a_closed_client_says_so(service: str) -> None:
         client.predict(PICTURE)
 
 
+@pytest.mark.parametrize("server", ["http://me:top-secret@127.0.0.1", "http://127.0.0.1/?key=top-secret"])
+def test_a_secret_in_the_address_is_refused_and_not_said(server: str) -> None:
+    with pytest.raises(InvalidInput, match="give the key as key") as told:
+        Client(server)
+    assert "secret" not in str(told.value)
+
+
+@pytest.mark.parametrize("name", ["traceparent", "idempotency_key"])
+@pytest.mark.parametrize("value", ["two\nlines", "ü"])
+def test_what_no_header_can_carry_is_refused(name: str, value: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match=f"{name} .*no header"):
+        client.predict(PICTURE, **{name: value})  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("server", ["127.0.0.1:5000", "ftp://x", "http://", "http://exa mple", ""])
 def test_a_server_that_is_no_address_is_refused(server: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("YOLO_GATEWAY_SERVER", "nonsense")
@@ -173,3 +198,38 @@ def test_server_and_key_from_the_environment(service: str, monkeypatch: pytest.M
     monkeypatch.setenv("YOLO_GATEWAY_SERVER", service + "/")
     with Client() as client:
         assert client.predict(PICTURE).detections
+
+
+def test_a_result_without_detections_is_a_result(service: str) -> None:
+    with Client(service) as client:
+        found = client.predict(PICTURE, conf=0.99)
+    assert found and len(found) == 0
+
+
+def test_a_file_that_never_ends_is_not_read_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("yolo_gateway.inputs.MOST_BYTES", 1000)
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="more than 1000 bytes"):
+        client.predict("/dev/zero")
+
+
+def test_an_image_that_is_too_large_is_said_to_be(service: str) -> None:
+    """Though the service answers before it has read all of it."""
+    with Client(service, timeout=20) as client, pytest.raises(errors.ImageTooLarge):
+        client.predict(PICTURE + bytes(60_000_000))
+
+
+def test_a_picture_that_pillow_cannot_read_is_said_to_be(found: Prediction) -> None:
+    from yolo_gateway.drawing import draw
+
+    with pytest.raises(InvalidInput, match="Pillow cannot read the image"):
+        draw(PICTURE[: len(PICTURE) // 2], found.detections)
+
+
+@pytest.mark.parametrize(("call", "extra"), [("annotated", "images"), ("to_supervision", "supervision")])
+def test_a_package_that_is_missing_is_named(
+    found: Prediction, monkeypatch: pytest.MonkeyPatch, call: str, extra: str
+) -> None:
+    for name in ("PIL", "supervision", "yolo_gateway.drawing"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=rf"pip install .*\[{extra}\]"):
+        getattr(found, call)()
