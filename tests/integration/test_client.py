@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,10 +113,11 @@ def test_a_gateway_killed_under_an_upload_gives_one_task(shapes: Stack, tmp_path
 
 def test_it_installs_and_runs_by_itself(shapes: Stack, tmp_path: Path) -> None:
     """In an environment of its own, with what it declares and nothing of this project's."""
+    source = shutil.copytree(ROOT / "client", tmp_path / "client")  # pip leaves a folder `build` there
     place = tmp_path / "venv"
     venv.create(place, with_pip=True)
     python = str(place / "bin" / "python")
-    installing = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(ROOT / "client")]
+    installing = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", str(source)]
     done = subprocess.run(installing, capture_output=True, text=True)
     if done.returncode and "No matching distribution" in done.stderr:
         pytest.skip("no package index to install from")
