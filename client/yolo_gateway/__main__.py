@@ -1,0 +1,18 @@
+"""`python -m yolo_gateway`, the same as `yolo-gateway`."""
+
+import sys
+
+
+def main() -> None:
+    """Run the command line, or say what it needs."""
+    try:
+        import click  # noqa: F401
+    except ModuleNotFoundError:
+        sys.exit("yolo-gateway: the command line needs click; install it with: pip install 'yolo-gateway[cli]'")
+    from yolo_gateway.cli.app import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,76 @@
+"""Options that several commands have."""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from yolo_gateway.cli.service import Service
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+DEFAULT_SERVER = "http://127.0.0.1:5000"
+
+
+def _all(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
+    def decorated(function: _F) -> _F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorated
+
+
+def _address(context: click.Context, option: click.Parameter, value: str) -> str:
+    if not value.lower().startswith(("http://", "https://")):
+        raise click.BadParameter(f"{value!r} is no address; give one such as {DEFAULT_SERVER}")
+    return value.rstrip("/")
+
+
+server = _all(
+    click.option(
+        "--server",
+        callback=_address,
+        metavar="URL",
+        envvar="YOLO_GATEWAY_SERVER",
+        default=DEFAULT_SERVER,
+        show_default=True,
+        show_envvar=True,
+        help="Address of the service.",
+    ),
+    click.option(
+        "--key",
+        envvar="YOLO_GATEWAY_KEY",
+        show_envvar=True,
+        help="API key; other users of this machine cannot see it in the environment.",
+    ),
+)
+
+form = click.option(
+    "--json/--table",
+    "as_json",
+    default=None,
+    help="What is written to standard output; otherwise a terminal gets the table, all else JSON.",
+)
+
+choices = _all(
+    click.option("--model", help="A model that `models` lists; the operator's default otherwise."),
+    click.option("--model-version", metavar="NUMBER", help="A version of it; the newest otherwise."),
+    click.option("--conf", type=click.FloatRange(0, 1), help="Minimum score of a detection."),
+    click.option("--iou", type=click.FloatRange(0, 1), help="NMS removes the weaker of boxes that overlap more."),
+    click.option("--max-det", type=click.IntRange(1, 1000), help="Maximum detections in an image."),
+    click.option("--classes", metavar="NAMES", help="Only these labels or ids, with commas between: person,2"),
+    click.option("--agnostic-nms", is_flag=True, help="Boxes of different classes suppress each other too."),
+)
+
+
+def chosen(given: dict[str, Any]) -> dict[str, Any]:
+    """Parameters of a request from the options of `choices`; those that were not given are left out."""
+    names = {"model": "model", "model_version": "version"} | {
+        name: name for name in ("conf", "iou", "max_det", "classes", "agnostic_nms")
+    }
+    values = {names[name]: value for name, value in given.items() if name in names and value not in (None, False)}
+    return {name: "true" if value is True else value for name, value in values.items()}
+
+
+def service(server: str, key: str | None, connections: int = 4) -> Service:
+    return Service(server, key, connections)
