@@ -81,12 +81,12 @@ def batch(
 
 
 def _header(service: Service, chosen: dict[str, Any], annotate: Path | None) -> Header:
-    """What the run is made with: the version that answers now is asked for until its end. Raises Unusable."""
+    """What the run is made with: all answers must be of the version that answers now. Raises Unusable."""
     pace = Pace(0)
-    name = chosen.pop("model", None) or pace.ask(lambda: service.get("/models"))["default"]
+    name = chosen.get("model") or pace.ask(lambda: service.get("/models"))["default"]
     model = pace.ask(lambda: service.get(f"/models/{name}"))
     ready = [each["version"] for each in model["versions"] if each["state"] == "READY"]
-    version = chosen.pop("version", None) or max(ready, key=int, default="")
+    version = chosen.get("version") or max(ready, key=int, default="")
     if version not in ready:
         raise Unusable(f"{shown(name)} has no version {shown(version) or 'that is ready'}; see `yolo-gateway models`")
     return Header(name, version, model["labels"], chosen | ({"annotate": "true"} if annotate else {}))
