@@ -92,7 +92,7 @@ class Command:
         return shlex.join([sys.executable, "-m", "yolo_gateway", *map(str, arguments)])
 
     def start(self, *arguments: object, **options: object) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "yolo_gateway", *map(os.fspath, map(_path, arguments))]
+        command = [sys.executable, "-m", "yolo_gateway", *map(str, arguments)]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": self.environment} | options
         return subprocess.Popen(command, **pipes)  # type: ignore[call-overload, no-any-return]
 
@@ -105,10 +105,6 @@ class Command:
         text = out.decode(errors="backslashreplace"), err.decode(errors="backslashreplace")
         assert "Traceback" not in text[1], text[1]
         return subprocess.CompletedProcess(process.args, process.returncode, *text)
-
-
-def _path(argument: object) -> str | bytes:
-    return argument if isinstance(argument, bytes) else str(argument)
 
 
 @pytest.fixture

@@ -22,8 +22,11 @@ _OF_THE_MODEL = frozenset({"model_mismatch"})  # no other image would do better
 class Sender:
     """Sends with what the run was started with; used by several threads."""
 
-    def __init__(self, service: Service, header: Header, pace: Pace, pictures: Path | None) -> None:
-        self._service, self._header, self._pace, self._pictures = service, header, pace, pictures
+    def __init__(
+        self, service: Service, header: Header, choices: Mapping[str, Any], pace: Pace, pictures: Path | None
+    ) -> None:
+        self._service, self._header, self._choices = service, header, choices
+        self._pace, self._pictures = pace, pictures
         self._asked = {**header.options, "model": header.model, "version": header.version}
 
     def send(self, data: bytes, name: str, attempts: int) -> Outcome:
@@ -37,7 +40,7 @@ class Sender:
     def _try(self, data: bytes, name: str, attempt: int) -> Outcome:
         key = idempotency_key(data, self._asked, attempt)
         try:
-            task = self._pace.ask(lambda: self._service.predict(data, self._header.options, key))
+            task = self._pace.ask(lambda: self._service.predict(data, self._choices, key))
             while task["status"] == "PENDING":
                 task = self._pace.ask(partial(self._service.wait, task["task_id"]))
             if task["status"] == "SUCCESS" and self._pictures:
