@@ -1,0 +1,41 @@
+"""Many images through threads: a sliding window, in flat memory."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from itertools import islice
+from typing import Any
+
+from yolo_gateway.errors import InvalidInput, YoloGatewayError
+from yolo_gateway.prediction import Item, Prediction
+
+
+def many(images: Iterable[Any], one: Callable[[Any], Prediction], concurrency: int, ordered: bool) -> Iterator[Item]:
+    """`one` of each image, `concurrency` at a time, as they finish or in their order. Raises what is no own error."""
+    if concurrency < 1:
+        raise InvalidInput(f"concurrency={concurrency}: give 1 or more")
+    return _items(images, one, concurrency, ordered)
+
+
+def _items(images: Iterable[Any], one: Callable[[Any], Prediction], concurrency: int, ordered: bool) -> Iterator[Item]:
+    def item(index: int, given: Any) -> Item:
+        try:
+            return Item(index, given, one(given))
+        except YoloGatewayError as error:
+            return Item(index, given, error=error)
+
+    numbered = enumerate(images)
+    under_way: deque[Future[Item]] = deque()
+    with ThreadPoolExecutor(concurrency, thread_name_prefix="predict") as pool:
+        try:
+            while True:
+                free = concurrency - len(under_way)
+                under_way.extend(pool.submit(item, index, given) for index, given in islice(numbered, free))
+                if not under_way:
+                    return
+                first = under_way[0] if ordered else wait(under_way, return_when=FIRST_COMPLETED).done.pop()
+                under_way.remove(first)
+                yield first.result()
+        finally:
+            for each in under_way:
+                each.cancel()
