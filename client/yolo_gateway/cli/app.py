@@ -4,6 +4,7 @@ import os
 import sys
 
 import click
+
 from yolo_gateway.cli.commands.batch import batch
 from yolo_gateway.cli.commands.completion import completion
 from yolo_gateway.cli.commands.doctor import doctor

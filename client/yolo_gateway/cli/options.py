@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
+
 from yolo_gateway.cli.service import Service
 
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import click
+
 from yolo_gateway.cli.text import shown
 
 

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import httpx
+
 from yolo_gateway.cli.text import shown
 
 WAIT_SECONDS = 60  # the longest that the service waits in one request

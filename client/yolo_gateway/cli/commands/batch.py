@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+
 from yolo_gateway.cli import options
 from yolo_gateway.cli.batch.files import Files, find
 from yolo_gateway.cli.batch.journal import Header, open_journal

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 
 import click
 import httpx
+
 from yolo_gateway.cli import options
 from yolo_gateway.cli.output import wants_json, write_json
 from yolo_gateway.cli.service import NoAnswer, Service

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import click
+
 from yolo_gateway.cli import options
 from yolo_gateway.cli.batch.files import read
 from yolo_gateway.cli.commands.tasks import COLUMNS, rows, summary

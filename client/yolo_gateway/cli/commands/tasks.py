@@ -3,6 +3,7 @@
 from typing import Any
 
 import click
+
 from yolo_gateway.cli import options
 from yolo_gateway.cli.output import complain, wants_json, write_json, write_table
 from yolo_gateway.cli.pace import Pace
