@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -76,7 +77,9 @@ def batch(
     for note in files.notes:
         click.echo(note, err=True)
     run = _begun(files, output, header, annotate, resume, quiet)
-    _go(run, Sender(service, header, chosen, Pace(patience), annotate).send, senders)
+    pace = Pace(patience)
+    run.progress.note = lambda: pace.reason
+    _go(run, Sender(service, header, chosen, pace, annotate).send, senders)
     tally = _written(run, output, header)
     _summarise(run, output, tally, annotate, wants_json(as_json))
     return 1 if tally.failed else 0
@@ -86,7 +89,7 @@ def _header(service: Service, chosen: dict[str, Any]) -> Header:
     """What the run is made with: all answers must be of the version that answers now. Raises Unusable."""
     pace = Pace(0)
     name = chosen.get("model") or pace.ask(lambda: service.get("/models"))["default"]
-    model = pace.ask(lambda: service.get(f"/models/{name}"))
+    model = pace.ask(lambda: service.get(f"/models/{quote(name, safe='')}"))
     ready = [each["version"] for each in model["versions"] if each["state"] == "READY"]
     version = chosen.get("version") or max(ready, key=int, default="")
     if version not in ready:
