@@ -8,7 +8,11 @@ def main() -> None:
     try:
         import click  # noqa: F401
     except ModuleNotFoundError:
-        sys.exit("yolo-gateway: the command line needs click; install it with: pip install 'yolo-gateway[cli]'")
+        print(
+            "yolo-gateway: the command line needs click; install it with: pip install 'yolo-gateway[cli]'",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     from yolo_gateway.cli.app import main as run
 
     run()

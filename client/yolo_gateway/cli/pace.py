@@ -15,9 +15,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
 _T = TypeVar("_T")
 _BUSY = frozenset({"rate_limited", "too_many_open_tasks", "overloaded"})
 # What another image, or another try, may change; all other errors are of the whole run.
-OF_THE_IMAGE = frozenset(
-    {"no_image", "image_too_large", "unsupported_image", "url_not_allowed", "fetch_failed", "switched_off"}
-)
+_OF_THE_IMAGE = frozenset({"url_not_allowed", "fetch_failed", "switched_off"})
+_OF_THE_BODY = frozenset({400, 413, 415})  # a proxy's too, which has no code
 PASSING = frozenset({"task_not_found", "no_picture", "idempotency_conflict"})
 
 
@@ -58,11 +57,11 @@ class Pace:
             self.busy(error.retry_after or 1, f"slowed down: {error.detail}")
         elif error.status >= 500 or error.status == 408:
             self.away(error.detail)
-        elif error.code in OF_THE_IMAGE | PASSING:
+        elif error.status in _OF_THE_BODY or error.code in _OF_THE_IMAGE | PASSING:
             self.well()
             raise error
         else:
-            raise Unusable(f"{error.detail} ({error.code or error.status})") from error
+            raise Unusable(f"{error.detail} ({error.code})") from error
 
     def well(self) -> None:
         """An answer came."""

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -68,7 +69,7 @@ class Service:
 
     def changes(self, task_id: str) -> Iterator[dict[str, Any]]:
         """The task now and at each change of its state, until it has finished. Raises NoAnswer, Refused."""
-        with _plain_errors(), self._http.stream("GET", f"/result/{task_id}/events") as answer:
+        with _plain_errors(), self._http.stream("GET", f"/result/{quote(task_id, safe='')}/events") as answer:
             if answer.is_error:
                 answer.read()
                 raise _refused(answer)
@@ -114,7 +115,7 @@ def _refused(answer: httpx.Response) -> Refused:
         problem = answer.json()
         code, detail = str(problem["code"]), str(problem["detail"])
     except (ValueError, KeyError, TypeError):
-        code, detail = "", f"HTTP {answer.status_code} {answer.reason_phrase}"
+        code, detail = f"http_{answer.status_code}", f"HTTP {answer.status_code} {answer.reason_phrase}"
     return Refused(answer.status_code, code, shown(detail), _seconds(answer.headers.get("retry-after", "")))
 
 

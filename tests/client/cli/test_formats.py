@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from pycocotools.coco import COCO
 from yolo_gateway.formats import coco, json_lines, table, yolo
 from yolo_gateway.formats.picture import Model, Picture

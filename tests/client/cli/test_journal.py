@@ -78,11 +78,12 @@ def test_a_run_goes_on_only_as_it_began(path: Path, header: Header, line: str) -
         open_journal(path, header, resume=True)
 
 
-def test_what_is_no_journal_is_not_touched(path: Path) -> None:
-    path.write_text("a diary\n")
+@pytest.mark.parametrize("content", ["a diary\n", "a diary"], ids=["a line", "half a line"])
+def test_what_is_no_journal_is_not_touched(path: Path, content: str) -> None:
+    path.write_text(content)
     with pytest.raises(Unusable, match="is no journal of this version"):
         open_journal(path, HEADER, resume=True)
-    assert path.read_text() == "a diary\n"
+    assert path.read_text() == content
 
 
 def test_two_runs_do_not_share_a_journal(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""CVAT's, Label Studio's and FiftyOne's own libraries read the files. `make readers` installs them and runs this."""
+"""CVAT's, Label Studio's and FiftyOne's own libraries read the files, where READERS_PYTHON names one that has them."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ def python_with(package: str) -> str:
         return sys.executable
     code = f"import importlib.util as u, sys; sys.exit(u.find_spec('{package}') is None)"
     if not PYTHON.is_file() or subprocess.run([PYTHON, "-c", code]).returncode:
-        pytest.skip(f"no {package} in {PYTHON}; `make readers` installs it")
+        pytest.skip(f"no {package} in {PYTHON}; READERS_PYTHON names an environment that has it")
     return str(PYTHON)
 
 

@@ -13,6 +13,7 @@ from yolo_gateway.cli.text import Unusable, reason_of, shown
 
 _SYNC_SECONDS = 1.0
 _FORMAT = 1
+_BEGIN = b'{"yolo-gateway":'
 
 try:
     import fcntl
@@ -78,7 +79,10 @@ class Journal:
                 f"{shown(str(path))}: an earlier run began here; go on with it by --resume, or choose another --out"
             )
         journal = cls(path, _opened(path), 0)
-        os.ftruncate(journal._descriptor, 0)
+        if not _BEGIN.startswith(os.read(journal._descriptor, len(_BEGIN))):
+            journal.close()
+            raise Unusable(_no_journal(path))
+        os.ftruncate(journal._descriptor, 0)  # killed while its first line was written
         journal._append({"yolo-gateway": _FORMAT, **asdict(header)})
         journal.sync()
         return journal
@@ -169,7 +173,7 @@ def _check(path: Path, first: bytes, header: Header) -> None:
     except (ValueError, KeyError, AttributeError):
         same = False
     if not same:
-        raise Unusable(f"{shown(str(path))}: is no journal of this version of yolo-gateway; choose another --out")
+        raise Unusable(_no_journal(path))
     for name, value in asdict(header).items():
         if known.get(name) != value:
             was, now = _difference(known.get(name), value)
@@ -177,6 +181,10 @@ def _check(path: Path, first: bytes, header: Header) -> None:
                 f"{shown(str(path))}: the run that began here had {name} {was}, now it is {now}; "
                 "use the same, or choose another --out"
             )
+
+
+def _no_journal(path: Path) -> str:
+    return f"{shown(str(path))}: is no journal of this version of yolo-gateway; choose another --out"
 
 
 def _difference(was: Any, now: Any) -> tuple[str, str]:

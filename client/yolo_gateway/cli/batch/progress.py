@@ -3,6 +3,7 @@
 import sys
 import time
 from collections import deque
+from collections.abc import Callable
 
 from yolo_gateway.cli.text import counted, duration
 
@@ -20,7 +21,7 @@ class Progress:
         self._next_at = self._began if self._terminal else self._began + _LOG_SECONDS
         self._samples: deque[tuple[float, int]] = deque([(self._began, 0)])
         self.finished = self.failed = 0
-        self.note = ""
+        self.note: Callable[[], str] = str
 
     def count(self, failed: bool) -> None:
         self.finished += 1
@@ -47,7 +48,7 @@ class Progress:
         if rate:
             parts += [f"{rate:.1f}/s", f"about {duration((self._total - done) / rate)} left"]
         parts += [f"{self.failed:,} failed"] if self.failed else []
-        return ", ".join(parts) + (f"; {self.note}" if self.note else "")
+        return ", ".join(parts) + (f"; {note}" if (note := self.note()) else "")
 
     def close(self) -> None:
         """Leave the line of a terminal empty for what is written next."""

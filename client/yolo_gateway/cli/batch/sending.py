@@ -16,14 +16,18 @@ from yolo_gateway.cli.text import Unusable, reason_of, shown
 
 _TRIES = 3
 _FINAL_FAILURES = frozenset({"invalid_image"})
+_OF_THE_MODEL = frozenset({"model_mismatch"})  # no other image would do better
 
 
 class Sender:
     """Sends with what the run was started with; used by several threads."""
 
-    def __init__(self, service: Service, header: Header, pace: Pace, pictures: Path | None) -> None:
-        self._service, self._header, self._pace, self._pictures = service, header, pace, pictures
-        self._choices = {**header.options, "model": header.model, "version": header.version}
+    def __init__(
+        self, service: Service, header: Header, choices: Mapping[str, Any], pace: Pace, pictures: Path | None
+    ) -> None:
+        self._service, self._header, self._choices = service, header, choices
+        self._pace, self._pictures = pace, pictures
+        self._asked = {**header.options, "model": header.model, "version": header.version}
 
     def send(self, data: bytes, name: str, attempts: int) -> Outcome:
         """What came of a file; `attempts` of it were made by earlier runs. Raises Unusable."""
@@ -34,7 +38,7 @@ class Sender:
         return outcome
 
     def _try(self, data: bytes, name: str, attempt: int) -> Outcome:
-        key = idempotency_key(data, self._choices, attempt)
+        key = idempotency_key(data, self._asked, attempt)
         try:
             task = self._pace.ask(lambda: self._service.predict(data, self._choices, key))
             while task["status"] == "PENDING":
@@ -49,11 +53,16 @@ class Sender:
     def _outcome(self, task: dict[str, Any], attempt: int) -> Outcome:
         if task["status"] == "FAILURE":
             problem = task["error"]
+            if problem["code"] in _OF_THE_MODEL:
+                raise Unusable(shown(problem["detail"]))
             return Failure(problem["code"], problem["detail"], problem["code"] not in _FINAL_FAILURES, attempt)
         result, header = task["result"], self._header
         model = result["model"]
         if (model["name"], model["version"]) != (header.model, header.version):
-            raise Unusable(f"the service answers with {model['name']} version {model['version']} now")
+            raise Unusable(
+                f"{shown(model['name'])} version {model['version']} answers now, and the run began with "
+                f"{shown(header.model)} version {header.version}; --model and --model-version ask for that one"
+            )
         rows = [self._row(found) for found in result["detections"]]
         return Result(Size(result["image"]["width"], result["image"]["height"]), rows, result["warnings"])
 

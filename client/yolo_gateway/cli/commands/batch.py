@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -69,28 +70,32 @@ def batch(
     output = Output(form, out)
     output.prepare()
     service = options.service(server, key, senders)
-    header = _header(service, options.chosen(given), annotate)
+    chosen = options.chosen(given) | ({"annotate": "true"} if annotate else {})
+    header = _header(service, chosen)
     files = find(list(sources))
     _check(files, output, annotate)
     for note in files.notes:
         click.echo(note, err=True)
     run = _begun(files, output, header, annotate, resume, quiet)
-    _go(run, Sender(service, header, Pace(patience), annotate).send, senders)
+    pace = Pace(patience)
+    run.progress.note = lambda: pace.reason
+    _go(run, Sender(service, header, chosen, pace, annotate).send, senders)
     tally = _written(run, output, header)
     _summarise(run, output, tally, annotate, wants_json(as_json))
     return 1 if tally.failed else 0
 
 
-def _header(service: Service, chosen: dict[str, Any], annotate: Path | None) -> Header:
-    """What the run is made with: the version that answers now is asked for until its end. Raises Unusable."""
+def _header(service: Service, chosen: dict[str, Any]) -> Header:
+    """What the run is made with: all answers must be of the version that answers now. Raises Unusable."""
     pace = Pace(0)
-    name = chosen.pop("model", None) or pace.ask(lambda: service.get("/models"))["default"]
-    model = pace.ask(lambda: service.get(f"/models/{name}"))
+    name = chosen.get("model") or pace.ask(lambda: service.get("/models"))["default"]
+    model = pace.ask(lambda: service.get(f"/models/{quote(name, safe='')}"))
     ready = [each["version"] for each in model["versions"] if each["state"] == "READY"]
-    version = chosen.pop("version", None) or max(ready, key=int, default="")
+    version = chosen.get("version") or max(ready, key=int, default="")
     if version not in ready:
         raise Unusable(f"{shown(name)} has no version {shown(version) or 'that is ready'}; see `yolo-gateway models`")
-    return Header(name, version, model["labels"], chosen | ({"annotate": "true"} if annotate else {}))
+    rest = {name: value for name, value in chosen.items() if name not in ("model", "version")}
+    return Header(name, version, model["labels"], rest)
 
 
 def _check(files: Files, output: Output, annotate: Path | None) -> None:

@@ -1,6 +1,7 @@
 """`status` and `watch`: a task after it was sent."""
 
 from typing import Any
+from urllib.parse import quote
 
 import click
 
@@ -22,7 +23,7 @@ def status(task: str, server: str, key: str | None, as_json: bool | None) -> int
     """Show the task with the id TASK as it is now. Exit status 1 if it failed, or is not known."""
     service = options.service(server, key)
     try:
-        view = Pace(0).ask(lambda: service.get(f"/result/{task}"))
+        view = Pace(0).ask(lambda: service.get(f"/result/{quote(task, safe='')}"))
     except Refused as error:
         complain(f"{shown(task)}: {error.detail}")
         return 1
