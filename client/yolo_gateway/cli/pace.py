@@ -10,6 +10,7 @@ from yolo_gateway.cli.service import NoAnswer, Refused
 from yolo_gateway.cli.text import Unusable
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 10.0
+_OWN_PAUSE = 1.0
 
 
 _T = TypeVar("_T")
@@ -54,7 +55,9 @@ class Pace:
 
     def _refused(self, error: Refused) -> None:
         if error.status == 429 or error.code in _BUSY:
-            self.busy(error.retry_after or 1, f"slowed down: {error.detail}")
+            own = error.code == "too_many_open_tasks"  # room comes as soon as one of this run's tasks finishes
+            seconds = error.retry_after or 1
+            self.busy(min(seconds, _OWN_PAUSE) if own else seconds, f"slowed down: {error.detail}")
         elif error.status >= 500 or error.status == 408:
             self.away(error.detail)
         elif error.status in _OF_THE_BODY or error.code in _OF_THE_IMAGE | PASSING:

@@ -126,7 +126,7 @@ def test_back_pressure_slows_down_and_loses_nothing(
     (port,) = free_ports(1)
     settings = settings | {"METRICS_PORT": str(port)}
     with running_stack(triton, tmp_path / "stack", "tiny", settings=settings) as stack:
-        done = Command(stack.base_url).run("batch", photos, "--out", tmp_path / "out.json", "--senders", "30")
+        done = Command(stack.base_url).run("batch", photos, "--out", tmp_path / "out.json", "--senders", "8")
         refused = counted(port, "yolo_gateway_rejected_total")
     assert (done.returncode, json.loads(done.stdout)["succeeded"]) == (0, 10), done.stderr
     assert refused, "nothing was refused; the limit tests nothing"
