@@ -17,6 +17,12 @@ _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
 _SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _SECRETS = f"^{_SECRET}( {_SECRET})*$"
 _SECRETS_IN_WORDS = "whsec_ and at least 24 bytes in base64, several such with one space between"
+_TRITON = r"(dns:///[^\s,/]+:[0-9]{1,5}|(?!\w+://)[^\s,]+)"
+_TRITONS = f"^{_TRITON}(,{_TRITON})*$"
+_TRITONS_IN_WORDS = (
+    "host:port of its gRPC endpoint, without http://, several with commas between, or dns:///name:port for a Triton "
+    "at each address of a name"
+)
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
 _RATE_IN_WORDS = "requests and the time they are for, such as 600/minute (second, minute, hour or day)"
 _Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
@@ -51,9 +57,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     triton_url: Annotated[
         str,
         Meta(
-            pattern=r"^(?!\w+://)\S+$",
-            description="Triton's gRPC endpoint, host:port",
-            extra={"give": "host:port of its gRPC endpoint, without http://"},
+            pattern=_TRITONS,
+            description="Triton's gRPC endpoint, host:port; several with commas, dns:///name:port for all of a name",
+            extra={"give": _TRITONS_IN_WORDS},
         ),
     ] = "127.0.0.1:8001"
     model: Annotated[str, Meta(min_length=1, description="model that answers when a request names none")] = "yolov5n"

@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "openapi": {"server"},
     "web": {
         *("telemetry", "security", "outbound", "server", "queue", "openapi"),
-        *("triton.connection", "triton.spec", "triton.loading", "triton.catalogue", "vision.header"),
+        *("triton.connection", "triton.spec", "triton.loading", "triton.catalogue", "triton.several", "vision.header"),
     },
     "worker": {"telemetry", "triton", "vision", "queue"},
 }
