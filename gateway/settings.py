@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="address the gateway listens on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="port the gateway listens on")] = 5000
+    listen_fd: Annotated[
+        int,
+        Meta(ge=-1, description="inherited socket to listen on in place of HOST and PORT; -1 for none"),
+    ] = -1
     redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
         "redis://127.0.0.1:6379/0"
     )
