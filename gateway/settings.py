@@ -17,7 +17,8 @@ _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
 _SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _SECRETS = f"^{_SECRET}( {_SECRET})*$"
 _SECRETS_IN_WORDS = "whsec_ and at least 24 bytes in base64, several such with one space between"
-_TRITON = r"(dns:///[^\s,/]+:[0-9]{1,5}|(?!\w+://)[^\s,]+)"
+_PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"  # larger ones would wrap
+_TRITON = rf"(dns:///[^\s,/]+:{_PORT}|(?!\w+://)[^\s,]+)"
 _TRITONS = f"^{_TRITON}(,{_TRITON})*$"
 _TRITONS_IN_WORDS = (
     "host:port of its gRPC endpoint, without http://, several with commas between, or dns:///name:port for a Triton "

@@ -108,6 +108,11 @@ class TritonClient:
         finally:
             self._reading.release()
 
+    def forget(self, model: str) -> None:
+        """Ask again for the specs of this model."""
+        for key in [key for key in self._specs if key[0] == model]:
+            self._specs.pop(key, None)
+
     def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
 
@@ -181,8 +186,7 @@ class TritonClient:
     def _translated(self, error: InferenceServerException, model: str, version: str) -> Exception:
         if any(words in error.message() for words in _BUSY):
             return TritonBusy(f"Triton has too much to do for {model}: {error.message()}")
-        for key in [key for key in self._specs if key[0] == model]:
-            self._specs.pop(key, None)
+        self.forget(model)
         if is_absent(error):
             return self._absent(model, version)
         if error.status() in OUTAGE:

@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -98,7 +98,10 @@ class TritonPool:
             if own.input != spec.input:
                 raise ModelChanged(f"{peer.address} serves version {own.version} of {spec.name}, for another size")
             self._take_turn(peer)
-            return peer.client.infer(own, image, version)
+            answer = peer.client.infer(own, image, version)
+            if answer.spec != own:  # another version has answered
+                self._agreed(peer, spec.name, version)
+            return answer
 
         return self._asked(spec.name, version, infer)
 
@@ -191,6 +194,7 @@ class TritonPool:
                 f"{counting.address} counts, the other is not asked for it; export it again to both"
             )
             self._warn(problem)
+            peer.client.forget(model)  # it may be exported again
             raise ModelMismatch(problem)
         return own
 
@@ -227,7 +231,11 @@ class TritonPool:
             self._watch(peer)
 
     def _watch(self, peer: Peer) -> None:
-        threading.Thread(target=self._await, args=(peer,), name=f"triton-{peer.address}", daemon=True).start()
+        def watch() -> None:
+            with suppress(ValueError):  # gRPC's word for a client that was closed meanwhile
+                self._await(peer)
+
+        threading.Thread(target=watch, name=f"triton-{peer.address}", daemon=True).start()
 
     def _await(self, peer: Peer) -> None:
         """Ask it whether it is live until it is, then take it back."""

@@ -59,6 +59,7 @@ class Tritons:
         self._addresses = addresses
         self._problems = dict[str, str]()
         self._peers: dict[str, Peer] = {}
+        self._leaving: list[Peer] = []  # they may still answer
         self.changed: Callable[[dict[str, bool]], None] = lambda _: None
         if not addresses.change:
             self._peers = {address: Peer(address) for address in addresses.look()}
@@ -70,7 +71,7 @@ class Tritons:
             await asyncio.sleep(RESOLVE_SECONDS)
 
     async def close(self) -> None:
-        for peer in self._peers.values():
+        for peer in (*self._peers.values(), *self._leaving):
             await peer.client.close()
 
     async def is_model_ready(self, model: str, version: str = "", *, client_timeout: float) -> bool:
@@ -151,10 +152,11 @@ class Tritons:
             if self._problems.get(entry) != problem:
                 log.warning("%s; tried again every %g s", problem, RESOLVE_SECONDS)
         self._problems = dict(self._addresses.problems)
-        for address, peer in before.items():
-            if address not in self._peers:
-                log.info("Triton at %s is no longer among the addresses", address)
-                await peer.client.close()
+        for peer in self._leaving:
+            await peer.client.close()
+        self._leaving = [peer for address, peer in before.items() if address not in self._peers]
+        for peer in self._leaving:
+            log.info("Triton at %s is no longer among the addresses", peer.address)
 
 
 def is_outage(error: InferenceServerException) -> bool:

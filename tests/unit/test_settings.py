@@ -110,7 +110,8 @@ def test_tritons_may_be_several(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["a:8001,", ",a:8001", "a:8001, b:8001", "dns:///tritons", "dns://server/a:1", "a,http://b"]
+    "url",
+    ["a:8001,", ",a:8001", "a:8001, b:8001", "dns:///tritons", "dns:///a:65536", "dns://server/a:1", "a,http://b"],
 )
 def test_several_tritons_without_meaning_are_refused(url: str) -> None:
     with pytest.raises(
