@@ -24,7 +24,7 @@ given = $(if $(filter $1,$(GIVEN)),--$2=$(call quoted,$($1)))
 # Which options a target takes. All others are refused, unless they are settings (docs/settings.md).
 TARGETS := help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate \
   setup develop lock audit kustomize clean
-OF_run := MODEL WEIGHTS NAMES PORT WORKERS
+OF_run := MODEL WEIGHTS NAMES PORT WORKERS GATEWAYS
 OF_test := ARGS
 OF_test-compose := TESTS COMPOSE
 OF_contract := EXAMPLES
@@ -86,7 +86,7 @@ SAID := || { echo "make: installing did not succeed (see above); check the netwo
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
-	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, NAMES=a,b, PORT=5000, WORKERS=2 and settings (docs/settings.md) go with make run"
+	@echo "  MODEL=yolov5s, WEIGHTS=path.pt, NAMES=a,b, PORT=5000, WORKERS=2, GATEWAYS=1 and settings (docs/settings.md) go with make run"
 
 run: setup ## set up if needed, start the whole stack, stop with Ctrl-C
 	@exec env EXPORT_NAMES=$(call quoted,$(if $(filter NAMES,$(GIVEN)),$(NAMES))) $(PY) -m local --export

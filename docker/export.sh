@@ -16,11 +16,13 @@ owner=$(stat -c %u:%g /models)
 if [ "$(id -u)" = 0 ] && [ "$owner" != 0:0 ]; then
   exec setpriv --reuid "${owner%:*}" --regid "${owner#*:}" --clear-groups "$0" "$@"
 fi
+TRITON_URL=${TRITON_URL:-triton:8001}
+[ "$TRITON_URL" != dns:///triton:8001 ] || export TRITON_URL=triton:8001 # any one of them; the others take it up at their next start
 mkdir -p /tmp/work && cd /tmp/work  # a download lands here
 [ -d /checkout/weights ] && ln -sfn /checkout/weights weights
 if [ "${1:-}" = ensure ]; then
   shift
-  if [ "${TRITON_URL:-triton:8001}" != triton:8001 ]; then
+  if [ "${TRITON_URL#dns:///}" != triton:8001 ]; then
     echo "export: TRITON_URL names another Triton, which has its own models; nothing to do"
     exit 0
   fi

@@ -13,7 +13,7 @@ host=${host%%[ ,]*}
 host=${host/#\*/healthcheck}
 case $1 in
 gateway) [[ $(get 5000 /readyz) == HTTP/1.?" 200"* ]] ;;
-triton) [[ ${TRITON_URL:-triton:8001} != triton:8001 ]] || [[ $(get 8000 /v2/health/ready) == HTTP/1.?" 200"* ]] ;;
+triton) [[ ${TRITON_URL:-triton:8001} != ?(dns:///)triton:8001 ]] || [[ $(get 8000 /v2/health/ready) == HTTP/1.?" 200"* ]] ;;
 worker) # Redis has taken its heartbeat of late
   beat=$(get 9465 /metrics | sed -n 's/^yolo_worker_heartbeat_timestamp_seconds //p')
   awk -v beat="$beat" -v now="$(date +%s)" -v ttl="${WORKER_TTL:-15}" 'BEGIN { exit !(now - beat < ttl + 5) }' ;;

@@ -2,7 +2,8 @@
 # Becomes tritonserver with every model of /models that has a model file, but those that UNLOAD= took out of service.
 # HTTP is for the healthcheck only.
 set -eu
-if [ "${TRITON_URL:-triton:8001}" != triton:8001 ]; then
+own=${TRITON_URL:-triton:8001}
+if [ "${own#dns:///}" != triton:8001 ]; then
   echo "triton: TRITON_URL names another Triton; this one stays off"
   exec sleep infinity
 fi

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gateway.secret_files import SecretError, secret
+from gateway.triton.addresses import is_several
 
 ROOT = Path(__file__).resolve().parents[1]
 GRPC_PORT, METRICS_PORT = 8001, 8002
@@ -55,6 +56,8 @@ def find(url: str, metrics_url: str, environment: Mapping[str, str]) -> Place:
         own = {"metrics_url": metrics_url or here.metrics_url, "key": key or stored_key(run_dir)}
         return replace(here, **own, repository=repository or here.repository)
     given = given or f"127.0.0.1:{GRPC_PORT}"
+    if is_several(given):
+        raise AddressError(f"{given} may be several Tritons; give the host:port of one, and then of each other one")
     host, _, port = given.rpartition(":")
     if not host or "/" in given or not port.isdecimal():
         raise AddressError(f"{given} is no host:port; give Triton's gRPC endpoint, such as 127.0.0.1:{GRPC_PORT}")

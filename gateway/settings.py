@@ -17,6 +17,13 @@ _SECONDS = r"^[0-9]+(\.[0-9]+)?(,[0-9]+(\.[0-9]+)?)*$"
 _SECRET = r"whsec_([A-Za-z0-9+/]{4}){8,}([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?"
 _SECRETS = f"^{_SECRET}( {_SECRET})*$"
 _SECRETS_IN_WORDS = "whsec_ and at least 24 bytes in base64, several such with one space between"
+_PORT = "([0-9]{1,4}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"  # larger ones would wrap
+_TRITON = rf"(dns:///[^\s,/]+:{_PORT}|(?!\w+://)[^\s,]+)"
+_TRITONS = f"^{_TRITON}(,{_TRITON})*$"
+_TRITONS_IN_WORDS = (
+    "host:port of its gRPC endpoint, without http://, several with commas between, or dns:///name:port for a Triton "
+    "at each address of a name"
+)
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
 _RATE_IN_WORDS = "requests and the time they are for, such as 600/minute (second, minute, hour or day)"
 _Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
@@ -45,15 +52,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     host: Annotated[str, Meta(description="address the gateway listens on")] = "127.0.0.1"
     port: Annotated[int, Meta(ge=1, le=65535, description="port the gateway listens on")] = 5000
+    listen_fd: Annotated[
+        int,
+        Meta(ge=-1, description="inherited socket to listen on in place of HOST and PORT; -1 for none"),
+    ] = -1
     redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
         "redis://127.0.0.1:6379/0"
     )
     triton_url: Annotated[
         str,
         Meta(
-            pattern=r"^(?!\w+://)\S+$",
-            description="Triton's gRPC endpoint, host:port",
-            extra={"give": "host:port of its gRPC endpoint, without http://"},
+            pattern=_TRITONS,
+            description="Triton's gRPC endpoint, host:port; several with commas, dns:///name:port for all of a name",
+            extra={"give": _TRITONS_IN_WORDS},
         ),
     ] = "127.0.0.1:8001"
     model: Annotated[str, Meta(min_length=1, description="model that answers when a request names none")] = "yolov5n"

@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import redis
@@ -28,10 +28,17 @@ from local.errors import LocalError
 from local.model import prepare
 from local.processes import PRIVATE
 from local.ready import reachable, wait_until_ready
-from local.stack import DEFAULT_WORKERS, Ended, Stack, commands
+from local.stack import DEFAULT_WORKERS, Ended, Stack, commands, gateways
 from local.stack import settings as settings_of_all
 
 STATE = "stack.json"  # in RUN_DIR while the stack runs: where its parts answer
+
+
+class Size(NamedTuple):
+    """How many workers, and the port of each gateway's metrics."""
+
+    workers: int
+    gateways: tuple[int, ...]
 
 
 def main() -> int:
@@ -69,11 +76,15 @@ def run(given: Mapping[str, str]) -> int:
             **settings_of_all(settings.model, repository, run_dir, all_ports),
             "TRITON_KEY": key,
         }
+        size = stack_size(given, chosen["METRICS_PORT"])
         parts = where(settings, chosen, repository, run_dir)
+        if len(size.gateways) > 1 and chosen["METRICS_PORT"]:
+            host = reachable(settings.metrics_host)
+            parts["gateway"]["metrics_of_all"] = [f"http://{host}:{port}/metrics" for port in size.gateways]
         state = run_dir / STATE
         try:
             state.write_text(json.dumps(parts, indent=1) + "\n")
-            return run_stack(settings, environment, worker_count(given), parts)
+            return run_stack(settings, environment, size, parts)
         finally:
             state.unlink(missing_ok=True)
 
@@ -112,13 +123,15 @@ def where(settings: Settings, chosen: Mapping[str, int], repository: Path, run_d
     }
 
 
-def run_stack(settings: Settings, environment: dict[str, str], workers: int, parts: Mapping[str, Any]) -> int:
+def run_stack(settings: Settings, environment: dict[str, str], size: Size, parts: Mapping[str, Any]) -> int:
     """Run all in the foreground until a signal comes, a part ends or nobody reads what they say."""
     stopping, failures = threading.Event(), list[str]()
     console = Console(when_unread=stopping.set)
     run_dir, own_redis = Path(environment["RUN_DIR"]), "LOCAL_REDIS_PORT" in environment
-    others = ("triton", "webhooks", "gateway", *(("redis",) if own_redis else ()))
-    stack = Stack(commands(run_dir, workers, *others), environment, console.open)
+    others = ("triton", "webhooks", *(("redis",) if own_redis else ()))
+    door = ports.door(settings.host, settings.port) if len(size.gateways) > 1 else None
+    front = gateways(door, size.gateways) if door else commands(run_dir, 0, "gateway")
+    stack = Stack(commands(run_dir, size.workers, *others) | front, environment, console.open, door)
 
     def watch() -> None:
         missing = wait_until_ready(settings, stopping, console.say, parts)
@@ -128,9 +141,12 @@ def run_stack(settings: Settings, environment: dict[str, str], workers: int, par
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: stopping.set())
-    console.say(f"Starting {'Redis, ' if own_redis else ''}Triton, {workers} workers and the gateway ...")
+    several = f"{len(size.gateways)} gateways" if door else "the gateway"
+    console.say(f"Starting {'Redis, ' if own_redis else ''}Triton, {size.workers} workers and {several} ...")
     try:
         stack.start()
+        if door:
+            door.close()  # theirs alone: nobody is to wait at it once they have ended
         threading.Thread(target=watch, daemon=True).start()
         ended = stack.watch(stopping)
         stopping.set()
@@ -163,10 +179,17 @@ def read_settings(given: Mapping[str, str]) -> tuple[Settings, Mapping[str, str]
         raise LocalError(str(error)) from error
 
 
-def worker_count(given: Mapping[str, str]) -> int:
-    text = given.get("WORKERS") or str(DEFAULT_WORKERS)
-    if not text.isdecimal() or not 1 <= int(text) <= 256:
-        raise LocalError(f"WORKERS={text}: give a whole number from 1 to 256")
+def stack_size(given: Mapping[str, str], metrics_port: int) -> Size:
+    """WORKERS and GATEWAYS; the first gateway has `metrics_port`, further ones free ports. Raises LocalError."""
+    further = count("GATEWAYS", given, 1, 64) - 1
+    metrics = ports.free_ports(further) if metrics_port else [0] * further
+    return Size(count("WORKERS", given, DEFAULT_WORKERS, 256), (metrics_port, *metrics))
+
+
+def count(name: str, given: Mapping[str, str], default: int, most: int) -> int:
+    text = given.get(name) or str(default)
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise LocalError(f"{name}={text}: give a whole number from 1 to {most}")
     return int(text)
 
 

@@ -14,7 +14,7 @@ from local.processes import PRIVATE
 
 MODELS = Path("/models")
 BACKENDS = wheel.ROOT / "backends"
-OWN_URL = "triton:8001"  # of this container in docker-compose.yml
+OWN_URLS = (None, "", "triton:8001", "dns:///triton:8001")  # of this container in docker-compose.yml
 HTTP_PORT, GRPC_PORT, METRICS_PORT = 8000, 8001, 8002
 
 
@@ -24,7 +24,7 @@ def main(arguments: list[str]) -> int:
         if arguments == ["compose"]:
             wheel.compose_backends(BACKENDS)
             return 0
-        if os.environ.get("TRITON_URL") not in (None, "", OWN_URL):
+        if os.environ.get("TRITON_URL") not in OWN_URLS:
             print("triton: TRITON_URL names another Triton; this one stays off", flush=True)
             signal.pause()
         ports = HTTP_PORT, GRPC_PORT, METRICS_PORT

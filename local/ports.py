@@ -42,6 +42,12 @@ def check_free(host: str, port: int, setting: str = "PORT") -> None:
             raise LocalError(f"{host}:{port}: {reason.lower()}; choose another with `make run {wrong}=...`") from error
 
 
+def door(host: str, port: int) -> socket.socket:
+    """A socket that listens there, for several processes. Raises LocalError."""
+    check_free(host, port)
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=2048)
+
+
 def choose(given: Mapping[str, str], gateway_port: int) -> dict[str, int]:
     """A port for each of `USUAL`: the given one, else the usual one, else, where another program has that, a free one.
 

@@ -15,9 +15,16 @@ PRIVATE = 0o077  # umask: files and shared memory that hold pictures are for the
 
 
 def start(
-    command: Sequence[str], environment: Mapping[str, str], output: IO[bytes], folder: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    output: IO[bytes],
+    folder: Path,
+    files: Sequence[int] = (),
 ) -> "subprocess.Popen[bytes]":
-    """Start a command in `folder`; what it says goes to `output`. `environment` is its whole environment."""
+    """Start a command in `folder`; what it says goes to `output`. `environment` is its whole environment.
+
+    It inherits the open `files`.
+    """
     return subprocess.Popen(
         command,
         cwd=folder,
@@ -27,6 +34,7 @@ def start(
         stderr=output,
         start_new_session=True,
         umask=PRIVATE,
+        pass_fds=files,
     )
 
 

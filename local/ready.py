@@ -68,8 +68,13 @@ def not_served(server: Mapping[str, str], key: str | None) -> dict[str, str]:
 
 def where_line(stack: Mapping[str, Any]) -> str:
     parts = ("gateway", "workers", "triton")
-    pages = [f"{name} {stack[name]['metrics']}" for name in parts if "metrics" in stack[name]]
+    pages = [f"{name} {' '.join(pages_of(stack[name]))}" for name in parts if "metrics" in stack[name]]
     return f"Metrics: {', '.join(pages)}. Triton answers gRPC at {stack['triton']['grpc']}."
+
+
+def pages_of(part: Mapping[str, Any]) -> list[str]:
+    """The metrics of each of its processes."""
+    return list(part.get("metrics_of_all", [part["metrics"]]))
 
 
 def ready_line(settings: Settings, model: str) -> str:

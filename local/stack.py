@@ -1,6 +1,6 @@
 """The service as processes of this machine: what `make run`, the tests, `make chaos` and `make bench` start.
 
-Its parts by name are `redis`, `triton`, `worker.1`, `worker.2`, …, `webhooks` and `gateway`.
+Its parts by name are `redis`, `triton`, `worker.1`, `worker.2`, …, `webhooks` and `gateway` (several: `gateway.1`, …).
 """
 
 import http.client
@@ -8,6 +8,7 @@ import json
 import os
 import secrets
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -50,16 +51,21 @@ class Ended(NamedTuple):
 class Stack:
     """Parts of the service by their names; `environment` is the whole environment of each.
 
-    `output` opens what a part writes to, each time that it starts.
+    `output` opens what a part writes to, each time that it starts. Gateways inherit the `door` that they listen on.
     """
 
     restarts = False  # whether somebody starts again what has ended
 
     def __init__(
-        self, commands: Mapping[str, Sequence[str]], environment: Mapping[str, str], output: Callable[[str], IO[bytes]]
+        self,
+        commands: Mapping[str, Sequence[str]],
+        environment: Mapping[str, str],
+        output: Callable[[str], IO[bytes]],
+        door: socket.socket | None = None,
     ) -> None:
         self._commands, self._environment, self._output = dict(commands), environment, output
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._door = () if door is None else (door.fileno(),)
 
     @property
     def names(self) -> list[str]:
@@ -72,9 +78,10 @@ class Stack:
     def start(self, *names: str) -> None:
         """Start these parts; all of them when none is named."""
         for name in names or self.names:
+            files = self._door if name.startswith("gateway") else ()
             with self._output(name) as output:
                 self._running[name] = processes.start(
-                    self._commands[name], environment_of(name, self._environment), output, wheel.ROOT
+                    self._commands[name], environment_of(name, self._environment), output, wheel.ROOT, files
                 )
 
     def pid(self, name: str) -> int | None:
@@ -173,6 +180,15 @@ def commands(run_dir: Path, workers: int, *others: str) -> dict[str, list[str]]:
         "gateway": [*python, "gateway.web"],
     }
     return {name: command for name, command in parts.items() if name.startswith("worker") or name in others}
+
+
+def gateways(door: socket.socket, metrics_ports: Sequence[int]) -> dict[str, list[str]]:
+    """The commands of several gateways, one for each port of metrics, which all listen on the `door`."""
+    shared = f"LISTEN_FD={door.fileno()}"
+    return {
+        f"gateway.{number}": ["env", shared, f"METRICS_PORT={port}", sys.executable, "-m", "gateway.web"]
+        for number, port in enumerate(metrics_ports, 1)
+    }
 
 
 def settings(model: str, repository: Path, run_dir: Path, ports: Mapping[str, int]) -> dict[str, str]:

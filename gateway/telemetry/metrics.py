@@ -63,6 +63,12 @@ class GatewayMetrics:
             ["part"],
             registry=registry,
         )
+        self.triton_up = Gauge(
+            "yolo_gateway_triton_up",
+            "1 while that one of several Tritons answers the gateway",
+            ["triton"],
+            registry=registry,
+        )
         self.waiting = Gauge("yolo_gateway_waiting", "requests that wait for a result", registry=registry)
         self.streams = Gauge("yolo_gateway_streams", "event streams", registry=registry)
         self.uploading = Gauge("yolo_gateway_uploading_bytes", "bytes of uploads being received", registry=registry)
@@ -94,6 +100,12 @@ class GatewayMetrics:
         for part in ("redis", "worker", "triton"):
             # With Redis away nobody knows whether a worker is alive.
             self.ready.labels(part).set(part not in absent and not (part == "worker" and "redis" in absent))
+
+    def set_tritons(self, up: Mapping[str, bool]) -> None:
+        """Which of several Tritons answer, by address; what is no longer an address has no series."""
+        self.triton_up.clear()
+        for address, answers in up.items():
+            self.triton_up.labels(address).set(answers)
 
 
 class WorkerMetrics:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -21,6 +22,7 @@ from gateway.triton.statistics import Statistics
 # `src/scheduler_utils.cc` (PriorityQueue, PolicyQueue) and `src/dynamic_batch_scheduler.cc` of triton core.
 _BUSY = ("Exceeds maximum queue size", "Request timeout expired")
 _REFUSED = frozenset({"StatusCode.INVALID_ARGUMENT", "StatusCode.UNIMPLEMENTED"})
+_LIVE_SECONDS = 2.0
 _GONE_SECONDS = 2.0  # a model that a living Triton has not had for so long is no outage any more
 
 
@@ -65,8 +67,14 @@ class TritonClient:
     With `memory_key`, which opens the shared memory of a Triton on the same host, images go there through it.
     """
 
-    def __init__(self, url: str, timeout: float, memory_key: str | None = None) -> None:
-        self._client = InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS)
+    def __init__(
+        self,
+        url: str,
+        timeout: float,
+        memory_key: str | None = None,
+        channel_arguments: Sequence[tuple[str, object]] = CHANNEL_ARGUMENTS,
+    ) -> None:
+        self._client = InferenceServerClient(url, channel_args=channel_arguments)
         self._memory = SharedMemory(self._client, url, memory_key)
         self._timeout = timeout
         self._specs: dict[tuple[str, str], ModelSpec] = {}
@@ -77,6 +85,14 @@ class TritonClient:
     def close(self) -> None:
         self._memory.close()
         self._client.close()
+
+    def outage(self) -> str:
+        """Why Triton cannot be asked; empty when it can. Answers within _LIVE_SECONDS."""
+        try:
+            live = self._client.is_server_live(client_timeout=_LIVE_SECONDS)
+        except InferenceServerException as error:
+            return f"it does not answer: {error.message()}"
+        return "" if live else "it stops"
 
     def spec(self, model: str, version: str = "") -> ModelSpec:
         """The spec of a version, or of the one that Triton's version policy picks; asked once for each that answers.
@@ -92,6 +108,11 @@ class TritonClient:
             return self._specs[model, version]
         finally:
             self._reading.release()
+
+    def forget(self, model: str) -> None:
+        """Ask again for the specs of this model."""
+        for key in [key for key in self._specs if key[0] == model]:
+            self._specs.pop(key, None)
 
     def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
         """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
@@ -168,8 +189,7 @@ class TritonClient:
     def _translated(self, error: InferenceServerException, model: str, version: str) -> Exception:
         if any(words in error.message() for words in _BUSY):
             return TritonBusy(f"Triton has too much to do for {model}: {error.message()}")
-        for key in [key for key in self._specs if key[0] == model]:
-            self._specs.pop(key, None)
+        self.forget(model)
         if is_absent(error):
             return self._absent(model, version)
         if error.status() in OUTAGE:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator
 
@@ -71,6 +72,16 @@ def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
         exporter.serve(settings.metrics_host, settings.metrics_port, metrics.registry, "METRICS_PORT")
 
 
+def inherited(file: int) -> list[socket.socket] | None:
+    """The socket that LISTEN_FD names; None without. Raises SettingsError."""
+    if file < 0:
+        return None
+    try:
+        return [socket.socket(fileno=file)]
+    except OSError as error:
+        raise SettingsError(f"LISTEN_FD={file}: it is no socket that was passed on ({error.strerror})") from error
+
+
 def main() -> int:
     try:
         settings = load()
@@ -84,7 +95,12 @@ def main() -> int:
     logs.configure(settings.log_level, settings.log_format, "gateway")
     give_back_large_blocks(1)
     serve_metrics(settings, metrics)
+    try:
+        sockets = inherited(settings.listen_fd)
+    except SettingsError as error:
+        print(f"gateway: {error}", file=sys.stderr)
+        return 2
     web = server(app, settings)
-    web.run()
+    web.run(sockets)
     tracing.stop()
     return 0 if web.started else 1

@@ -11,7 +11,6 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from starlette.requests import Request
-from tritonclient.grpc.aio import InferenceServerClient
 
 from gateway.outbound.https import Outbound
 from gateway.outbound.images import Fetcher
@@ -23,7 +22,8 @@ from gateway.server.limits import Limits
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
 from gateway.triton.catalogue import Models
-from gateway.triton.connection import CHANNEL_ARGUMENTS
+from gateway.triton.several import Tritons
+from gateway.triton.several import connect as connect_triton
 from gateway.web.admission import Admission
 from gateway.web.places import Places
 from gateway.web.readiness import Readiness, watch
@@ -79,7 +79,7 @@ async def connected(
     pool = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)
     connection = aioredis.Redis.from_pool(pool)
     subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
-    triton = InferenceServerClient(settings.triton_url, channel_args=CHANNEL_ARGUMENTS)
+    triton = connect_triton(settings.triton_url)
     outbound = outbound or Outbound(settings.url_ports)
     services = Services(
         settings=settings,
@@ -107,6 +107,9 @@ async def connected(
         asyncio.create_task(services.results.listen(subscribing)),
         asyncio.create_task(watch(services.readiness, metrics)),
     ]
+    if isinstance(triton, Tritons):
+        triton.changed = metrics.set_tritons
+        background.append(asyncio.create_task(triton.keep_resolved()))
     try:
         yield services
     finally:

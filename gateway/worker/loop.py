@@ -42,7 +42,7 @@ from gateway.redis_url import without_password
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
 from gateway.telemetry import exporter, logs, tracing
-from gateway.triton.client import TritonClient
+from gateway.triton.pool import connect as connect_triton
 from gateway.worker.heartbeat import Heartbeat
 from gateway.worker.isolation import Room
 from gateway.worker.pipeline import Pipeline
@@ -305,7 +305,7 @@ def main() -> int:
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    inferer = TritonClient(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
+    inferer = connect_triton(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
     processor = Processor(Pipeline(inferer, settings, metrics_port.metrics), settings, metrics_port.metrics)
     worker = TaskWorker(TaskQueue(connection, settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):

@@ -38,6 +38,7 @@ class Triton:
     metrics_url: str
     log: Path
     keys: triton.Keys = triton.NO_KEYS
+    pid: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,27 @@ def exported(weights: Path, name: str) -> Path:
 
 @contextmanager
 def running_triton(
-    repository: Path, folder: Path, keys: triton.Keys = triton.NO_KEYS, without: tuple[str, ...] = ()
+    repository: Path,
+    folder: Path,
+    keys: triton.Keys = triton.NO_KEYS,
+    without: tuple[str, ...] = (),
+    grpc_port: int = 0,
 ) -> Iterator[Triton]:
-    """Triton with every model of `repository`; `folder` takes its log. `keys` and `without` as for `triton.start`."""
-    http_port, grpc_port, metrics_port = free_ports(3)
+    """Triton with every model of `repository`; `folder` takes its log. `keys` and `without` as for `triton.start`.
+
+    `grpc_port` is a free one when none is given.
+    """
+    http_port, free_port, metrics_port = free_ports(3)
+    grpc_port = grpc_port or free_port
     log = folder / "triton.log"
     process = triton.start(repository, http_port, grpc_port, metrics_port, log, keys, without)
     url = f"127.0.0.1:{grpc_port}"
     try:
         with stopping(process), InferenceServerClient(url) as client:
             wait_until(lambda: triton_is_ready(client), process, log)
-            yield Triton(url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", log, keys)
+            yield Triton(
+                url, f"http://127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", log, keys, process.pid
+            )
     finally:
         triton.clear(grpc_port)
 

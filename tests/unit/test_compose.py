@@ -17,10 +17,16 @@ from export.options import parse
 from gateway.settings import IN_FILES, load, rows
 
 ROOT = Path(__file__).parents[2]
-FILES = ("docker-compose.yml", "docker-compose.gpu.yml", "docker-compose.shm.yml", "docker-compose.test.yml")
+FILES = (
+    "docker-compose.yml",
+    "docker-compose.gpu.yml",
+    "docker-compose.shm.yml",
+    "docker-compose.test.yml",
+    "docker-compose.scale.yml",
+)
 
 # Set by the images or fixed by the composition; not for people to change.
-FIXED = {"HOST", "PORT", "METRICS_HOST", "METRICS_PORT", "WORKER_METRICS_PORT", "PROMETHEUS_MULTIPROC_DIR"}
+FIXED = {"HOST", "PORT", "LISTEN_FD", "METRICS_HOST", "METRICS_PORT", "WORKER_METRICS_PORT", "PROMETHEUS_MULTIPROC_DIR"}
 
 
 class Strict(yaml.SafeLoader):  # type: ignore[misc]
@@ -31,6 +37,9 @@ class Strict(yaml.SafeLoader):  # type: ignore[misc]
         assert len(names) == len(set(names)), f"line {node.start_mark.line + 1}: a key stands there twice: {names}"
         constructed: dict[Any, Any] = super().construct_mapping(node, deep)
         return constructed
+
+
+Strict.add_constructor("!reset", lambda loader, node: [])
 
 
 def composed(name: str) -> dict[str, Any]:
@@ -259,3 +268,12 @@ def test_the_tests_share_nothing_with_a_stack_of_the_same_checkout() -> None:
 @pytest.mark.parametrize("name", [".gitignore", ".dockerignore"])
 def test_keys_in_env_reach_neither_git_nor_an_image(name: str) -> None:
     assert ".env" in (ROOT / name).read_text().splitlines()
+
+
+def test_with_several_gateways_only_the_proxy_is_published(services: dict[str, Any]) -> None:
+    scaled = composed("docker-compose.scale.yml")["services"]
+    assert scaled["gateway"]["ports"] == []  # !reset: Compose would add to a list
+    assert scaled["proxy"]["ports"] == services["gateway"]["ports"]
+    assert scaled["proxy"]["networks"] == ["front"] and "front" in services["gateway"]["networks"]
+    confined = {name: scaled["proxy"][name] for name in ("read_only", "cap_drop", "security_opt")}
+    assert confined == {name: services["gateway"][name] for name in confined}

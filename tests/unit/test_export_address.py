@@ -29,6 +29,12 @@ def test_an_address_that_cannot_be_one_is_refused(url: str) -> None:
         find(url, "", {})
 
 
+@pytest.mark.parametrize("url", ["a:8001,b:8001", "dns:///tritons:8001"])
+def test_several_tritons_are_asked_one_by_one(url: str) -> None:
+    with pytest.raises(AddressError, match="may be several Tritons; give the host:port of one"):
+        find("", "", {"TRITON_URL": url})
+
+
 def test_the_key_may_be_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("secret\n")

@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "page": {"vision.colours"},
     "web": {
         *("telemetry", "security", "outbound", "server", "queue", "openapi", "page"),
-        *("triton.connection", "triton.spec", "triton.loading", "triton.catalogue", "vision.header"),
+        *("triton.connection", "triton.spec", "triton.loading", "triton.catalogue", "triton.several", "vision.header"),
     },
     "worker": {"telemetry", "triton", "vision", "queue"},
 }

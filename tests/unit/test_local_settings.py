@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from gateway.settings import Settings
-from local.__main__ import check_model, lock, read_settings, redis_port, worker_count
+from local.__main__ import check_model, lock, read_settings, redis_port, stack_size
 from local.errors import LocalError
 from local.ports import USUAL, check_free, choose, free_ports
 from local.ready import ready_line
@@ -32,12 +32,18 @@ def test_host_that_is_not_of_this_machine_is_refused() -> None:
         check_free("192.0.2.1", 5000)
 
 
-def test_workers_have_a_default_and_bounds() -> None:
-    assert worker_count({"WORKERS": ""}) == worker_count({}) > 0
-    assert worker_count({"WORKERS": "2"}) == 2
-    for wrong in ("0", "-1", "many", "1000"):
-        with pytest.raises(LocalError, match=f"WORKERS={wrong}"):
-            worker_count({"WORKERS": wrong})
+@pytest.mark.parametrize("name", ["WORKERS", "GATEWAYS"])
+@pytest.mark.parametrize("wrong", ["0", "-1", "many", "1000"])
+def test_workers_and_gateways_have_bounds(name: str, wrong: str) -> None:
+    with pytest.raises(LocalError, match=f"{name}={wrong}: give a whole number from 1 to "):
+        stack_size({name: wrong}, 0)
+
+
+def test_each_gateway_has_metrics_of_its_own() -> None:
+    assert stack_size({}, 9464) == stack_size({"WORKERS": "", "GATEWAYS": "1"}, 9464) == (2, (9464,))
+    workers, ports = stack_size({"WORKERS": "5", "GATEWAYS": "3"}, 9464)
+    assert (workers, ports[0], len(set(ports))) == (5, 9464, 3)
+    assert stack_size({"GATEWAYS": "2"}, 0).gateways == (0, 0)
 
 
 def test_wrong_setting_is_told_in_one_line() -> None:

@@ -52,6 +52,14 @@ def declared() -> dict[str, tuple[str, str]]:
     return found
 
 
+def test_a_triton_that_is_no_longer_an_address_has_no_series() -> None:
+    metrics = GatewayMetrics()
+    metrics.set_tritons({"a:1": True, "b:1": False})
+    metrics.set_tritons({"b:1": True})
+    found = {each.labels["triton"]: each.value for each in next(iter(metrics.triton_up.collect())).samples}
+    assert found == {"b:1": 1}
+
+
 def test_every_metric_is_documented() -> None:
     rows = ROW.findall((ROOT / "docs" / "metrics.md").read_text())
     assert {name: (kind, meaning) for name, kind, _, meaning in rows} == declared()

@@ -101,6 +101,25 @@ def test_triton_speaks_grpc_not_http() -> None:
         load({"TRITON_URL": "http://triton:8001"})
 
 
+TRITONS = ("triton:8001", "a:8001,b:8001", "dns:///tritons:8001", "[::1]:8001,dns:///tritons.default.svc:8001")
+
+
+@pytest.mark.parametrize("url", TRITONS)
+def test_tritons_may_be_several(url: str) -> None:
+    assert load({"TRITON_URL": url}).triton_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["a:8001,", ",a:8001", "a:8001, b:8001", "dns:///tritons", "dns:///a:65536", "dns://server/a:1", "a,http://b"],
+)
+def test_several_tritons_without_meaning_are_refused(url: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"TRITON_URL=.*: give host:port .*, several with commas between, or dns:///"
+    ):
+        load({"TRITON_URL": url})
+
+
 @pytest.mark.parametrize("name", IN_FILES)
 def test_a_secret_may_be_in_a_file(name: str, tmp_path: Path) -> None:
     secret = {"REDIS_URL": "redis://:hush@redis/0", "WEBHOOK_SECRET": "whsec_" + "A" * 32}.get(name, "k" * 32)

@@ -86,7 +86,8 @@ def test_it_stays_off_where_another_triton_is_named(run: Run) -> None:
     run.program("sleep", 'echo "sleep $*"')
     done = run(TRITON_URL="triton.example.org:8001")
     assert done.stdout.splitlines()[1:] == ["sleep infinity"]
-    assert "--load-model=helmets" in run(TRITON_URL="triton:8001").stdout
+    for own in ("triton:8001", "dns:///triton:8001"):
+        assert "--load-model=helmets" in run(TRITON_URL=own).stdout
 
 
 def test_engines_are_kept_by_gpu_and_tensorrt(run: Run) -> None:
