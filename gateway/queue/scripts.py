@@ -152,6 +152,19 @@ local function leave(id, high, turns, turn_of)
 end
 """
 
+# KEYS: tasks of the client with a callback, ledger, deliveries. ARGV: from which number on they are counted.
+# How many have not ended or wait for their receiver; below that number perhaps fewer.
+CALLBACKS = """
+if redis.call('scard', KEYS[1]) >= tonumber(ARGV[1]) then
+    for _, id in ipairs(redis.call('smembers', KEYS[1])) do
+        if redis.call('hexists', KEYS[2], id) == 0 and not redis.call('zscore', KEYS[3], id) then
+            redis.call('srem', KEYS[1], id)
+        end
+    end
+end
+return redis.call('scard', KEYS[1])
+"""
+
 # KEYS: ledger, queue, intermediate queue, queue of high priority, its run, turns, whose turn each task waits for, then
 # as for `rq_lua.BEGIN`.
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
