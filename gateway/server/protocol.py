@@ -15,7 +15,7 @@ from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
 MOST_HEADERS = 200  # each takes a microsecond, and a hundred bytes however short it is
-_MOST_AHEAD = 100  # requests sent before the answers to those before them: 3 kB each, for 30 bytes
+_MOST_AHEAD = 20  # requests sent before the answers to those before them: 3 kB each, for 30 bytes
 _FIRST_REQUEST_SECONDS = 0.3  # that a stopping process waits for the first request of a connection
 # After an answer that came before its request was whole; nginx waits as long. The most that any request may have.
 _LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
