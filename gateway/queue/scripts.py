@@ -94,7 +94,9 @@ if redis.call('hexists', KEYS[1], of_task(1, 1)) == 1 or redis.call('exists', KE
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
 local function wait_for_turn(id)
-    if redis.call('rpush', KEYS[8], id) == 1 then redis.call('rpush', KEYS[9], KEYS[8]) end
+    if redis.call('rpush', KEYS[8], id) == 1 and not redis.call('lpos', KEYS[9], KEYS[8]) then
+        redis.call('rpush', KEYS[9], KEYS[8])  -- it may stand there still: its tasks have expired
+    end
     redis.call('hset', KEYS[10], id, KEYS[8])
 end
 local number, bytes, reserve = tonumber(ARGV[FIRST - 1]), 0, 0
