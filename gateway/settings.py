@@ -280,7 +280,8 @@ def _check_redis(url: str) -> None:
     except redis_url.BadRedisURL as error:
         shown = redis_url.without_password(url)
         reason = str(error).replace(url, shown)
-        raise SettingsError(f"REDIS_URL={shown}: give redis://host:6379/0, rediss:// or unix:// ({reason})") from error
+        forms = "redis://host:6379/0, rediss://, unix:// or redis+sentinel://"
+        raise SettingsError(f"REDIS_URL={shown}: give {forms} ({reason})") from error
 
 
 def _check_proxies(given: str) -> None:

@@ -12,7 +12,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway import clock
-from gateway.queue.redis_server import evicting, nearly_full, too_old
+from gateway.queue.redis_server import evicting, forgetful, nearly_full, read_only, too_old
 from gateway.queue.workers import CLOCK, HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.redis_names import RESERVED_KEY
 from gateway.settings import Settings
@@ -60,23 +60,23 @@ class Readiness:
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
                         pipe.hmget(key, HEARTBEAT, CLOCK)
-                    pipe.info("server")
-                    pipe.info("memory")
+                    pipe.info()
                     pipe.get(RESERVED_KEY)
                     pipe.time()
                     asked_at = clock.steady()
-                    *records, server, memory, reserved, instant = await pipe.execute()
+                    *records, info, reserved, instant = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
         clock.learn(instant, asked_at)
-        if problem := too_old(server):
+        if problem := too_old(info) or read_only(info):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)  # its name may mean another by now
             return {"redis": problem}
-        full = nearly_full(memory, int(reserved or 0))
-        self._warn({"keys": evicting(memory), "memory": full})
+        full = nearly_full(info, int(reserved or 0))
+        lasting = {"redis_keys": evicting(info), "redis_file": forgetful(info)}
+        self._warn({**lasting, "memory": full})
         alive = [off for beat, off in records if is_fresh(beat, self._worker_ttl)]
         self.warnings = _clock_warnings([off.decode() for off in alive if off], len(alive))
-        if full:
-            self.warnings["redis"] = full
+        self.warnings |= {kind: line for kind, line in {**lasting, "redis": full}.items() if line}
         if alive:
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
