@@ -48,6 +48,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
         "redis://127.0.0.1:6379/0"
     )
+    redis_replicas: Annotated[
+        int, Meta(ge=0, le=10, description="replicas of Redis that must have a task before it is answered 202")
+    ] = 0
     triton_url: Annotated[
         str,
         Meta(

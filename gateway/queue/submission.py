@@ -25,6 +25,7 @@ from gateway.queue.common import (
 )
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
+from gateway.queue.replication import Replication
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     HIGH_KEY,
@@ -80,6 +81,7 @@ class Submission:
     def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
         self._redis = connection
         self._settings = settings
+        self._replication = Replication(settings.redis_replicas)
         self._refused: dict[str, tuple[float, str, int]] = {}
         self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
         self._rq.redis_server_version = (7, 0, 0)  # or it would ask, to leave out HSET of several fields before 4
@@ -121,11 +123,14 @@ class Submission:
         args = (*bounds, batch_key(""), *own, int(not high), len(tasks), *sizes, *scripts.words(commands))
         large = [task for task in tasks if task.passes_scripts]
         with redis_errors():
-            async with self._redis.pipeline(transaction=bool(large)) as pipe:
-                pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
+            script, guarded = self._replication.guard(scripts.ACCEPT, args)
+            async with self._redis.pipeline(transaction=bool(large) and not settings.redis_replicas) as pipe:
+                self._replication.begin(pipe, as_one=bool(large))
+                pipe.eval(script, len(keys), *keys, *guarded)
                 for task in large:  # into the place that the script made; what it refused has none
                     pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
-                (outcome, *details), *_ = await pipe.execute()
+                self._replication.end(pipe, as_one=bool(large))
+                outcome, *details = self._replication.answer(await pipe.execute(), as_one=bool(large))
             if outcome == b"overloaded":
                 raise await self._overloaded(*details)
             if outcome == b"client":
