@@ -45,8 +45,9 @@ def test_a_202_waits_for_the_replica(servers: tuple[Server, Server], large: bool
         assert client.post("/predict", files=picture(large)).status_code == 202
         os.kill(replica.process.pid, signal.SIGSTOP)
         try:
-            for _ in range(2):  # what is known already waits as well
-                answer = client.post("/predict", files=picture(large), headers=key)
+            for _ in range(2):  # what is known already waits as well, also on a connection that has written nothing
+                with client_of(settings) as another:
+                    answer = another.post("/predict", files=picture(large), headers=key)
                 assert answer.status_code == 503 and "same Idempotency-Key" in answer.json()["detail"]
         finally:
             os.kill(replica.process.pid, signal.SIGCONT)
