@@ -6,9 +6,9 @@ from typing import Any
 import redis
 
 from gateway.errors import ServiceUnavailable
+from gateway.redis_names import REPLICATED_CHANNEL
 
 WAIT_SECONDS = 2.0  # a replica that is well confirms within milliseconds
-_CHANNEL = "yolo:replicated"
 
 # Goes before a script that accepts. Last of ARGV: how many replicas must be there; else nothing is accepted.
 GATE = """
@@ -42,7 +42,7 @@ class Replication:
             return
         if as_one:
             pipe.execute_command("EXEC")
-        pipe.publish(_CHANNEL, "")
+        pipe.publish(REPLICATED_CHANNEL, "")
         pipe.execute_command("WAIT", self._replicas, int(WAIT_SECONDS * 1000))
 
     def answer(self, answers: Sequence[Any], as_one: bool) -> Any:
