@@ -20,7 +20,7 @@ from yolo_gateway.calls import (
     predicted,
     prediction,
 )
-from yolo_gateway.connection import Address, broken_errors, check, is_foreign, timeouts
+from yolo_gateway.connection import Address, broken_errors, check, from_environment, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
 from yolo_gateway.errors import ServiceError, YoloGatewayError
 from yolo_gateway.inputs import Source, source_of
@@ -228,8 +228,9 @@ class Client:
         return other if foreign else own
 
     def _open(self) -> tuple[int, httpx.Client, httpx.Client]:
-        own = httpx.Client(**self._address.options(self._connections))
-        return os.getpid(), own, httpx.Client(follow_redirects=True)
+        with from_environment():
+            own = httpx.Client(**self._address.options(self._connections))
+            return os.getpid(), own, httpx.Client(follow_redirects=True)
 
 
 class Task:
