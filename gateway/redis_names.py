@@ -64,6 +64,11 @@ def waiting_key(client: str) -> str:
     return f"yolo:waiting:{client}"
 
 
+def callbacks_key(client: str) -> str:
+    """The tasks of a client with a callback_url that have not ended, or whose delivery waits, as far as it is known."""
+    return f"yolo:callbacks:{client}"
+
+
 def rate_key(bucket: int) -> str:
     return f"yolo:rate:{bucket}"
 

@@ -136,6 +136,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_webhooks: Annotated[
         int, Meta(ge=1, description="maximum deliveries that wait; beyond it nothing with a callback_url is accepted")
     ] = 10_000
+    max_webhooks_per_client: Annotated[
+        int, Meta(ge=1, description="maximum of them, open tasks with a callback_url too, per key or address")
+    ] = 5_000
     max_webhooks_per_host: Annotated[
         int, Meta(ge=1, le=256, description="deliveries to one host at a time, of each deliverer")
     ] = 16

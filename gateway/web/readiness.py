@@ -183,6 +183,12 @@ def without_addresses(missing: dict[str, str]) -> dict[str, str]:
     return {name: _NO_ANSWER if reason.startswith(_NO_ANSWER) else reason for name, reason in missing.items()}
 
 
+def without_names(missing: dict[str, str]) -> dict[str, str]:
+    """What they are told where keys are asked for: no names of models, nor what Triton says of them."""
+    told = without_addresses(missing)
+    return {name: "not served" if name == "triton" and why != _NO_ANSWER else why for name, why in told.items()}
+
+
 def _clock_warnings(workers_off: list[str], workers: int) -> dict[str, str]:
     found = {}
     if problem := clock.problem():
