@@ -10,6 +10,7 @@ QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 QUEUES_KEY = Queue.redis_queues_keys
 EXECUTING_KEY = StartedJobRegistry.key_template.format(QUEUE_NAME)
 EVENTS_CHANNEL = "yolo:events"
+REPLICATED_CHANNEL = "yolo:replicated"
 
 # The ledger of open tasks: bytes that each may take, their sum; how much of it is kept for its end, and their sum.
 OPEN_KEY, OPEN_BYTES_KEY = "yolo:open", "yolo:open_bytes"

@@ -13,8 +13,10 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
-    from yolo_gateway.cli.app import main as run
-
+    try:
+        from yolo_gateway.cli.app import main as run
+    except KeyboardInterrupt:  # Ctrl-C before it has begun
+        sys.exit(130)
     run()
 
 

@@ -13,10 +13,11 @@ import httpx
 
 from yolo_gateway import flows
 from yolo_gateway.calls import DEFAULT_SECONDS, PATIENCE_SECONDS, READY_SECONDS, fetched, predicted, prediction
-from yolo_gateway.connection import Address, broken_errors, check, is_foreign, timeouts
+from yolo_gateway.connection import Address, broken_errors, check, from_environment, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
-from yolo_gateway.errors import InvalidInput, ServiceError, YoloGatewayError
+from yolo_gateway.errors import ServiceError, YoloGatewayError
 from yolo_gateway.inputs import Source, source_of
+from yolo_gateway.many import check_many
 from yolo_gateway.messages import Answer, Ask, Broken, Events, Pause, Request, decoded, refusal
 from yolo_gateway.prediction import Item, Prediction
 from yolo_gateway.schema import ModelList, TaskView
@@ -43,8 +44,9 @@ class AsyncClient:
     ) -> None:
         self._address = Address(server, key)
         self._timeout = timeout
-        self._own = httpx.AsyncClient(**self._address.options(connections))
-        self._foreign = httpx.AsyncClient(follow_redirects=True)
+        with from_environment():
+            self._own = httpx.AsyncClient(**self._address.options(connections))
+            self._foreign = httpx.AsyncClient(follow_redirects=True)
 
     def __repr__(self) -> str:
         return f"AsyncClient({self._address.server!r})"
@@ -106,8 +108,7 @@ class AsyncClient:
         **options: Unpack[Options],
     ) -> AsyncIterator[Item]:
         """As `Client.predict_many`."""
-        if concurrency < 1:
-            raise InvalidInput(f"concurrency={concurrency}: give 1 or more")
+        check_many(images, concurrency)
         params_of(options)
 
         async def one(image: Any) -> Prediction:
@@ -149,7 +150,7 @@ class AsyncClient:
     async def ready(self, *, timeout: float = READY_SECONDS) -> bool:
         """As `Client.ready`."""
         try:
-            return (await self._ask(Ask(Request("GET", "/readyz"), Deadline(timeout)))).status == 200
+            return (await self._ask(Ask(Request("GET", "/status"), Deadline(timeout)))).status == 200
         except Broken:
             return False
 

@@ -20,7 +20,7 @@ from yolo_gateway.calls import (
     predicted,
     prediction,
 )
-from yolo_gateway.connection import Address, broken_errors, check, is_foreign, timeouts
+from yolo_gateway.connection import Address, broken_errors, check, from_environment, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
 from yolo_gateway.errors import ServiceError, YoloGatewayError
 from yolo_gateway.inputs import Source, source_of
@@ -145,9 +145,9 @@ class Client:
         return decoded(self._run(flows.answered(lambda left: Request("GET", "/models"), deadline)), ModelList)[0]
 
     def ready(self, *, timeout: float = READY_SECONDS) -> bool:
-        """Whether the service says that it is ready; False too where nobody answers."""
+        """Whether all is there that answers need, Triton and workers too; False too where nobody answers."""
         try:
-            return self._ask(Ask(Request("GET", "/readyz"), Deadline(timeout))).status == 200
+            return self._ask(Ask(Request("GET", "/status"), Deadline(timeout))).status == 200
         except Broken:
             return False
 
@@ -228,8 +228,9 @@ class Client:
         return other if foreign else own
 
     def _open(self) -> tuple[int, httpx.Client, httpx.Client]:
-        own = httpx.Client(**self._address.options(self._connections))
-        return os.getpid(), own, httpx.Client(follow_redirects=True)
+        with from_environment():
+            own = httpx.Client(**self._address.options(self._connections))
+            return os.getpid(), own, httpx.Client(follow_redirects=True)
 
 
 class Task:

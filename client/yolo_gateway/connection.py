@@ -46,6 +46,18 @@ class Address:
         return {"base_url": self.server, "headers": headers, "limits": limits, "follow_redirects": False}
 
 
+@contextmanager
+def from_environment() -> Iterator[None]:
+    """Translates what httpx raises at proxies and certificates that it cannot use. Raises InvalidInput."""
+    try:
+        yield
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        raise InvalidInput(
+            f"the proxy or the certificates that the environment names cannot be used: {error}; "
+            "see HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from error
+
+
 def timeouts(request: Request, deadline: Deadline) -> httpx.Timeout:
     """No step takes longer than the call has left, nor than a service that lives would take."""
     left = max(deadline.left, 0.001)

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from itertools import islice
+from os import PathLike
 from typing import Any
 
 from yolo_gateway.errors import InvalidInput, YoloGatewayError
@@ -18,9 +19,16 @@ def many(images: Iterable[Any], one: One, concurrency: int, ordered: bool) -> It
 
     `one` gets an event too, which says that nobody waits for it any more.
     """
+    check_many(images, concurrency)
+    return _items(images, one, concurrency, ordered)
+
+
+def check_many(images: Iterable[Any], concurrency: int) -> None:
+    """Raises InvalidInput, for a single path too: it would be taken letter by letter."""
+    if isinstance(images, (str, bytes, PathLike)):
+        raise InvalidInput(f"images is one {type(images).__name__}; give a list of images, or call predict")
     if concurrency < 1:
         raise InvalidInput(f"concurrency={concurrency}: give 1 or more")
-    return _items(images, one, concurrency, ordered)
 
 
 def _items(images: Iterable[Any], one: One, concurrency: int, ordered: bool) -> Iterator[Item]:

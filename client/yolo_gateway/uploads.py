@@ -59,8 +59,15 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if name == "classes" and not isinstance(value, str):
-        return json.dumps([_class(each) for each in (value if isinstance(value, Iterable) else [value])])
+        return json.dumps(_classes(value if isinstance(value, Iterable) else [value]))
     return str(value)
+
+
+def _classes(given: Iterable[Any]) -> list[str | int]:
+    """The service takes an empty list as all classes, which is not what a list that came out empty means."""
+    if classes := [_class(each) for each in given]:
+        return classes
+    raise InvalidInput("classes is empty; give labels or ids, or leave it out for all of them")
 
 
 def _class(given: Any) -> str | int:

@@ -24,6 +24,7 @@ from gateway.queue.common import (
 )
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
+from gateway.queue.replication import Replication
 from gateway.queue.script import Words
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
@@ -92,6 +93,7 @@ class Submission:
     def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
         self._redis = connection
         self._settings = settings
+        self._replication = Replication(settings.redis_replicas)
         self._refused: dict[str, tuple[float, str, int]] = {}
         self._full_backlogs: dict[str, tuple[float, int]] = {}
         self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
@@ -179,13 +181,17 @@ class Submission:
         return view if outcome == b"canceled" else None
 
     async def _run_accept(self, keys: Words, args: Words, large: Sequence[NewTask]) -> Any:
-        if not large:
+        replicas, as_one = self._settings.redis_replicas, bool(large)
+        if not replicas and not as_one:
             return await scripts.ACCEPT.acall(self._redis, keys, args)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
+        script, guarded = self._replication.guard(scripts.ACCEPT, args)
+        async with self._redis.pipeline(transaction=as_one and not replicas) as pipe:
+            self._replication.begin(pipe, as_one)
+            pipe.eval(script, len(keys), *keys, *guarded)
             for task in large:  # into the place that the script made; what it refused has none
                 pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
-            return (await pipe.execute())[0]
+            self._replication.end(pipe, as_one)
+            return self._replication.answer(await pipe.execute(), as_one)
 
     def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str) -> "redis.client.Pipeline":
         """What is kept of a batch, and of an Idempotency-Key, which refers to the batch or to its one task."""

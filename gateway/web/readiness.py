@@ -17,7 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway import clock
-from gateway.queue.redis_server import evicting, nearly_full, too_old
+from gateway.queue.redis_server import evicting, forgetful, nearly_full, read_only, too_old
 from gateway.queue.workers import CLOCK, HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.redis_names import OPEN_KEY, QUEUE_KEY, RESERVED_KEY, WEBHOOKS_KEY
 from gateway.settings import Settings
@@ -91,27 +91,27 @@ class Readiness:
                     pipe.hlen(OPEN_KEY)
                     pipe.llen(QUEUE_KEY)
                     pipe.zcard(WEBHOOKS_KEY)
-                    pipe.info("server")
-                    pipe.info("memory")
+                    pipe.info()
                     pipe.get(RESERVED_KEY)
                     pipe.time()
                     asked_at = clock.steady()
-                    *records, opened, queued, webhooks, server, memory, reserved, instant = await pipe.execute()
+                    *records, opened, queued, webhooks, info, reserved, instant = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             self.workers = self.queue = None
             return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
         clock.learn(instant, asked_at)
-        if problem := too_old(server):
+        if problem := too_old(info) or read_only(info):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)  # its name may mean another by now
             return {"redis": problem}
-        full = nearly_full(memory, int(reserved or 0))
-        self._warn({"keys": evicting(memory), "memory": full})
+        full = nearly_full(info, int(reserved or 0))
+        lasting = {"redis_keys": evicting(info), "redis_file": forgetful(info)}
+        self._warn({**lasting, "memory": full})
         running = zip(records[::2], records[1::2], strict=True)
         alive = [(off, tasks) for (beat, off), tasks in running if is_fresh(beat, self._worker_ttl)]
         self.workers = WorkerCounts(len(alive), sum(tasks > 0 for _, tasks in alive))
         self.queue = QueueCounts(opened, queued, webhooks)
         self.warnings = _clock_warnings([off.decode() for off, _ in alive if off], len(alive))
-        if full:
-            self.warnings["redis"] = full
+        self.warnings |= {kind: line for kind, line in {**lasting, "redis": full}.items() if line}
         if alive:
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from yolo_gateway import Client, InvalidInput, Prediction, errors
+from yolo_gateway import AsyncClient, Client, InvalidInput, Prediction, errors
 
 from tests.support.pictures import encoded, turned
 
@@ -111,6 +111,34 @@ def test_what_is_no_image_is_refused_before_it_is_sent(given: Any, said: str) ->
 def test_an_option_that_the_service_does_not_know_is_refused() -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="confidence is no option; there"):
         client.predict(PICTURE, confidence=0.5)  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("classes", [[], (), set()], ids=["list", "tuple", "set"])
+def test_a_list_of_classes_that_came_out_empty_is_not_taken_for_all(classes: Any) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="classes is empty; give labels"):
+        client.predict(PICTURE, classes=classes)
+
+
+@pytest.mark.parametrize("images", ["bus.jpg", b"bytes", Path("bus.jpg")], ids=["text", "bytes", "path"])
+def test_one_image_is_not_many(images: Any) -> None:
+    with (
+        Client("http://127.0.0.1:1") as client,
+        pytest.raises(InvalidInput, match=r"is one \w+; give a list of images"),
+    ):
+        client.predict_many(images)
+
+
+UNUSABLE = [("ALL_PROXY", "gopher://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file")]
+
+
+@pytest.mark.parametrize(("name", "value"), UNUSABLE, ids=["proxy", "certificates"])
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+def test_an_environment_that_httpx_cannot_use_is_named(
+    kind: type[Client | AsyncClient], name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(InvalidInput, match=f"cannot be used: .*{name}"):
+        kind("http://127.0.0.1:1")
 
 
 def test_an_option_out_of_range_is_an_error_with_its_code(service: str) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import TextIO
 
 import click
 
@@ -12,7 +13,7 @@ from yolo_gateway.cli.commands.models import models
 from yolo_gateway.cli.commands.predict import predict
 from yolo_gateway.cli.commands.tasks import status, watch
 
-INTERRUPTED, NOBODY_READS = 130, 141  # as a shell counts SIGINT and SIGPIPE
+UNUSABLE, INTERRUPTED, NOBODY_READS = 2, 130, 141  # as a shell counts SIGINT and SIGPIPE
 
 EXAMPLES = """\b
 Examples:
@@ -39,6 +40,7 @@ for command in (predict, batch, models, status, watch, doctor, completion):
 
 def main() -> None:
     """Run the command that the arguments name, and exit."""
+    sys.stdout, sys.stderr = sys.stdout or _nowhere(), sys.stderr or _nowhere()
     try:
         outcome = app.main(prog_name="yolo-gateway", standalone_mode=False)
         sys.stdout.flush()
@@ -49,5 +51,19 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to flush
+        _drop_output()
         sys.exit(NOBODY_READS)
+    except OSError as error:  # a full disk behind standard output
+        _drop_output()
+        click.echo(f"yolo-gateway: {error.strerror or error}", err=True)
+        sys.exit(UNUSABLE)
+
+
+def _nowhere() -> TextIO:
+    """In place of an output that the caller has closed."""
+    return open(os.devnull, "w", encoding="utf-8")
+
+
+def _drop_output() -> None:
+    """What is still to be flushed would fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 import click
 
 from yolo_gateway.cli.service import Service
+from yolo_gateway.cli.text import Unusable
+from yolo_gateway.connection import DEFAULT_SERVER, KEY, SERVER, Address
+from yolo_gateway.errors import InvalidInput
 
 _F = TypeVar("_F", bound=Callable[..., Any])
-DEFAULT_SERVER = "http://127.0.0.1:5000"
 
 
 def _all(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
@@ -21,9 +23,19 @@ def _all(*options: Callable[[_F], _F]) -> Callable[[_F], _F]:
 
 
 def _address(context: click.Context, option: click.Parameter, value: str) -> str:
-    if not value.lower().startswith(("http://", "https://")):
-        raise click.BadParameter(f"{value!r} is no address; give one such as {DEFAULT_SERVER}")
-    return value.rstrip("/")
+    """As the Python client checks it."""
+    try:
+        return Address(value, "").server
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
+
+
+def _sendable(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    try:
+        Address(DEFAULT_SERVER, value)
+    except InvalidInput as error:
+        raise click.BadParameter(str(error)) from error
+    return value
 
 
 server = _all(
@@ -31,7 +43,7 @@ server = _all(
         "--server",
         callback=_address,
         metavar="URL",
-        envvar="YOLO_GATEWAY_SERVER",
+        envvar=SERVER,
         default=DEFAULT_SERVER,
         show_default=True,
         show_envvar=True,
@@ -39,7 +51,8 @@ server = _all(
     ),
     click.option(
         "--key",
-        envvar="YOLO_GATEWAY_KEY",
+        callback=_sendable,
+        envvar=KEY,
         show_envvar=True,
         help="API key; other users of this machine cannot see it in the environment.",
     ),
@@ -73,4 +86,8 @@ def chosen(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def service(server: str, key: str | None, connections: int = 4) -> Service:
-    return Service(server, key, connections)
+    """Raises Unusable."""
+    try:
+        return Service(server, key, connections)
+    except InvalidInput as error:
+        raise Unusable(str(error)) from error

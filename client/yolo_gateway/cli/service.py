@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 
 from yolo_gateway.cli.text import shown
+from yolo_gateway.connection import from_environment
 
 WAIT_SECONDS = 60  # the longest that the service waits in one request
 _MARGIN_SECONDS = 30
@@ -28,16 +29,19 @@ class Refused(Exception):
 
 
 class Service:
-    """A connection pool to one service; may be used by several threads."""
+    """A connection pool to one service; may be used by several threads. Raises InvalidInput."""
 
     def __init__(self, server: str, key: str | None, connections: int = 4) -> None:
         self.server = server
-        self._http = httpx.Client(
-            base_url=server,
-            headers={"User-Agent": "yolo-gateway", **({"Authorization": f"Bearer {key}"} if key else {})},
-            timeout=httpx.Timeout(WAIT_SECONDS + _MARGIN_SECONDS, connect=_CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=2),
-        )
+        with from_environment():
+            self._http = httpx.Client(
+                base_url=server,
+                headers={"User-Agent": "yolo-gateway", **({"Authorization": f"Bearer {key}"} if key else {})},
+                timeout=httpx.Timeout(WAIT_SECONDS + _MARGIN_SECONDS, connect=_CONNECT_SECONDS),
+                limits=httpx.Limits(
+                    max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=2
+                ),
+            )
 
     def get(self, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The JSON at a path. Raises NoAnswer, Refused."""

@@ -108,6 +108,7 @@ def test_a_file_that_fails_is_listed_with_its_reason_and_ends_nothing(tmp_path: 
         "pipe.jpg": "unreadable",
         r"\udcff.png": "bad_name",
     }
+    assert failed["empty.jpg"][1] == "the file is empty"
     assert failed["gone.jpg"][1] == "No such file or directory"
     for name, (_, reason) in failed.items():
         assert f"{name}: {reason}\n" in done.stderr

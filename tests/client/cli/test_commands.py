@@ -220,6 +220,55 @@ def test_an_address_that_is_none_is_refused(picture: Path, yolo: Command) -> Non
     assert (done.returncode, "'localhost:5000' is no address" in done.stderr) == (2, True)
 
 
+BAD = [
+    ("--server", "http://[::1", "'http://[::1'"),
+    ("--server", "http://127.0.0.1:1?x=1", "more than host and path"),
+    ("--server", "http://name:secret@127.0.0.1:1", "more than host and path"),
+    ("--key", "secret\nkey", "characters that no key has"),
+    ("--key", "secr\u00e4t", "characters that no key has"),
+]
+
+
+@pytest.mark.parametrize(("option", "value", "said"), BAD, ids=["port", "query", "password", "line break", "not ASCII"])
+def test_what_cannot_be_an_address_or_a_key_is_refused_and_no_secret_is_said(
+    option: str, value: str, said: str, yolo: Command
+) -> None:
+    done = yolo.run("models", option, value)
+    assert (done.returncode, said in done.stderr) == (2, True), done.stderr
+    assert not any(word in done.stderr for word in ("Traceback", "secret", "secr\u00e4t"))
+
+
+@pytest.mark.parametrize(("name", "value"), [("ALL_PROXY", "gopher://127.0.0.1:9"), ("SSL_CERT_FILE", "/no/such/file")])
+def test_an_environment_that_cannot_be_used_is_named(name: str, value: str, yolo: Command) -> None:
+    done = yolo.run("models", env={**yolo.environment, name: value})
+    assert (done.returncode, len(done.stderr.splitlines()), name in done.stderr) == (2, 1, True), done.stderr
+
+
+def test_an_output_that_is_full_is_one_line(yolo: Command) -> None:
+    with open("/dev/full", "w") as full, yolo.start("models", stdout=full) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+    assert (process.returncode, said) == (2, b"yolo-gateway: No space left on device\n")
+
+
+@pytest.mark.parametrize("descriptor", ["1", "2"], ids=["output", "errors"])
+def test_an_output_that_is_closed_harms_nothing(descriptor: str, picture: Path, tmp_path: Path, yolo: Command) -> None:
+    out = tmp_path / "found" / "out.json"
+    out.parent.mkdir()
+    line = f'exec "$@" {descriptor}>&-'
+    command = [sys.executable, "-m", "yolo_gateway", "batch", str(picture), "--out", str(out)]
+    done = subprocess.run(["sh", "-c", line, "sh", *command], env=yolo.environment, capture_output=True, timeout=60)
+    assert (done.returncode, b"Traceback" in done.stderr) == (0, False), done.stderr
+    assert len(json.loads(out.read_text())["images"]) == 1
+
+
+def test_an_empty_input_is_said_to_be_empty(tmp_path: Path, yolo: Command) -> None:
+    (tmp_path / "empty.jpg").touch()
+    done = yolo.run("predict", tmp_path / "empty.jpg", "-", input=b"")
+    results = [json.loads(line)["result"] for line in done.stdout.splitlines()]
+    assert (done.returncode, results) == (1, ["the file is empty", "standard input is empty"])
+
+
 def test_nobody_reads_the_output_to_its_end(picture: Path, yolo: Command) -> None:
     many = [picture] * 30
     line = f"{yolo.shell('predict', '--table', *many)} | head -1"

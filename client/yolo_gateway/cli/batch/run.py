@@ -128,6 +128,8 @@ class _Team:
             content = read(self._run.files.path(name))
         except OSError as error:
             return Entry(name, 0, 0, Failure("unreadable", reason_of(error)))
+        if not content.data:
+            return Entry(name, 0, content.mtime_ns, Failure("no_image", "the file is empty"))
         return self._sent(name, content, self._run.attempts.get(index, 0))
 
     def _sent(self, name: str, content: Content, attempts: int) -> Entry:

@@ -53,6 +53,8 @@ def _task(image: str, service: Service, pace: Pace, chosen: dict[str, Any]) -> d
             task = pace.ask(lambda: service.predict_url(image, chosen, once))
         else:
             data = sys.stdin.buffer.read() if image == "-" else read(image).data
+            if not data:
+                return _refused("no_image", f"{'standard input' if image == '-' else 'the file'} is empty")
             task = pace.ask(lambda: service.predict(data, chosen, once))
         while task["status"] == "PENDING":
             task = pace.ask(partial(service.wait, task["task_id"]))
