@@ -238,7 +238,9 @@ end
 
 # KEYS: queue, queue of high priority, turns, whose turn each task waits for. ARGV: id. How many tasks go first, apart
 # from the shares of those that are behind: of the other clients as many as this one has before it, if they have them.
+# More than MOST clients are judged by the first of them: each takes time, at every look of every stream of events.
 POSITION = """
+local MOST = 100
 local mine = redis.call('lpos', KEYS[1], ARGV[1])
 if not mine then return false end
 local high = redis.call('lpos', KEYS[2], ARGV[1])
@@ -247,13 +249,19 @@ local waiting = redis.call('hget', KEYS[4], ARGV[1])
 local own, place = waiting and redis.call('lpos', waiting, ARGV[1]), waiting and redis.call('lpos', KEYS[3], waiting)
 if not own or not place then return mine end
 local clients = redis.call('llen', KEYS[3])
-local looked_at = math.min(clients, 1000)
 local put_back = redis.call('llen', KEYS[1]) - redis.call('llen', KEYS[2]) - redis.call('hlen', KEYS[4])
-local ahead = redis.call('llen', KEYS[2]) + math.max(put_back, 0) + own + clients - looked_at
-for at, other in ipairs(redis.call('lrange', KEYS[3], 0, looked_at - 1)) do
-    if other ~= waiting then ahead = ahead + math.min(redis.call('llen', other), own + (at <= place and 1 or 0)) end
+local ahead = redis.call('llen', KEYS[2]) + math.max(put_back, 0) + own
+local looked_at, earlier, later, exact = 0, 0, 0, 0
+for at, other in ipairs(redis.call('lrange', KEYS[3], 0, MOST - 1)) do
+    if other ~= waiting then
+        local has = redis.call('llen', other)
+        local if_earlier, if_later = math.min(has, own + 1), math.min(has, own)
+        looked_at, earlier, later = looked_at + 1, earlier + if_earlier, later + if_later
+        exact = exact + (at <= place and if_earlier or if_later)
+    end
 end
-return ahead
+if clients <= MOST then return ahead + exact end
+return ahead + math.floor((place * earlier + (clients - 1 - place) * later) / looked_at)
 """
 
 # KEYS: ledger to sum of large results (`retention`), then as for `rq_lua.FINISH`.

@@ -113,6 +113,18 @@ def test_a_refused_client_costs_redis_nothing_for_a_moment(
     assert connection.info("stats")["total_commands_processed"] - calls < 5
 
 
+def test_a_refused_client_with_new_idempotency_keys_is_not_counted_again(
+    client: httpx2.Client, full: list[str], connection: "redis.Redis"
+) -> None:
+    def counted() -> int:
+        return int(connection.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"])
+
+    assert send(client).status_code == 429
+    before = counted()
+    keyed = [send(client, **{"Idempotency-Key": f"{number}"}) for number in range(5)]
+    assert [each.status_code for each in keyed] == [429] * 5 and counted() == before
+
+
 def test_without_keys_an_address_has_the_share(settings: Settings) -> None:
     without = msgspec.structs.replace(settings, api_keys=None)
     with client_of(without) as client, client_of(without, "198.51.100.7") as other:

@@ -99,6 +99,17 @@ def test_the_position_counts_turns(settings: Settings, queue: TaskQueue) -> None
     assert " ".join(positions[at] for at in range(8)) == order(queue, names) == "H1 a1 b1 c1 a2 c2 a3 a4"
 
 
+def test_the_position_among_very_many_clients_is_estimated(settings: Settings, connection: "redis.Redis") -> None:
+    ids = [submit(settings, PICTURE, client=f"c{number // 2}") for number in range(260)]
+    last = submit(settings, PICTURE, client="last")
+    with client_of(settings) as client:
+        positions = [client.get(f"/result/{each}").json()["position"] for each in (ids[0], ids[-2], last, ids[1])]
+        assert positions == [0, 129, 130, 131]
+        calls = connection.info("commandstats")["cmdstat_llen"]["calls"]
+        client.get(f"/result/{last}")
+        assert connection.info("commandstats")["cmdstat_llen"]["calls"] - calls < 120
+
+
 def test_the_position_of_a_task_behind_one_that_was_given_back(settings: Settings, queue: TaskQueue) -> None:
     names = queued(settings, "a1 b1 a2")
     claim = queue.claim(0, "worker")
