@@ -10,6 +10,7 @@ QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
 QUEUES_KEY = Queue.redis_queues_keys
 EXECUTING_KEY = StartedJobRegistry.key_template.format(QUEUE_NAME)
 EVENTS_CHANNEL = "yolo:events"
+REPLICATED_CHANNEL = "yolo:replicated"
 
 # The ledger of open tasks: bytes that each may take, their sum; how much of it is kept for its end, and their sum.
 OPEN_KEY, OPEN_BYTES_KEY = "yolo:open", "yolo:open_bytes"
@@ -61,6 +62,11 @@ def client_key(client: str) -> str:
 def waiting_key(client: str) -> str:
     """The tasks of a client that wait for its turn."""
     return f"yolo:waiting:{client}"
+
+
+def callbacks_key(client: str) -> str:
+    """The tasks of a client with a callback_url that have not ended, or whose delivery waits, as far as it is known."""
+    return f"yolo:callbacks:{client}"
 
 
 def rate_key(bucket: int) -> str:

@@ -59,6 +59,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
         "redis://127.0.0.1:6379/0"
     )
+    redis_replicas: Annotated[
+        int, Meta(ge=0, le=10, description="replicas of Redis that must have a task before it is answered 202")
+    ] = 0
     triton_url: Annotated[
         str,
         Meta(
@@ -133,6 +136,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_webhooks: Annotated[
         int, Meta(ge=1, description="maximum deliveries that wait; beyond it nothing with a callback_url is accepted")
     ] = 10_000
+    max_webhooks_per_client: Annotated[
+        int, Meta(ge=1, description="maximum of them, open tasks with a callback_url too, per key or address")
+    ] = 5_000
     max_webhooks_per_host: Annotated[
         int, Meta(ge=1, le=256, description="deliveries to one host at a time, of each deliverer")
     ] = 16
@@ -299,7 +305,8 @@ def _check_redis(url: str) -> None:
     except redis_url.BadRedisURL as error:
         shown = redis_url.without_password(url)
         reason = str(error).replace(url, shown)
-        raise SettingsError(f"REDIS_URL={shown}: give redis://host:6379/0, rediss:// or unix:// ({reason})") from error
+        forms = "redis://host:6379/0, rediss://, unix:// or redis+sentinel://"
+        raise SettingsError(f"REDIS_URL={shown}: give {forms} ({reason})") from error
 
 
 def _check_proxies(given: str) -> None:

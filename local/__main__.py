@@ -20,6 +20,7 @@ from typing import IO, Any, NamedTuple
 import msgspec
 import redis
 
+from gateway.redis_connections import connect
 from gateway.security.exposure import check_exposure
 from gateway.settings import Settings, SettingsError, check_callbacks, load, with_files
 from local import ports, triton, wheel
@@ -206,7 +207,7 @@ def redis_port(given: Mapping[str, str]) -> dict[str, int]:
     if not url:
         return {"LOCAL_REDIS_PORT": ports.free_ports(1)[0]}
     try:
-        with redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5) as connection:
+        with connect(url, redis.Redis, socket_timeout=5, socket_connect_timeout=5) as connection:
             connection.ping()
     except (redis.RedisError, ValueError, TypeError) as error:  # TypeError: an unknown option in the URL
         raise LocalError(f"REDIS_URL names a Redis that does not answer: {error}") from error

@@ -150,7 +150,7 @@ class AsyncClient:
     async def ready(self, *, timeout: float = READY_SECONDS) -> bool:
         """As `Client.ready`."""
         try:
-            return (await self._ask(Ask(Request("GET", "/readyz"), Deadline(timeout)))).status == 200
+            return (await self._ask(Ask(Request("GET", "/status"), Deadline(timeout)))).status == 200
         except Broken:
             return False
 

@@ -145,9 +145,9 @@ class Client:
         return decoded(self._run(flows.answered(lambda left: Request("GET", "/models"), deadline)), ModelList)[0]
 
     def ready(self, *, timeout: float = READY_SECONDS) -> bool:
-        """Whether the service says that it is ready; False too where nobody answers."""
+        """Whether all is there that answers need, Triton and workers too; False too where nobody answers."""
         try:
-            return self._ask(Ask(Request("GET", "/readyz"), Deadline(timeout))).status == 200
+            return self._ask(Ask(Request("GET", "/status"), Deadline(timeout))).status == 200
         except Broken:
             return False
 

@@ -17,11 +17,10 @@ HEADERS = {"Content-Security-Policy": POLICY, "Permissions-Policy": "camera=(sel
 
 
 class Facts(msgspec.Struct, rename="camel"):
-    """What the page has to know before its first request; nothing in it is secret."""
+    """What the page has to know before its first request: nothing that a key protects, such as names of models."""
 
     version: str
     needs_key: bool
-    model: str
     confidence: float
     iou: float
     max_detections: int
@@ -34,7 +33,6 @@ def facts(settings: Settings, needs_key: bool) -> Facts:
     return Facts(
         version=gateway.__version__,
         needs_key=needs_key,
-        model=settings.model,
         confidence=settings.confidence,
         iou=settings.iou,
         max_detections=settings.max_detections,

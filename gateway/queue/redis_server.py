@@ -16,6 +16,20 @@ def too_old(info: Info) -> str | None:
     return f"is Redis {version}; this service needs {'.'.join(map(str, LEAST_VERSION))} or newer"
 
 
+def read_only(info: Info) -> str | None:
+    """One line when this Redis is a replica, which takes no writes."""
+    if info.get("role", "master") != "slave":
+        return None
+    return "is a read-only replica now; nothing is accepted until the primary is found"
+
+
+def forgetful(info: Info) -> str | None:
+    """One line when a restart of this Redis loses what was accepted."""
+    if info.get("aof_enabled", 1):
+        return None
+    return "keeps no append-only file, its restart loses what was accepted; set its appendonly to yes"
+
+
 def evicting(info: Info) -> str | None:
     """One line when this Redis drops keys once it is full: tasks that were accepted may be lost."""
     policy = info.get("maxmemory_policy", "noeviction")

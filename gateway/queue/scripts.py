@@ -94,7 +94,9 @@ if redis.call('hexists', KEYS[1], of_task(1, 1)) == 1 or redis.call('exists', KE
     return {'accepted'}  -- the answer was lost, the client library asks again
 end
 local function wait_for_turn(id)
-    if redis.call('rpush', KEYS[8], id) == 1 then redis.call('rpush', KEYS[9], KEYS[8]) end
+    if redis.call('rpush', KEYS[8], id) == 1 and not redis.call('lpos', KEYS[9], KEYS[8]) then
+        redis.call('rpush', KEYS[9], KEYS[8])  -- it may stand there still: its tasks have expired
+    end
     redis.call('hset', KEYS[10], id, KEYS[8])
 end
 local number, bytes, reserve = tonumber(ARGV[FIRST - 1]), 0, 0
@@ -150,6 +152,19 @@ local function leave(id, high, turns, turn_of)
     redis.call('lrem', waiting, 1, id)
     if redis.call('exists', waiting) == 0 then redis.call('lrem', turns, 1, waiting) end
 end
+"""
+
+# KEYS: tasks of the client with a callback, ledger, deliveries. ARGV: from which number on they are counted.
+# How many have not ended or wait for their receiver; below that number perhaps fewer.
+CALLBACKS = """
+if redis.call('scard', KEYS[1]) >= tonumber(ARGV[1]) then
+    for _, id in ipairs(redis.call('smembers', KEYS[1])) do
+        if redis.call('hexists', KEYS[2], id) == 0 and not redis.call('zscore', KEYS[3], id) then
+            redis.call('srem', KEYS[1], id)
+        end
+    end
+end
+return redis.call('scard', KEYS[1])
 """
 
 # KEYS: ledger, queue, intermediate queue, queue of high priority, its run, turns, whose turn each task waits for, then

@@ -8,6 +8,7 @@ import redis
 
 from gateway import clock
 from gateway.queue.common import rq_queue
+from gateway.queue.redis_server import evicting, forgetful
 from gateway.queue.workers import HEARTBEAT, WORKERS_KEY, age_seconds, is_fresh
 from gateway.redis_names import (
     HIGH_KEY,
@@ -60,8 +61,8 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
         pipe.mget(OPEN_BYTES_KEY, RESERVED_KEY, RESULTS_BYTES_KEY, LARGE_RESULTS_BYTES_KEY)
         pipe.eval(_OLDEST, 1, rq.key, job_key(""))
         pipe.smembers(WORKERS_KEY)
-        pipe.info("memory")
-        queued, high, deliveries, first_due, taken, started, open_tasks, sums, oldest, workers, memory = pipe.execute()
+        pipe.info()
+        queued, high, deliveries, first_due, taken, started, open_tasks, sums, oldest, workers, info = pipe.execute()
         for key in workers:
             pipe.hget(key, HEARTBEAT)
             pipe.scard(key + b":executions")
@@ -79,6 +80,8 @@ def _read(connection: "redis.Redis", worker_ttl: float) -> QueueState:
         results_bytes=sum(results_bytes),
         oldest_age=max(age_seconds(oldest), 0.0) if oldest else 0.0,
         workers={"alive": len(alive), "busy": sum(running > 0 for running in alive)},
-        memory=memory["used_memory"],
-        memory_limit=memory["maxmemory"],
+        memory=info["used_memory"],
+        memory_limit=info["maxmemory"],
+        evicts=evicting(info) is not None,
+        keeps_file=forgetful(info) is None,
     )

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 import redis
@@ -24,16 +24,19 @@ from gateway.queue.common import (
 )
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
+from gateway.queue.replication import Replication
 from gateway.queue.script import Words
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     HIGH_KEY,
     LEDGER,
+    OPEN_KEY,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
     TURNS,
     WEBHOOKS_KEY,
     batch_key,
+    callbacks_key,
     client_key,
     group_key,
     image_key,
@@ -48,6 +51,8 @@ from gateway.task import TaskView
 _FUNCTION = "gateway.predict"  # a name for RQ's records: workers run no function that a job names
 _TASK_OVERHEAD = 2_000  # bytes that Redis takes for the names of one task, RQ's records of it, and around them
 _REMEMBERED_SECONDS, _MOST_REFUSED = 0.5, 1_000
+_DELIVERED_SECONDS = 86_400  # the longest that a delivery waits, tries apart
+_T = TypeVar("_T")
 
 
 class NewTask(NamedTuple):
@@ -88,7 +93,9 @@ class Submission:
     def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
         self._redis = connection
         self._settings = settings
+        self._replication = Replication(settings.redis_replicas)
         self._refused: dict[str, tuple[float, str, int]] = {}
+        self._full_backlogs: dict[str, tuple[float, int]] = {}
         self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
 
     async def accept(
@@ -112,6 +119,7 @@ class Submission:
         settings = self._settings
         key = names.idempotency_key(idempotency_key)
         group = self._group(tasks, acceptance, idempotency_key)
+        self._note_callbacks(tasks, client, group)
         words = [word for task in tasks for word in task.words(_bytes_of(group) if task is tasks[-1] else 0)]
         of_client = client_key(client), waiting_key(client), *TURNS
         keys = (*LEDGER, key, result_key(tasks[0].task_id), *of_client, HIGH_KEY, *rq_lua.ENQUEUE_KEYS)
@@ -131,10 +139,20 @@ class Submission:
             raise _full(*details)
         return _same_request(msgspec.json.decode(details[0], type=Acceptance), acceptance) if details else acceptance
 
-    async def deliveries(self) -> int:
-        """How many callbacks wait for their receivers. Raises ServiceUnavailable."""
+    async def deliveries(self, client: str) -> tuple[int, int]:
+        """How many callbacks wait for their receivers; how many of the client wait so, or for their task.
+
+        Raises ServiceUnavailable.
+        """
+        keys, most = (callbacks_key(client), OPEN_KEY, WEBHOOKS_KEY), self._settings.max_webhooks_per_client
+        until, own = self._full_backlogs.get(client, (0.0, 0))
         with redis_errors():
-            return int(await self._redis.zcard(WEBHOOKS_KEY))
+            waiting = int(await self._redis.zcard(WEBHOOKS_KEY))
+            if time.monotonic() >= until:
+                own = int(await self._redis.eval(scripts.CALLBACKS, len(keys), *keys, most))
+        if own >= most and time.monotonic() >= until:
+            _remember(self._full_backlogs, client, (time.monotonic() + _REMEMBERED_SECONDS, own))
+        return waiting, own
 
     async def cancel(self, task_id: str) -> TaskView | None:
         """Cancel a task that has not begun and return its end; forget one that has ended and return None.
@@ -163,13 +181,17 @@ class Submission:
         return view if outcome == b"canceled" else None
 
     async def _run_accept(self, keys: Words, args: Words, large: Sequence[NewTask]) -> Any:
-        if not large:
+        replicas, as_one = self._settings.redis_replicas, bool(large)
+        if not replicas and not as_one:
             return await scripts.ACCEPT.acall(self._redis, keys, args)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.eval(scripts.ACCEPT, len(keys), *keys, *args)
+        script, guarded = self._replication.guard(scripts.ACCEPT, args)
+        async with self._redis.pipeline(transaction=as_one and not replicas) as pipe:
+            self._replication.begin(pipe, as_one)
+            pipe.eval(script, len(keys), *keys, *guarded)
             for task in large:  # into the place that the script made; what it refused has none
                 pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
-            return (await pipe.execute())[0]
+            self._replication.end(pipe, as_one)
+            return self._replication.answer(await pipe.execute(), as_one)
 
     def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str) -> "redis.client.Pipeline":
         """What is kept of a batch, and of an Idempotency-Key, which refers to the batch or to its one task."""
@@ -187,6 +209,11 @@ class Submission:
         pipe.expire(group, kept_seconds)
         return pipe
 
+    def _note_callbacks(self, tasks: Sequence[NewTask], client: str, pipe: "redis.client.Pipeline") -> None:
+        if tasks[0].request.callback_url:
+            pipe.sadd(callbacks_key(client), *(task.task_id for task in tasks))
+            pipe.expire(callbacks_key(client), self._settings.image_ttl + _DELIVERED_SECONDS)
+
     def _check_refused(self, client: str, idempotency_key: str) -> None:
         """A client that was refused a moment ago costs Redis nothing; one that asks for a known task is answered."""
         until, detail, seconds = self._refused.get(client, (0.0, "", 0))
@@ -198,9 +225,7 @@ class Submission:
         most = f"{settings.max_queued_tasks_per_client} with {settings.max_queued_bytes_per_client}"
         unfinished = f"{tasks} of your tasks with {sum_bytes} bytes are unfinished"
         detail = f"{unfinished}, and you may have {most}; send more in {seconds} s"
-        if len(self._refused) >= _MOST_REFUSED:
-            self._refused.clear()
-        self._refused[client] = time.monotonic() + _REMEMBERED_SECONDS, detail, seconds
+        _remember(self._refused, client, (time.monotonic() + _REMEMBERED_SECONDS, detail, seconds))
         return TooManyOpenTasks(detail, seconds)
 
     async def _half_ended_in(self, tasks: int) -> int:
@@ -215,6 +240,12 @@ class Submission:
             f"try again in {seconds} s",
             seconds,
         )
+
+
+def _remember(kept: dict[str, _T], client: str, refusal: _T) -> None:
+    if len(kept) >= _MOST_REFUSED:
+        kept.clear()
+    kept[client] = refusal
 
 
 def _full(used: int, reserved: int, most: int) -> Overloaded:

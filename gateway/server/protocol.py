@@ -15,6 +15,7 @@ from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
 MOST_HEADERS = 200  # each takes a microsecond, and a hundred bytes however short it is
+_MOST_AHEAD = 20  # requests sent before the answers to those before them: 3 kB each, for 30 bytes
 _FIRST_REQUEST_SECONDS = 0.3  # that a stopping process waits for the first request of a connection
 # After an answer that came before its request was whole; nginx waits as long. The most that any request may have.
 _LINGER_SECONDS, _LINGER_IDLE_SECONDS, _MOST_DROPPED_BYTES = 30, 5, 256 << 20
@@ -132,6 +133,9 @@ class ProblemProtocol(HttpToolsProtocol):
                 self.refuse(_too_large())
 
     def on_message_begin(self) -> None:
+        if len(self.pipeline) >= _MOST_AHEAD:
+            self._receiving = True  # the rest is dropped, and the answer arrives
+            raise _too_far_ahead()  # as in `_count`
         self._reading_head, self._head_bytes, self._headers, self._receiving = True, 0, 0, True
         super().on_message_begin()
 
@@ -152,6 +156,11 @@ class ProblemProtocol(HttpToolsProtocol):
         self._receiving = False
         super().on_message_complete()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.pipeline:  # uvicorn would read on with each answer
+            self.flow.pause_reading()
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._running = cycle
         super()._start_asgi_task(cycle, _closing_early(cycle, app) if cycle.waiting_for_100_continue else app)
@@ -159,6 +168,8 @@ class ProblemProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self._is_too_large:
             self.refuse(_too_large())
+        elif len(self.pipeline) >= _MOST_AHEAD:
+            self.refuse(_too_far_ahead())
         else:
             self.refuse(MalformedRequest("the request is not HTTP/1.1: look at its first line, headers and chunks"))
 
@@ -175,7 +186,8 @@ class ProblemProtocol(HttpToolsProtocol):
         """Answer with the problem, if the answer has not begun, and close."""
         if self.lingering:
             return self.transport.close()
-        if self.cycle is None or not self.cycle.response_started or self.cycle.response_complete:
+        running = self._running  # others may wait behind it
+        if running is None or not running.response_started or running.response_complete:
             identity = uuid.uuid4().hex
             body = msgspec.json.encode(problem_of(error, identity))
             headers = [
@@ -228,6 +240,10 @@ def _closing_early(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3A
 
 def _raw(name: str, value: str) -> tuple[bytes, bytes]:
     return name.lower().encode(), value.encode()
+
+
+def _too_far_ahead() -> MalformedRequest:
+    return MalformedRequest(f"more than {_MOST_AHEAD} requests came before their answers; wait for these in between")
 
 
 def _too_large() -> HeadersTooLarge:

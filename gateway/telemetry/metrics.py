@@ -221,6 +221,8 @@ class QueueState:
     workers: dict[str, int] = field(default_factory=dict)
     memory: int = 0
     memory_limit: int = 0
+    evicts: bool = False
+    keeps_file: bool = True
 
 
 class QueueCollector(Collector):
@@ -287,6 +289,8 @@ class QueueCollector(Collector):
         yield _gauge(
             "yolo_queue_redis_memory_limit_bytes", "memory that Redis may use, 0 for no limit", state.memory_limit
         )
+        yield _gauge("yolo_queue_redis_evicts", "1 where Redis drops keys once it is full", state.evicts)
+        yield _gauge("yolo_queue_redis_keeps_file", "1 where Redis keeps an append-only file", state.keeps_file)
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -16,6 +16,7 @@ from gateway.allocator import give_back_large_blocks
 from gateway.errors import GatewayError
 from gateway.outbound.https import Outbound
 from gateway.queue.state import reader
+from gateway.redis_connections import connect
 from gateway.security.api_keys import load_keys
 from gateway.security.exposure import check_exposure
 from gateway.security.rate_limit import client_of
@@ -67,7 +68,7 @@ def create_app(
 def serve_metrics(settings: Settings, metrics: GatewayMetrics) -> None:
     """Metrics of this process and of the queue, apart from the public port."""
     if settings.metrics_port:
-        connection = redis.Redis.from_url(settings.redis_url, socket_timeout=5, socket_connect_timeout=5)
+        connection = connect(settings.redis_url, redis.Redis, socket_timeout=5, socket_connect_timeout=5)
         metrics.registry.register(QueueCollector(reader(connection, settings.worker_ttl)))
         exporter.serve(settings.metrics_host, settings.metrics_port, metrics.registry, "METRICS_PORT")
 

@@ -7,7 +7,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from gateway import clock
-from gateway.errors import GatewayError, ServiceUnavailable, SwitchedOff
+from gateway.errors import GatewayError, ServiceUnavailable, SwitchedOff, TooManyOpenTasks
 from gateway.outbound.https import NameServerSlow
 from gateway.queue.records import FORMAT, BatchEntry, TaskRequest
 from gateway.queue.submission import Acceptance, NewTask
@@ -29,18 +29,15 @@ _DELIVERIES_RETRY_SECONDS = 60
 
 
 async def task_request(request: Request, choices: Choices) -> TaskRequest:
-    """What is asked of a worker. Raises PriorityNotAllowed, InvalidParameter, ModelMismatch, ServiceUnavailable."""
+    """What is asked of a worker. Raises PriorityNotAllowed, InvalidParameter, ModelMismatch, ServiceUnavailable,
+    TooManyOpenTasks, Overloaded.
+    """
     services = services_of(request)
     check_priority(request, choices.priority)
     if choices.callback_url:
         if not services.settings.callbacks:
             raise SwitchedOff("callback_url: callbacks are switched off on this server (CALLBACKS)")
-        if (waiting := await services.submission.deliveries()) >= services.settings.max_webhooks:
-            raise ProcessFull(
-                f"callback_url: {waiting} deliveries wait for their receivers, the most that are kept; send it without "
-                f"callback_url, or in {_DELIVERIES_RETRY_SECONDS} s",
-                _DELIVERIES_RETRY_SECONDS,
-            )
+        await _check_deliveries(request)
         try:
             await services.outbound.check(choices.callback_url, client_of(request))
         except NameServerSlow as error:
@@ -70,6 +67,22 @@ async def task_request(request: Request, choices: Choices) -> TaskRequest:
         request_id=request_id.get(),
         format=FORMAT,
     )
+
+
+async def _check_deliveries(request: Request) -> None:
+    services, instead = services_of(request), f"send it without callback_url, or in {_DELIVERIES_RETRY_SECONDS} s"
+    waiting, own = await services.submission.deliveries(client_of(request))
+    if own >= services.settings.max_webhooks_per_client:
+        raise TooManyOpenTasks(
+            f"callback_url: {own} of your callbacks wait for their task or their receiver, the most that one client "
+            f"may have; {instead}",
+            _DELIVERIES_RETRY_SECONDS,
+        )
+    if waiting >= services.settings.max_webhooks:
+        raise ProcessFull(
+            f"callback_url: {waiting} deliveries wait for their receivers, the most that are kept; {instead}",
+            _DELIVERIES_RETRY_SECONDS,
+        )
 
 
 async def accept(

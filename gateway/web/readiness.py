@@ -17,7 +17,7 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 from gateway import clock
-from gateway.queue.redis_server import evicting, nearly_full, too_old
+from gateway.queue.redis_server import evicting, forgetful, nearly_full, read_only, too_old
 from gateway.queue.workers import CLOCK, HEARTBEAT, WORKERS_KEY, is_fresh
 from gateway.redis_names import OPEN_KEY, QUEUE_KEY, RESERVED_KEY, WEBHOOKS_KEY
 from gateway.settings import Settings
@@ -91,27 +91,27 @@ class Readiness:
                     pipe.hlen(OPEN_KEY)
                     pipe.llen(QUEUE_KEY)
                     pipe.zcard(WEBHOOKS_KEY)
-                    pipe.info("server")
-                    pipe.info("memory")
+                    pipe.info()
                     pipe.get(RESERVED_KEY)
                     pipe.time()
                     asked_at = clock.steady()
-                    *records, opened, queued, webhooks, server, memory, reserved, instant = await pipe.execute()
+                    *records, opened, queued, webhooks, info, reserved, instant = await pipe.execute()
         except (RedisError, TimeoutError) as error:
             self.workers = self.queue = None
             return {"redis": f"{_NO_ANSWER}: {str(error) or 'time is up'}"}
         clock.learn(instant, asked_at)
-        if problem := too_old(server):
+        if problem := too_old(info) or read_only(info):
+            await self._redis.connection_pool.disconnect(inuse_connections=False)  # its name may mean another by now
             return {"redis": problem}
-        full = nearly_full(memory, int(reserved or 0))
-        self._warn({"keys": evicting(memory), "memory": full})
+        full = nearly_full(info, int(reserved or 0))
+        lasting = {"redis_keys": evicting(info), "redis_file": forgetful(info)}
+        self._warn({**lasting, "memory": full})
         running = zip(records[::2], records[1::2], strict=True)
         alive = [(off, tasks) for (beat, off), tasks in running if is_fresh(beat, self._worker_ttl)]
         self.workers = WorkerCounts(len(alive), sum(tasks > 0 for _, tasks in alive))
         self.queue = QueueCounts(opened, queued, webhooks)
         self.warnings = _clock_warnings([off.decode() for off, _ in alive if off], len(alive))
-        if full:
-            self.warnings["redis"] = full
+        self.warnings |= {kind: line for kind, line in {**lasting, "redis": full}.items() if line}
         if alive:
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
@@ -181,6 +181,12 @@ def _served(index: Sequence[Any]) -> list[str]:
 def without_addresses(missing: dict[str, str]) -> dict[str, str]:
     """What strangers are told: who does not answer, not where it should be."""
     return {name: _NO_ANSWER if reason.startswith(_NO_ANSWER) else reason for name, reason in missing.items()}
+
+
+def without_names(missing: dict[str, str]) -> dict[str, str]:
+    """What they are told where keys are asked for: no names of models, nor what Triton says of them."""
+    told = without_addresses(missing)
+    return {name: "not served" if name == "triton" and why != _NO_ANSWER else why for name, why in told.items()}
 
 
 def _clock_warnings(workers_off: list[str], workers: int) -> dict[str, str]:

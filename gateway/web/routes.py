@@ -169,7 +169,7 @@ operations = [
             ),
             Answer(204, "It had ended, and is forgotten."),
         ),
-        errors=(*_UNSEEN, errors.TaskRunning),
+        errors=(*_UNSEEN, errors.TaskRunning, errors.Overloaded),
     ),
     Operation(
         method="GET",

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import redis
-import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from starlette.requests import Request
@@ -16,6 +15,7 @@ from gateway.outbound.https import Outbound
 from gateway.outbound.images import Fetcher
 from gateway.queue.results import Results
 from gateway.queue.submission import Submission
+from gateway.redis_connections import connect_async
 from gateway.security.api_keys import Keyring
 from gateway.security.rate_limit import Limiter
 from gateway.server.limits import Limits
@@ -76,9 +76,8 @@ async def connected(
 ) -> AsyncIterator[Services]:
     """The services, with what runs in the background for them; `outbound` is the way to other hosts."""
     once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # a restart of Redis cuts connections
-    pool = aioredis.BlockingConnectionPool.from_url(settings.redis_url, retry=once_more, **_POOL)
-    connection = aioredis.Redis.from_pool(pool)
-    subscribing = aioredis.Redis.from_url(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
+    connection = connect_async(settings.redis_url, retry=once_more, **_POOL)
+    subscribing = connect_async(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
     triton = connect_triton(settings.triton_url)
     outbound = outbound or Outbound(settings.url_ports)
     services = Services(

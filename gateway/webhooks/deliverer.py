@@ -16,12 +16,12 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-import redis.asyncio as aioredis
 from redis import RedisError
 
 from gateway import clock
 from gateway.errors import UrlNotAllowed
 from gateway.outbound.https import Outbound, OutboundError
+from gateway.redis_connections import connect_async
 from gateway.settings import Settings, SettingsError, check_callbacks, load
 from gateway.telemetry import logs, tracing
 from gateway.webhooks.queue import ASIDE_SECONDS, Delivery, WebhookQueue
@@ -198,7 +198,7 @@ async def deliver(settings: Settings) -> None:
                 ALIVE.touch()
                 await asyncio.wait_for(stopping.wait(), _REDIS_SECONDS)
         return
-    async with aioredis.Redis.from_url(
+    async with connect_async(
         settings.redis_url, socket_timeout=_REDIS_SECONDS, socket_connect_timeout=_REDIS_SECONDS
     ) as connection:
         deliverer = Deliverer(

@@ -55,6 +55,11 @@ return claimed
 """
 )
 
+# Scripts, since a Redis that is full refuses transactions. KEYS: deliveries, delivery. ARGV: id.
+_END = "redis.call('zrem', KEYS[1], ARGV[1]) redis.call('del', KEYS[2])"
+# The same, then when it is due, seconds to keep it. Another process may have ended it.
+_PUT_OFF = FREEING + "redis.call('zadd', KEYS[1], 'xx', ARGV[2], ARGV[1]) redis.call('expire', KEYS[2], ARGV[3])"
+
 
 class Delivery(NamedTuple):
     """One try to deliver; `attempt` counts from 1, also over those whose process died.
@@ -94,6 +99,7 @@ class WebhookQueue:
         self._redis = connection
         self._lease_seconds = lease_seconds
         self._claim = connection.register_script(_CLAIM)
+        self._end, self._put_off = connection.register_script(_END), connection.register_script(_PUT_OFF)
 
     async def claim(self, most: int, most_of_host: int, under_way: Mapping[str, int]) -> list[Delivery]:
         """Take up to `most` deliveries that are due; they are due again after the lease, unless ended before.
@@ -113,17 +119,12 @@ class WebhookQueue:
 
     async def end(self, task_id: str) -> None:
         """Forget a delivery: it has arrived, or was given up."""
-        async with self._redis.pipeline() as pipe:
-            pipe.zrem(WEBHOOKS_KEY, task_id)
-            pipe.delete(webhook_key(task_id))
-            await pipe.execute()
+        await self._end(keys=[WEBHOOKS_KEY, webhook_key(task_id)], args=[task_id])
 
     async def put_off(self, task_id: str, seconds: float) -> None:
         """Try again in so many seconds."""
-        async with self._redis.pipeline() as pipe:
-            pipe.zadd(WEBHOOKS_KEY, {task_id: clock.now() + seconds}, xx=True)  # another process may have ended it
-            pipe.expire(webhook_key(task_id), int(seconds) + _KEPT_SECONDS)
-            await pipe.execute()
+        args = task_id, clock.now() + seconds, int(seconds) + _KEPT_SECONDS
+        await self._put_off(keys=[WEBHOOKS_KEY, webhook_key(task_id)], args=args)
 
 
 def _carrier(trace: bytes) -> Carrier | None:

@@ -27,7 +27,7 @@ from rq import SimpleWorker
 from rq.serializers import JSONSerializer
 from rq.worker_registration import clean_worker_registry, register
 
-from gateway import clock
+from gateway import clock, redis_connections
 from gateway.allocator import give_back_large_blocks
 from gateway.errors import InternalError
 from gateway.queue import rq_clock
@@ -35,7 +35,7 @@ from gateway.queue.common import failure, request_of
 from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.records import FORMAT
-from gateway.queue.redis_server import evicting, too_old
+from gateway.queue.redis_server import evicting, forgetful, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
 from gateway.queue.workers import CLOCK
 from gateway.redis_url import without_password
@@ -277,7 +277,7 @@ class TaskWorker(SimpleWorker):
 
 def connect(settings: Settings) -> "redis.Redis":
     """Wait for Redis, for as long as it takes. Raises SettingsError for one that cannot serve."""
-    connection = WorkerRedis.from_url(settings.redis_url, socket_timeout=10)
+    connection = redis_connections.connect(settings.redis_url, WorkerRedis, socket_timeout=10)
     address = without_password(settings.redis_url)
     while True:
         try:
@@ -288,7 +288,7 @@ def connect(settings: Settings) -> "redis.Redis":
             time.sleep(_RECONNECT_SECONDS)
     if problem := too_old(info):
         raise SettingsError(f"REDIS_URL={address} {problem}")
-    if warning := evicting(info):
+    for warning in filter(None, (evicting(info), forgetful(info))):
         log.warning("Redis at %s %s", address, warning)
     return connection
 

@@ -6,9 +6,9 @@ import threading
 import time
 from collections.abc import Iterator
 
-import redis
-
+from gateway.queue.connection import WorkerRedis
 from gateway.queue.task_queue import TaskQueue
+from gateway.redis_connections import connect
 from gateway.server.timed import server
 from gateway.settings import Settings
 from gateway.web.app import create_app
@@ -41,7 +41,7 @@ def serving(settings: Settings) -> Iterator[str]:
 @contextlib.contextmanager
 def working(settings: Settings, triton: FakeTriton) -> Iterator[None]:
     """A worker takes tasks as long as the block lasts."""
-    with redis.Redis.from_url(settings.redis_url) as connection:
+    with connect(settings.redis_url, WorkerRedis, socket_timeout=10) as connection:
         worker = TaskWorker(TaskQueue(connection, settings), Processor(Pipeline(triton, settings), settings), settings)
         thread = threading.Thread(target=worker.run, name="worker")
         thread.start()

@@ -95,7 +95,8 @@ def test_tasks_of_a_worker_whose_clock_is_wrong_live_on(
 def test_status_says_whose_clock_is_wrong(skewed: Start, client: httpx2.Client) -> None:
     skewed(20)
     until(lambda: "worker_clock" in client.get("/status").json().get("warnings", {}))
-    assert client.get("/status").json()["warnings"] == {
+    warnings = client.get("/status").json()["warnings"]
+    assert {name: line for name, line in warnings.items() if "clock" in name} == {
         "worker_clock": "1 of 1 workers do no maintenance: the host's clock is 20.0 s ahead of Redis'; set both by NTP"
     }
 

@@ -1,5 +1,6 @@
 """A Redis beyond its maxmemory: what was accepted is worked off and read, new tasks are refused, and it says so."""
 
+import asyncio
 import shutil
 import threading
 import time
@@ -10,6 +11,7 @@ import httpx2
 import msgspec
 import pytest
 import redis
+import redis.asyncio as aioredis
 
 from gateway.errors import Overloaded
 from gateway.queue.connection import WorkerRedis
@@ -17,13 +19,16 @@ from gateway.queue.maintenance import Maintenance
 from gateway.queue.redis_server import nearly_full
 from gateway.queue.scripts import SCRIPT_BYTES
 from gateway.queue.task_queue import TaskQueue
+from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings
+from gateway.webhooks.queue import WebhookQueue
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
 from local.ports import free_ports
 from local.processes import running
 from tests.api.clients import client_of, status
+from tests.api.receiving import put
 from tests.api.submit import submit
 from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
@@ -107,6 +112,23 @@ def test_a_queued_task_can_be_canceled(client: httpx2.Client, connection: "redis
     assert client.delete(place).json()["state"] == "canceled"
 
 
+def test_deliveries_of_webhooks_are_ended_and_put_off(connection: "redis.Redis", redis_url: str, fill: None) -> None:
+    put(connection, "arrived", "refused")
+    full(connection)
+
+    async def deliver() -> list[str]:
+        async with aioredis.Redis.from_url(redis_url) as own:
+            deliveries = WebhookQueue(own, 0.0)  # what is not put off is due again at once
+            assert len(await deliveries.claim(2, 16, {})) == 2
+            await deliveries.end("arrived")
+            await deliveries.put_off("refused", 60)
+            return [each.task_id for each in await deliveries.claim(2, 16, {})]
+
+    assert asyncio.run(deliver()) == []
+    assert connection.zrange(WEBHOOKS_KEY, 0, -1) == [b"refused"] and not connection.exists(webhook_key("arrived"))
+    assert connection.ttl(webhook_key("refused")) > 86_400
+
+
 def test_waiting_for_a_task_ends_with_it(
     settings: Settings, client: httpx2.Client, connection: "redis.Redis", patient: TaskWorker, fill: None
 ) -> None:
@@ -163,7 +185,7 @@ def test_rates_are_counted(settings: Settings, connection: "redis.Redis", fill: 
 def test_it_is_told(
     client: httpx2.Client, connection: "redis.Redis", fill: None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert "warnings" not in client.get("/status").json()
+    assert "redis" not in client.get("/status").json().get("warnings", {})
     full(connection)
     for _ in range(3):
         time.sleep(1.1)  # an answer is good for a second

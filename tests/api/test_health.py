@@ -49,6 +49,27 @@ def test_how_much_there_is_to_do_is_for_those_with_a_key(settings: Settings, key
         assert bool(client.get("/status").json().keys() & told) == (keys is None)
 
 
+@pytest.mark.usefixtures("afresh")
+def test_what_a_model_is_called_and_why_it_is_away_is_for_those_with_a_key(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def asked(self: readiness.Readiness) -> dict[str, str]:
+        self.unavailable = {"secret": "no file /models/secret"}
+        return {"triton": "the model secret is not served: no file /models/secret"}
+
+    monkeypatch.setattr(readiness.Readiness, "_ask_triton", asked)
+    monkeypatch.setattr(readiness, "_clock_warnings", lambda *_: {"worker_clock": "1 of 3 workers"})
+    with client_of(msgspec.structs.replace(settings, api_keys=KEY_LINE, model="secret")) as client:
+        stranger = client.get("/status")
+        assert stranger.json()["missing"]["triton"] == "not served"
+        assert stranger.json()["warnings"] == {"worker_clock": "told with a key"}
+        others = [client.get(path, headers={"Accept": "text/html"}).text for path in ("/", "/readyz", "/livez")]
+        assert "secret" not in stranger.text + "".join(others)
+        told = client.get("/status", headers={"X-API-Key": KEY}).json()
+        assert "/models/secret" in told["missing"]["triton"] and "secret" in told["unavailable"]
+        assert told["warnings"] == {"worker_clock": "1 of 3 workers"}
+
+
 def test_asking_often_does_not_ask_redis_often(client: httpx2.Client, connection: "redis.Redis") -> None:
     def asked() -> int:
         return int(connection.info("commandstats").get("cmdstat_smembers", {"calls": 0})["calls"])

@@ -24,6 +24,7 @@ from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
 from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
+from tests.support.redis_servers import running_redis
 
 PICTURE = encoded(64, 48)
 
@@ -172,3 +173,13 @@ def test_labels_are_the_documented_ones(client: httpx2.Client, queue: TaskQueue)
     for family in registry.collect():
         for sample in family.samples if family.name.startswith("yolo_") else []:
             assert sample.labels.keys() - {"le"} == documented[family.name], json.dumps(sample.labels)
+
+
+def test_a_redis_that_may_lose_tasks_is_a_metric(tmp_path: Path) -> None:
+    with running_redis(tmp_path, appendonly="yes") as server, server.connect() as connection:
+        state = reader(connection, 15)()
+        assert state is not None and (state.evicts, state.keeps_file) == (False, True)
+        for name, value in {"appendonly": "no", "maxmemory": "100mb", "maxmemory-policy": "allkeys-lru"}.items():
+            connection.config_set(name, value)
+        state = reader(connection, 15)()
+        assert state is not None and (state.evicts, state.keeps_file) == (True, False)

@@ -83,6 +83,29 @@ def test_a_large_body_behind_small_headers_is_read(address: tuple[str, int]) -> 
     assert (status, json.loads(body)["code"]) == (b"HTTP/1.1 415 Unsupported Media Type", "unsupported_image")
 
 
+@pytest.mark.parametrize(("ahead", "answered"), [(15, 15), (2_000, 0)])
+def test_requests_sent_ahead_of_their_answers_are_bounded(address: tuple[str, int], ahead: int, answered: int) -> None:
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = request.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    status, _, body = answer_to(address, request * (ahead - 1) + last)
+    if answered:
+        assert (status + body).count(b"HTTP/1.1 200 OK") == answered
+    else:
+        assert status == b"HTTP/1.1 400 Bad Request" and b"requests came before their answers" in body
+
+
+def test_many_requests_on_one_connection_are_read_as_they_are_answered(address: tuple[str, int]) -> None:
+    request = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection(address, timeout=10) as connection:
+        for _ in range(5):
+            connection.sendall(request * 15)
+            received = b""
+            while received.count(b'{"status":"alive"}') < 15:
+                data = connection.recv(65536)
+                assert data, received
+                received += data
+
+
 def test_a_websocket_is_answered_as_http(address: tuple[str, int]) -> None:
     head = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, close\r\nUpgrade: websocket\r\n\r\n"
     status, _, body = answer_to(address, head)

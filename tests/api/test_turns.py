@@ -108,6 +108,18 @@ def test_the_position_of_a_task_behind_one_that_was_given_back(settings: Setting
         assert [client.get(f"/result/{task_id}").json()["position"] for task_id in names] == [0, 1, 2]
 
 
+def test_a_client_whose_tasks_expired_has_one_turn_as_before(
+    settings: Settings, queue: TaskQueue, connection: "redis.Redis"
+) -> None:
+    names = queued(settings, "a1 b1 b2 b3")
+    for number in range(2, 5):
+        connection.delete(waiting_key("a"))  # as IMAGE_TTL after its last one, in a queue that is longer
+        names |= queued(settings, f"a{number}")
+    names |= queued(settings, "a5 a6 a7")
+    assert connection.llen(TURNS[0]) == 2
+    assert order(queue, names, 7) == "a1 a4 b1 a5 b2 a6 b3"
+
+
 def test_tasks_whose_turn_was_lost_are_still_done(
     settings: Settings, queue: TaskQueue, connection: "redis.Redis"
 ) -> None:

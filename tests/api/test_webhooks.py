@@ -12,7 +12,11 @@ import redis
 import redis.asyncio as aioredis
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from gateway.errors import InternalError
 from gateway.outbound.https import Outbound
+from gateway.queue import submission
+from gateway.queue.common import failure
+from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings, SettingsError, check_callbacks, load
 from gateway.webhooks.deliverer import Deliverer
@@ -258,6 +262,29 @@ def test_a_full_backlog_refuses_callbacks_alone(settings: Settings, connection: 
         connection.zrem(WEBHOOKS_KEY, "t1")
         taken = client.post("/predict", params={"callback_url": "https://93.184.215.14/"}, content=encoded(8, 8))
         assert taken.status_code == 202
+
+
+def test_one_client_cannot_fill_the_backlog(
+    settings: Settings, connection: "redis.Redis", queue: TaskQueue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submission, "_REMEMBERED_SECONDS", 0.0)
+    bounded = msgspec.structs.replace(settings, callbacks=True, webhook_secret=SECRET, max_webhooks_per_client=2)
+    asked: dict[str, Any] = {"params": {"callback_url": "https://93.184.215.14/"}, "content": encoded(8, 8)}
+    with client_of(bounded) as greedy, client_of(bounded, "192.0.2.7") as other:
+        first = greedy.post("/predict", **asked).json()["task_id"]
+        assert greedy.post("/predict", **asked).status_code == 202
+        claim = queue.claim(0, "worker")
+        assert claim is not None and claim.task_id == first
+        assert queue.finish(failure(first, InternalError("planted")), claim.request, claim.execution)
+        assert connection.zscore(WEBHOOKS_KEY, first), "one has ended and waits for its receiver, one is queued"
+        refused = greedy.post("/predict", **asked)
+        assert (refused.status_code, refused.json()["code"]) == (429, "too_many_open_tasks")
+        assert "2 of your callbacks" in refused.json()["detail"] and refused.headers["retry-after"] == "60"
+        assert greedy.post("/predict", content=encoded(8, 8)).status_code == 202
+        assert other.post("/predict", **asked).status_code == 202
+        connection.zrem(WEBHOOKS_KEY, first)  # delivered
+        assert greedy.post("/predict", **asked).status_code == 202
+        assert greedy.post("/predict", **asked).status_code == 429
 
 
 def test_two_processes_share_the_deliveries(redis_url: str, connection: "redis.Redis", until_empty: Empty) -> None:

@@ -58,7 +58,7 @@ def test_thresholds_and_classes_move_without_a_request(page: Page, address: str,
     page.get_by_role("checkbox", name="person").uncheck()
     expect_rows(page, 3)
     assert [row[0] for row in shown(page)] == ["car", "bicycle", "car"]
-    assert [url for url in asked if "/readyz" not in url] == []
+    assert [url for url in asked if "/status" not in url] == []
 
 
 @pytest.mark.parametrize("triton", [ROWS], indirect=True)

@@ -20,7 +20,7 @@ KEY, ENTRY = new_key("page")
 
 
 @contextlib.contextmanager
-def on(browser: Browser, settings: Settings, refused: str = "/readyz|/models$") -> Iterator[Page]:
+def on(browser: Browser, settings: Settings, refused: str = "/status|/models$") -> Iterator[Page]:
     """The page of a gateway that no worker works for."""
     with serving(settings) as address, opened(browser, address, refused) as page:
         page.goto("/")
@@ -49,7 +49,7 @@ def test_place_and_cancelling(browser: Browser, settings: Settings, tmp_path: Pa
 
 
 def test_a_refusal_shows_detail_and_request_id(browser: Browser, settings: Settings, tmp_path: Path) -> None:
-    with on(browser, settings, "/readyz|/models$|/predict") as page:
+    with on(browser, settings, "/status|/models$|/predict") as page:
         with page.expect_response("**/predict?*") as answer:
             picked(page, tmp_path, "notes.txt", data=b"no picture")
         problem = page.locator(".problem:visible")
@@ -62,7 +62,7 @@ def test_a_refusal_shows_detail_and_request_id(browser: Browser, settings: Setti
 def test_a_file_that_nobody_can_draw_has_no_broken_picture(
     browser: Browser, settings: Settings, tmp_path: Path
 ) -> None:
-    with on(browser, settings, "/readyz|/models$|/predict") as page, working(settings, FakeTriton()):
+    with on(browser, settings, "/status|/models$|/predict") as page, working(settings, FakeTriton()):
         (tmp_path / "notes.txt").write_text("no picture")
         picked(page, tmp_path, "a.png")
         page.locator("#picker").set_input_files(tmp_path / "notes.txt")
@@ -85,8 +85,10 @@ def test_a_file_that_is_too_large_is_not_sent(browser: Browser, settings: Settin
 
 def test_a_full_queue_is_waited_for(browser: Browser, settings: Settings, tmp_path: Path) -> None:
     full = msgspec.structs.replace(settings, max_queued_tasks=1, max_queued_tasks_per_client=1)
-    with on(browser, full, "/readyz|/models$|/predict") as page:
-        picked(page, tmp_path, "a.png", "b.png")
+    with on(browser, full, "/status|/models$|/predict") as page:
+        picked(page, tmp_path, "a.png")
+        expect(page.locator(".progress:visible")).to_contain_text("next")
+        picked(page, tmp_path, "b.png")
         page.locator(".tile").nth(1).click()
         expect(page.locator(".progress:visible")).to_contain_text("Trying again in")
         with working(full, FakeTriton()):
@@ -112,7 +114,7 @@ def keyed(settings: Settings) -> Settings:
 
 
 def test_the_key_is_asked_for_and_kept_in_memory_only(browser: Browser, keyed: Settings, tmp_path: Path) -> None:
-    with on(browser, keyed, "/readyz|/models$|/predict") as page, working(keyed, FakeTriton()):
+    with on(browser, keyed, "/status|/models$|/predict") as page, working(keyed, FakeTriton()):
         picked(page, tmp_path, "a.png")
         expect(page.locator(".problem:visible")).to_contain_text("give a key of this service")
         page.get_by_label("Key of this service").fill("wrong")

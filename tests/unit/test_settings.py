@@ -73,6 +73,11 @@ def test_every_setting_is_documented() -> None:
         ("redis://redis/0?retry_on_error=x", "retry_on_error is no option of a URL"),
         ("rediss://redis/0?ssl_cert_reqs=foo", "give redis://host:6379/0, rediss://"),
         ("rediss://redis/0?ssl_ca_certs=/none/ca.pem", "ssl_ca_certs: .*No such file or directory: '/none/ca.pem'"),
+        ("redis+sentinel://a:26379", "give redis.sentinel://"),
+        ("redis+sentinel://a,,b/queue", "give redis.sentinel://"),
+        ("redis+sentinel://a:port/queue", "the Sentinel a:port"),
+        ("redis+sentinel://a/queue/x", "the database is a number from 0"),
+        ("redis+sentinel://a/queue/0?colour=red&sentinel_password=hush", "unexpected keyword argument 'colour'"),
         ("redis://user:hush@redis/0?colour=red", r"REDIS_URL=\.\.\.@redis/0\?colour=red: give"),
     ],
 )
@@ -90,7 +95,15 @@ def test_proxies_are_addresses() -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://:x@redis:6379/1", "rediss://redis:6380", "unix:///run/redis.sock?db=2", "redis://[::1]:6379/0"]
+    "url",
+    [
+        "redis://:x@redis:6379/1",
+        "rediss://redis:6380",
+        "unix:///run/redis.sock?db=2",
+        "redis://[::1]:6379/0",
+        "redis+sentinel://:x@a:26379,[::1]/queue/1?sentinel_password=y",
+        "rediss+sentinel://a/queue",
+    ],
 )
 def test_redis_urls_that_can_be_used(url: str) -> None:
     assert load({"REDIS_URL": url}).redis_url == url

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from gateway.web.checks import has_key
-from gateway.web.readiness import QueueCounts, WorkerCounts, without_addresses
+from gateway.web.readiness import QueueCounts, Readiness, WorkerCounts, without_addresses, without_names
 from gateway.web.responses import JSON
 from gateway.web.services import services_of
 
@@ -34,8 +34,8 @@ class Status(msgspec.Struct):
 
     `unavailable` names models that are in Triton's repository and not served; requests for others are. `warnings` names
     what needs the operator and keeps no result from being read, such as a Redis that is nearly full. Where something
-    is, why a model did not load, which `models` are served, and how many workers and tasks there are, is told to who
-    gives a key; where no keys are asked for, all but the addresses to everybody.
+    is, the names of models and why one did not load, what a warning says, and how many workers and tasks there are, is
+    told to who gives a key; where no keys are asked for, all but the addresses to everybody.
     """
 
     status: Literal["ready", "not ready"]
@@ -79,14 +79,20 @@ async def status(request: Request) -> Response:
     missing = await readiness.missing()
     if services.stopping.is_set():
         missing = {"gateway": _STOPS} | missing
+    if services.keys and not knows:
+        return JSON(_for_strangers(missing, readiness), 503 if missing else 200)
     told = Status(_word(missing), (missing if knows else without_addresses(missing)) or UNSET)
     told.unavailable, told.warnings = readiness.unavailable or UNSET, readiness.warnings or UNSET
-    if knows or not services.keys:  # then GET /models tells it to all
-        told.models = _known(readiness.models)
-        told.workers, told.queue = _known(readiness.workers), _known(readiness.queue)
-    elif readiness.unavailable:
-        told.unavailable = dict.fromkeys(readiness.unavailable, "not served")
+    told.models = _known(readiness.models)
+    told.workers, told.queue = _known(readiness.workers), _known(readiness.queue)
     return JSON(told, 503 if missing else 200)
+
+
+def _for_strangers(missing: dict[str, str], readiness: Readiness) -> Status:
+    """What GET /models and the metrics tell is left out, names and numbers."""
+    told = Status(_word(missing), without_names(missing) or UNSET)
+    told.warnings = dict.fromkeys(readiness.warnings, "told with a key") or UNSET
+    return told
 
 
 def _known(found: _T | None) -> _T | UnsetType:

@@ -69,7 +69,7 @@ def look(server: str, key: str | None) -> Iterator[Finding]:
         if gateway.state == "error":
             return
         yield _key(service, options.service(server, None), key)
-        yield _ready(service.answer("/readyz"))
+        yield _ready(service.answer("/status"))
         yield _clock(alive, began + milliseconds / 2e3)
     except NoAnswer as error:
         yield Finding("reachable", "error", f"{server}: {error}, after it had answered; it may be restarting")

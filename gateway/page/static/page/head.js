@@ -28,7 +28,7 @@ export class Readiness {
 
   async #ask() {
     const failed = (error) => (error instanceof Problem ? "not ready" : "unreachable");
-    this.state = await ask("/readyz").then(() => "ready", failed);
+    this.state = await ask("/status").then(() => "ready", failed);
     byId("ready").textContent = this.state;
     byId("ready").dataset.state = this.state;
   }
