@@ -37,11 +37,11 @@ def many(count: int) -> list[list[float]]:
 
 
 @contextlib.contextmanager
-def opened(browser: Browser, address: str, refused: str = "/status", **options: Any) -> Iterator[Page]:
+def opened(browser: Browser, address: str, refused: str = "/status|/models$", **options: Any) -> Iterator[Page]:
     """A page of a gateway; raises AssertionError at its end if it asked other hosts or complained.
 
     Chromium complains of every answer that is an error: those of paths that match `refused` are no complaint. The fake
-    is no Triton that /status could see.
+    is no Triton that /status and /models could see.
     """
     foreign: list[str] = []
     complaints: list[str] = []

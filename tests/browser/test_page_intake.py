@@ -110,7 +110,7 @@ def test_a_turned_photograph_stands_upright_under_its_boxes(page: Page, tmp_path
 
 
 def test_what_is_removed_leaves_page_and_service(browser: Browser, address: str, tmp_path: Path) -> None:
-    with opened(browser, address, "/status|/result/") as page:
+    with opened(browser, address, "/status|/models$|/result/") as page:
         page.add_init_script(
             """window.urls = new Set();
             const { createObjectURL, revokeObjectURL } = URL;
@@ -158,7 +158,7 @@ def test_what_the_browser_cannot_draw_the_service_draws(page: Page, tmp_path: Pa
 def test_a_type_that_only_the_browser_reads_is_sent_as_jpeg(browser: Browser, address: str, tmp_path: Path) -> None:
     avif = io.BytesIO()
     Image.fromarray(gradient(320, 240)).save(avif, "AVIF")
-    with opened(browser, address, "/status|/predict") as page:
+    with opened(browser, address, "/status|/models$|/predict") as page:
         picked(page, tmp_path, "telephone.avif", data=avif.getvalue())
         expect(page.locator(".problem:visible")).to_contain_text("AVIF")
         page.get_by_role("button", name="Send it as JPEG").click()

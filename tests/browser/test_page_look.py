@@ -23,7 +23,7 @@ def findings(page: Page, context: dict[str, Any] | None = None) -> list[str]:
 @pytest.mark.parametrize("width", [320, 1440])
 def test_axe_finds_nothing(browser: Browser, address: str, tmp_path: Path, scheme: str, width: int) -> None:
     size = {"width": width, "height": 900}
-    with opened(browser, address, "/status|/predict", viewport=size, color_scheme=scheme) as page:
+    with opened(browser, address, "/status|/models$|/predict", viewport=size, color_scheme=scheme) as page:
         page.goto("/")
         expect(page.locator("#ready")).to_have_text("not ready")
         assert findings(page) == []

@@ -20,7 +20,7 @@ KEY, ENTRY = new_key("page")
 
 
 @contextlib.contextmanager
-def on(browser: Browser, settings: Settings, refused: str = "/status") -> Iterator[Page]:
+def on(browser: Browser, settings: Settings, refused: str = "/status|/models$") -> Iterator[Page]:
     """The page of a gateway that no worker works for."""
     with serving(settings) as address, opened(browser, address, refused) as page:
         page.goto("/")
@@ -49,7 +49,7 @@ def test_place_and_cancelling(browser: Browser, settings: Settings, tmp_path: Pa
 
 
 def test_a_refusal_shows_detail_and_request_id(browser: Browser, settings: Settings, tmp_path: Path) -> None:
-    with on(browser, settings, "/status|/predict") as page:
+    with on(browser, settings, "/status|/models$|/predict") as page:
         with page.expect_response("**/predict?*") as answer:
             picked(page, tmp_path, "notes.txt", data=b"no picture")
         problem = page.locator(".problem:visible")
@@ -57,6 +57,23 @@ def test_a_refusal_shows_detail_and_request_id(browser: Browser, settings: Setti
         expect(problem).to_contain_text(f"request {answer.value.headers['x-request-id']}")
         expect(page.locator("#live")).to_be_attached()
         assert problem.get_attribute("role") == "alert"
+
+
+def test_a_file_that_nobody_can_draw_has_no_broken_picture(
+    browser: Browser, settings: Settings, tmp_path: Path
+) -> None:
+    with on(browser, settings, "/status|/models$|/predict") as page, working(settings, FakeTriton()):
+        (tmp_path / "notes.txt").write_text("no picture")
+        picked(page, tmp_path, "a.png")
+        page.locator("#picker").set_input_files(tmp_path / "notes.txt")
+        expect(page.locator("#strip .tile-state").nth(1)).to_have_text("failed")
+        page.locator("#strip .tile").nth(1).click()
+        expect(page.locator(".problem:visible")).to_contain_text("the body is not")
+        expect(page.locator(".pane:not([hidden]) .frame")).to_be_hidden()
+        expect(page.locator("#strip .tile img").nth(1)).to_be_hidden()
+        page.locator("#strip .tile").nth(0).click()
+        expect(page.locator(".pane:not([hidden]) .frame")).to_be_visible()
+        expect(page.locator("#strip .tile img").nth(0)).to_be_visible()
 
 
 def test_a_file_that_is_too_large_is_not_sent(browser: Browser, settings: Settings, tmp_path: Path) -> None:
@@ -68,7 +85,7 @@ def test_a_file_that_is_too_large_is_not_sent(browser: Browser, settings: Settin
 
 def test_a_full_queue_is_waited_for(browser: Browser, settings: Settings, tmp_path: Path) -> None:
     full = msgspec.structs.replace(settings, max_queued_tasks=1, max_queued_tasks_per_client=1)
-    with on(browser, full, "/status|/predict") as page:
+    with on(browser, full, "/status|/models$|/predict") as page:
         picked(page, tmp_path, "a.png")
         expect(page.locator(".progress:visible")).to_contain_text("next")
         picked(page, tmp_path, "b.png")
@@ -97,7 +114,7 @@ def keyed(settings: Settings) -> Settings:
 
 
 def test_the_key_is_asked_for_and_kept_in_memory_only(browser: Browser, keyed: Settings, tmp_path: Path) -> None:
-    with on(browser, keyed, "/status|/predict|/models") as page, working(keyed, FakeTriton()):
+    with on(browser, keyed, "/status|/models$|/predict") as page, working(keyed, FakeTriton()):
         picked(page, tmp_path, "a.png")
         expect(page.locator(".problem:visible")).to_contain_text("give a key of this service")
         page.get_by_label("Key of this service").fill("wrong")

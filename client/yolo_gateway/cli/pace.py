@@ -63,6 +63,9 @@ class Pace:
         elif error.status in _OF_THE_BODY or error.code in _OF_THE_IMAGE | PASSING:
             self.well()
             raise error
+        elif error.code == "unauthorized":
+            hint = "the service wants its key; give the right one by --key or in YOLO_GATEWAY_KEY"
+            raise Unusable(f"{hint} (unauthorized)") from error
         else:
             raise Unusable(f"{error.detail} ({error.code})") from error
 

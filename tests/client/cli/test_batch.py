@@ -127,8 +127,13 @@ def test_back_pressure_slows_down_and_loses_nothing(
     (port,) = free_ports(1)
     settings = settings | {"METRICS_PORT": str(port)}
     with running_stack(triton, tmp_path / "stack", "tiny", settings=settings) as stack:
-        done = Command(stack.base_url).run("batch", photos, "--out", tmp_path / "out.json", "--senders", "8")
-        refused = counted(port, "yolo_gateway_rejected_total")
+        yolo = Command(stack.base_url)
+        assert (
+            yolo.run("predict", *sorted((photos / "day 0").iterdir())).returncode == 0
+        )  # its rate is known from now on
+        before = counted(port, "yolo_gateway_rejected_total")
+        done = yolo.run("batch", photos, "--out", tmp_path / "out.json", "--senders", "8")
+        refused = counted(port, "yolo_gateway_rejected_total") - before
     assert (done.returncode, json.loads(done.stdout)["succeeded"]) == (0, 10), done.stderr
     assert refused, "nothing was refused; the limit tests nothing"
 

@@ -20,8 +20,8 @@ export class Pane {
     this.warnings = make("ul", { className: "warnings" });
     this.times = make("div", { className: "timing", hidden: true });
     const head = make("header", { className: "pane-head" }, make("div", {}, this.title, this.summary), this.#tools());
-    const frame = make("div", { className: "frame" }, this.stage.element, this.progress);
-    const parts = [head, this.problem, frame, this.warnings, this.times, this.table.element];
+    this.frame = make("div", { className: "frame" }, this.stage.element, this.progress);
+    const parts = [head, this.problem, this.frame, this.warnings, this.times, this.table.element];
     this.element = make("section", { className: "pane" }, ...parts);
   }
 
@@ -31,9 +31,11 @@ export class Pane {
     this.#progress(run);
     this.#problem(run);
     this.#found(item, run, choices);
+    if (run.phase !== "failed") this.frame.hidden = false;
     item.drawn = await this.stage.show(item, run.result?.image);
     if (this.run !== run) return;
     this.warnings.replaceChildren(...this.#warnings(item, run));
+    this.frame.hidden = run.phase === "failed" && !item.drawn;
     this.convert.hidden = run.problem?.code !== "unsupported_image" || !item.drawn;
     if (run.result && !item.drawn) this.actions.plain(run);
   }

@@ -23,6 +23,8 @@ export class Strip {
   #tile(item) {
     const state = make("span", { className: "tile-state" });
     const image = make("img", { src: item.url, alt: "", width: 88, height: 60, decoding: "async" });
+    image.onerror = () => image.classList.add("undrawn");
+    image.onload = () => image.classList.remove("undrawn");
     const button = make("button", { type: "button", className: "tile", onclick: () => this.select(item) }, image);
     button.append(make("span", { className: "tile-name" }, item.name), state);
     const away = make("button", { type: "button", className: "away", "aria-label": `Remove ${item.name}`, title: "Remove" }, "×");
