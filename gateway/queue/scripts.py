@@ -26,7 +26,6 @@ from collections.abc import Sequence
 import redis
 
 from gateway.queue import retention, rq_lua
-from gateway.queue.script import Script
 from gateway.redis_names import FREEING
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
@@ -72,7 +71,7 @@ end
 # keep its tasks and images, 1 if they wait for their turn (0: they have high priority), prefix of images, seven for
 # `rq_lua.ENQUEUE`, number of tasks, (id, bytes, reserve, data, image) of each, commands.
 # What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
-ACCEPT = Script(
+ACCEPT = (
     _RUN
     + retention.MEMORY
     + rq_lua.ENQUEUE
@@ -172,7 +171,7 @@ return redis.call('scard', KEYS[1])
 # ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
 # most bytes of an image that is to come along; the longest run; the channel of events; those for `rq_lua.BEGIN`.
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
-CLAIM = Script(
+CLAIM = (
     FREEING
     + _LEAVE
     + rq_lua.BEGIN
@@ -266,7 +265,7 @@ return ahead + math.floor((place * earlier + (clients - 1 - place) * later) / lo
 
 # KEYS: ledger to sum of large results (`retention`), then as for `rq_lua.FINISH`.
 # ARGV: five, as there, the execution or '', commands for an open task.
-END = Script(
+END = (
     _RUN
     + _RELEASE
     + retention.RESULTS

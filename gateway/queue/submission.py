@@ -25,7 +25,6 @@ from gateway.queue.common import (
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
 from gateway.queue.replication import Replication
-from gateway.queue.script import Words
 from gateway.queue.throughput import rate_keys, retry_after, tasks_per_second
 from gateway.redis_names import (
     HIGH_KEY,
@@ -93,6 +92,7 @@ class Submission:
     def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
         self._redis = connection
         self._settings = settings
+        self._accept_script = connection.register_script(scripts.ACCEPT)
         self._replication = Replication(settings.redis_replicas)
         self._refused: dict[str, tuple[float, str, int]] = {}
         self._full_backlogs: dict[str, tuple[float, int]] = {}
@@ -180,10 +180,12 @@ class Submission:
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None
 
-    async def _run_accept(self, keys: Words, args: Words, large: Sequence[NewTask]) -> Any:
+    async def _run_accept(
+        self, keys: Sequence[str], args: Sequence[str | int | float | bytes], large: Sequence[NewTask]
+    ) -> Any:
         replicas, as_one = self._settings.redis_replicas, bool(large)
         if not replicas and not as_one:
-            return await scripts.ACCEPT.acall(self._redis, keys, args)
+            return await self._accept_script(keys, args)
         script, guarded = self._replication.guard(scripts.ACCEPT, args)
         async with self._redis.pipeline(transaction=as_one and not replicas) as pipe:
             self._replication.begin(pipe, as_one)

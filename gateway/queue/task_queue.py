@@ -67,6 +67,7 @@ class TaskQueue:
         self.connection = connection
         self.rq = rq_queue(connection)
         self._settings = settings
+        self._claim_script, self._end_script = map(connection.register_script, (scripts.CLAIM, scripts.END))
 
     def claim(self, seconds: float, worker_name: str) -> Claim | None:
         """Take the next task and begin it as `worker_name`; waits up to `seconds` for one, 0 does not wait."""
@@ -100,7 +101,7 @@ class TaskQueue:
         keys = (*end_keys(view.task_id, request.batch_id if request else ""), *records)
         args = (*end_args(view.task_id, self._settings), own, *scripts.words(commands))
         if not pictures:
-            return bool(scripts.END.call(self.connection, keys, args))
+            return bool(self._end_script(keys, args))
         with self.connection.pipeline() as pipe:
             self._keep_pictures(view.task_id, pictures, pipe)
             pipe.eval(scripts.END, len(keys), *keys, *args)
@@ -149,7 +150,7 @@ class TaskQueue:
             *(moved, job_key(""), image_key(""), scripts.SCRIPT_BYTES, settings.max_high_in_a_row, EVENTS_CHANNEL),
             *rq_lua.begin_args(execution_id, worker_name, settings.worker_ttl),
         )
-        taken = scripts.CLAIM.call(self.connection, keys, args)
+        taken = self._claim_script(keys, args)
         if taken is None:
             return None
         task_id, data, retries_left, image, former = taken
