@@ -19,7 +19,6 @@ from gateway.queue.common import (
     failure,
     redis_errors,
     request_of,
-    rq_queue,
     store_end,
 )
 from gateway.queue.records import BatchEntry, TaskRequest
@@ -32,6 +31,7 @@ from gateway.redis_names import (
     OPEN_KEY,
     PICTURES_BYTES_KEY,
     PICTURES_KEY,
+    QUEUE_KEY,
     TURNS,
     WEBHOOKS_KEY,
     batch_key,
@@ -96,7 +96,7 @@ class Submission:
         self._replication = Replication(settings.redis_replicas)
         self._refused: dict[str, tuple[float, str, int]] = {}
         self._full_backlogs: dict[str, tuple[float, int]] = {}
-        self._rq = rq_queue(redis.Redis())  # never connected: RQ writes its commands into pipelines of it
+        self._unsent = redis.Redis()  # never connected: commands for scripts are collected in pipelines of it
 
     async def accept(
         self,
@@ -159,7 +159,7 @@ class Submission:
 
         Raises TaskRunning, TaskNotFound, ServiceUnavailable.
         """
-        commands = self._rq.connection.pipeline()
+        commands = self._unsent.pipeline()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(job_key(task_id), "data")
@@ -170,7 +170,7 @@ class Submission:
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
             commands.delete(job_key(task_id))
             store_end(commands, view, request, self._settings.result_ttl)
-            own = self._rq.key, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
+            own = QUEUE_KEY, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
             keys = (*end_keys(task_id, batch_id), *own, HIGH_KEY, *TURNS)
             args = (*end_args(task_id, self._settings), msgspec.json.encode(view), *scripts.words(commands))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
@@ -197,7 +197,7 @@ class Submission:
 
     def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str) -> "redis.client.Pipeline":
         """What is kept of a batch, and of an Idempotency-Key, which refers to the batch or to its one task."""
-        pipe = self._rq.connection.pipeline()
+        pipe = self._unsent.pipeline()
         if not acceptance.batch_id and not digest:
             return pipe
         kept_seconds = self._settings.image_ttl + self._settings.result_ttl
