@@ -1,12 +1,9 @@
 """Several Tritons behind one name, as of a headless Service: all take turns, one that comes later too."""
 
-import socket
-import struct
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,32 +16,11 @@ from local.errors import LocalError
 from local.ports import free_ports
 from local.processes import stopping
 from tests.support import tiny
+from tests.support.names import name_server
 from tests.support.stack import triton_is_ready, wait_until
 
 IMAGE = np.zeros((64, 64, 3), np.uint8)
 SECONDS = 60
-
-
-@contextmanager
-def names(addresses: list[str]) -> Iterator[int]:
-    """A DNS server on 127.0.0.1, whose port is given; every name has these addresses, whatever they are at the time."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.bind(("127.0.0.1", 0))
-
-        def answer() -> None:
-            with suppress(OSError):
-                while True:
-                    query, client = server.recvfrom(512)
-                    question = query[12 : query.index(b"\0", 12) + 5]
-                    is_a = question.endswith(b"\0\1\0\1")
-                    found = [socket.inet_aton(each) for each in addresses] if is_a else []
-                    head = query[:2] + struct.pack(">5H", 0x8180, 1, len(found), 0, 0)
-                    records = (b"\xc0\x0c" + struct.pack(">2HIH", 1, 1, 0, 4) + each for each in found)
-                    server.sendto(head + question + b"".join(records), client)
-
-        thread = threading.Thread(target=answer, daemon=True)
-        thread.start()
-        yield server.getsockname()[1]
 
 
 @contextmanager
@@ -87,7 +63,7 @@ def test_all_take_turns_and_one_that_comes_later_is_seen(tmp_path: Path) -> None
     tiny.write(tmp_path / "models", "tiny", tiny.finder())
     (port,) = free_ports(1)
     addresses = ["127.0.0.2"]
-    with names(addresses) as dns, serving(tmp_path / "models", tmp_path, "127.0.0.2", port) as (first, first_ran):
+    with name_server(addresses) as dns, serving(tmp_path / "models", tmp_path, "127.0.0.2", port) as (first, first_ran):
         client = TritonClient(f"dns://127.0.0.1:{dns}/triton.test:{port}", timeout=10)
         assert infer_until(client, lambda: first_ran() >= 20) == 0
         with serving(tmp_path / "models", tmp_path, "127.0.0.3", port) as (_, second_ran):
