@@ -26,25 +26,38 @@ def answered(
     """
     attempt = 0
     while True:
-        retry_after = None
-        try:
-            answer: Answer = yield Ask(make(deadline.left), deadline)
-        except Broken as broken:
-            problem: ServiceError | NotReached = NotReached(f"no answer within {deadline.seconds:g} s: {broken}")
-        else:
-            if answer.status < 300:
-                return answer
-            problem = refusal(answer, task_id)
-            retry_after = problem.retry_after
-            if not is_tried_again(answer.status):
-                raise problem
-        seconds = pause(attempt, retry_after)
-        if retry_after is not None:
-            deadline.wait_longer(seconds)
-        if seconds >= deadline.left:
-            raise problem
-        yield Pause(seconds)
+        outcome = yield from _tried(make(deadline.left), deadline, task_id)
+        if isinstance(outcome, Answer):
+            return outcome
+        yield _before_next(outcome, attempt, deadline)
         attempt += 1
+
+
+def _tried(
+    request: Request, deadline: Deadline, task_id: str
+) -> Generator[Ask, Any, Answer | ServiceError | NotReached]:
+    """An answer below 300, or what another try may not meet again. Raises ServiceError for all else."""
+    try:
+        answer: Answer = yield Ask(request, deadline)
+    except Broken as broken:
+        return NotReached(f"no answer within {deadline.seconds:g} s: {broken}")
+    if answer.status < 300:
+        return answer
+    problem = refusal(answer, task_id)
+    if not is_tried_again(answer.status):
+        raise problem
+    return problem
+
+
+def _before_next(problem: ServiceError | NotReached, attempt: int, deadline: Deadline) -> Pause:
+    """Raises the problem where the deadline comes before the next try."""
+    retry_after = problem.retry_after if isinstance(problem, ServiceError) else None
+    seconds = pause(attempt, retry_after)
+    if retry_after is not None:
+        deadline.wait_longer(seconds)
+    if seconds >= deadline.left:
+        raise problem
+    return Pause(seconds)
 
 
 def pause(attempt: int, retry_after: float | None) -> float:
@@ -113,21 +126,12 @@ def canceled(task_id: str, deadline: Deadline) -> Generator["Ask | Pause", Any, 
         if view.state not in ("queued", "retrying"):
             return view.state == "canceled"
         try:
-            answer: Answer = yield Ask(Request("DELETE", path), deadline)
-        except Broken as broken:
-            problem: Exception = NotReached(f"no answer within {deadline.seconds:g} s: {broken}")
-        else:
-            if answer.status < 300:
-                return answer.status == 200
-            problem = refusal(answer, task_id)
-            if isinstance(problem, TaskRunning):
-                return False
-            if not is_tried_again(answer.status):
-                raise problem
-        seconds = pause(attempt, getattr(problem, "retry_after", None))
-        if seconds >= deadline.left:
-            raise problem
-        yield Pause(seconds)
+            outcome = yield from _tried(Request("DELETE", path), deadline, task_id)
+        except TaskRunning:
+            return False
+        if isinstance(outcome, Answer):
+            return outcome.status == 200
+        yield _before_next(outcome, attempt, deadline)
         attempt += 1
 
 
