@@ -10,6 +10,7 @@ import httpx
 
 from yolo_gateway.cli.text import shown
 from yolo_gateway.connection import from_environment
+from yolo_gateway.messages import Events, seconds_of
 
 WAIT_SECONDS = 60  # the longest that the service waits in one request
 _MARGIN_SECONDS = 30
@@ -77,9 +78,9 @@ class Service:
             if answer.is_error:
                 answer.read()
                 raise _refused(answer)
+            events = Events()
             for line in answer.iter_lines():
-                if line.startswith("data:"):
-                    yield json.loads(line.removeprefix("data:"))
+                yield from map(json.loads, events.feed(line))
 
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         with _plain_errors():
@@ -120,8 +121,5 @@ def _refused(answer: httpx.Response) -> Refused:
         code, detail = str(problem["code"]), str(problem["detail"])
     except (ValueError, KeyError, TypeError):
         code, detail = f"http_{answer.status_code}", f"HTTP {answer.status_code} {answer.reason_phrase}"
-    return Refused(answer.status_code, code, shown(detail), _seconds(answer.headers.get("retry-after", "")))
-
-
-def _seconds(text: str) -> float | None:
-    return float(text) if text.isdecimal() else None
+    retry_after = seconds_of(answer.headers.get("retry-after", ""), answer.headers.get("date", ""))
+    return Refused(answer.status_code, code, shown(detail), retry_after)
