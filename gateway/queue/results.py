@@ -12,7 +12,7 @@ from redis import RedisError
 
 from gateway import clock
 from gateway.errors import NoPicture, TaskNotFound, WorkerLost
-from gateway.queue import scripts
+from gateway.queue import client_turns
 from gateway.queue.common import LOST, failure, redis_errors
 from gateway.queue.submission import Acceptance
 from gateway.queue.throughput import rate_keys, tasks_per_second
@@ -206,7 +206,7 @@ class Results:
         instant = clock.now()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.eval(scripts.POSITION, 4, QUEUE_KEY, HIGH_KEY, *TURNS, view.task_id)
+                pipe.eval(client_turns.POSITION, 4, QUEUE_KEY, HIGH_KEY, *TURNS, view.task_id)
                 pipe.mget(rate_keys(instant))
                 position, buckets = await pipe.execute()
         if position is None:

@@ -12,10 +12,7 @@ that was believed dead, a lost answer or a second worker wants to do to a task t
 acceptance: what is removed from the first is not queued any more, whatever the second says. `yolo:high_run` counts how
 many of high priority were begun in a row while others waited.
 
-Clients take turns: `yolo:turns` lists those with waiting tasks of normal priority, each by the name of the list of
-these tasks, `yolo:waiting:<client>`; the first in turn gives its oldest task and goes to the end. So a client waits for
-at most one task of each other client, however many they have, and its own keep their order. `yolo:turn_of` has for each
-of these tasks the list that it is in. What is queued but not there was put back, and is taken first.
+Clients take turns (`client_turns`).
 
 A Redis that is full refuses commands that may take memory, but not in a script that has written something already. So
 each script whose work must go on begins with a command that frees.
@@ -25,7 +22,7 @@ from collections.abc import Sequence
 
 import redis
 
-from gateway.queue import retention, rq_lua
+from gateway.queue import client_turns, retention, rq_lua
 from gateway.redis_names import FREEING
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
@@ -75,6 +72,7 @@ ACCEPT = (
     _RUN
     + retention.MEMORY
     + rq_lua.ENQUEUE
+    + client_turns.WAIT
     + """
 local FIRST, WORDS = 18, 5
 local function of_task(number, word) return ARGV[FIRST + WORDS * (number - 1) + word - 1] end
@@ -91,12 +89,6 @@ if known then
 end
 if redis.call('hexists', KEYS[1], of_task(1, 1)) == 1 or redis.call('exists', KEYS[6]) == 1 then
     return {'accepted'}  -- the answer was lost, the client library asks again
-end
-local function wait_for_turn(id)
-    if redis.call('rpush', KEYS[8], id) == 1 and not redis.call('lpos', KEYS[9], KEYS[8]) then
-        redis.call('rpush', KEYS[9], KEYS[8])  -- it may stand there still: its tasks have expired
-    end
-    redis.call('hset', KEYS[10], id, KEYS[8])
 end
 local number, bytes, reserve = tonumber(ARGV[FIRST - 1]), 0, 0
 for i = 1, number do bytes, reserve = bytes + of_task(i, 2), reserve + of_task(i, 3) end
@@ -142,17 +134,6 @@ return {'accepted'}
 """
 )
 
-# `high`: queue of high priority; `turns`, `turn_of`: as above.
-_LEAVE = """
-local function leave(id, high, turns, turn_of)
-    local waiting = redis.call('hget', turn_of, id)
-    if not waiting then return redis.call('lrem', high, 1, id) end
-    redis.call('hdel', turn_of, id)
-    redis.call('lrem', waiting, 1, id)
-    if redis.call('exists', waiting) == 0 then redis.call('lrem', turns, 1, waiting) end
-end
-"""
-
 # KEYS: tasks of the client with a callback, ledger, deliveries. ARGV: from which number on they are counted.
 # How many have not ended or wait for their receiver; below that number perhaps fewer.
 CALLBACKS = """
@@ -173,43 +154,10 @@ return redis.call('scard', KEYS[1])
 # What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
 CLAIM = (
     FREEING
-    + _LEAVE
+    + client_turns.LEAVE
+    + client_turns.TAKE
     + rq_lua.BEGIN
     + """
-local function was_put_back(id)
-    local waiting = redis.call('hget', KEYS[7], id)
-    if waiting then return redis.call('lindex', waiting, 0) ~= id end
-    return not redis.call('lpos', KEYS[4], id)
-end
-local function is_turn_of_high(high, others)
-    if high == 0 or others <= 0 then return high > 0 end
-    if redis.call('incr', KEYS[5]) <= tonumber(ARGV[5]) then return true end
-    redis.call('del', KEYS[5])
-    return false
-end
-local function first_in_turn()
-    local waiting = redis.call('lmove', KEYS[6], KEYS[6], 'left', 'right')
-    local id = waiting and redis.call('lpop', waiting)
-    if id then redis.call('hdel', KEYS[7], id) end
-    if waiting and redis.call('exists', waiting) == 0 then redis.call('rpop', KEYS[6]) end
-    return id
-end
-local function take()
-    local head, high = redis.call('lindex', KEYS[2], 0), redis.call('llen', KEYS[4])
-    local id
-    if not (head and was_put_back(head)) then
-        local is_high = is_turn_of_high(high, redis.call('llen', KEYS[2]) - high)
-        id = is_high and redis.call('lpop', KEYS[4]) or first_in_turn()
-    end
-    if not id then
-        if not head then return end
-        id = head
-        leave(id, KEYS[4], KEYS[6], KEYS[7])
-    end
-    local from = id == head and 1 or -1  -- whoever has fewer waiting than the first came later
-    if redis.call('lrem', KEYS[2], from, id) == 0 then return take() end  -- a worker of an older version has it
-    return id
-end
 local id = ARGV[1]
 if id ~= '' and redis.call('lrem', KEYS[3], 1, id) == 1 then
     leave(id, KEYS[4], KEYS[6], KEYS[7])
@@ -234,34 +182,6 @@ if redis.call('llen', KEYS[2]) == 0 then  -- what workers of an older version to
 end
 """
 )
-
-# KEYS: queue, queue of high priority, turns, whose turn each task waits for. ARGV: id. How many tasks go first, apart
-# from the shares of those that are behind: of the other clients as many as this one has before it, if they have them.
-# More than MOST clients are judged by the first of them: each takes time, at every look of every stream of events.
-POSITION = """
-local MOST = 100
-local mine = redis.call('lpos', KEYS[1], ARGV[1])
-if not mine then return false end
-local high = redis.call('lpos', KEYS[2], ARGV[1])
-if high then return high end
-local waiting = redis.call('hget', KEYS[4], ARGV[1])
-local own, place = waiting and redis.call('lpos', waiting, ARGV[1]), waiting and redis.call('lpos', KEYS[3], waiting)
-if not own or not place then return mine end
-local clients = redis.call('llen', KEYS[3])
-local put_back = redis.call('llen', KEYS[1]) - redis.call('llen', KEYS[2]) - redis.call('hlen', KEYS[4])
-local ahead = redis.call('llen', KEYS[2]) + math.max(put_back, 0) + own
-local looked_at, earlier, later, exact = 0, 0, 0, 0
-for at, other in ipairs(redis.call('lrange', KEYS[3], 0, MOST - 1)) do
-    if other ~= waiting then
-        local has = redis.call('llen', other)
-        local if_earlier, if_later = math.min(has, own + 1), math.min(has, own)
-        looked_at, earlier, later = looked_at + 1, earlier + if_earlier, later + if_later
-        exact = exact + (at <= place and if_earlier or if_later)
-    end
-end
-if clients <= MOST then return ahead + exact end
-return ahead + math.floor((place * earlier + (clients - 1 - place) * later) / looked_at)
-"""
 
 # KEYS: ledger to sum of large results (`retention`), then as for `rq_lua.FINISH`.
 # ARGV: five, as there, the execution or '', commands for an open task.
@@ -319,7 +239,7 @@ GIVE_BACK = _RUN + "if redis.call('zrem', KEYS[1], ARGV[1]) == 1 then run(2) end
 # ARGV: five, as there, the result that is to be kept, commands.
 CANCEL = (
     _RUN
-    + _LEAVE
+    + client_turns.LEAVE
     + _RELEASE
     + retention.RESULTS
     + """
