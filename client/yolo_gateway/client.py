@@ -269,7 +269,7 @@ class Task:
         return self._client._run(flows.canceled(self.task_id, Deadline(timeout)))
 
     def forget(self, *, timeout: float = DEFAULT_SECONDS) -> None:
-        """Have the service delete its result, and cancel it if it has not begun. Raises TaskRunning."""
+        """Delete its result from the service, or cancel it if it has not begun. Raises TaskRunning."""
         self._client._run(flows.forgotten(self.task_id, Deadline(timeout)))
 
     def picture(self, *, png: bool = False, timeout: float = DEFAULT_SECONDS) -> bytes:
