@@ -1,4 +1,4 @@
-"""A TCP relay in front of the service that can be cut: what a network does."""
+"""A TCP relay in front of the service that is slow or can be cut: what a network does."""
 
 import contextlib
 import socket
@@ -12,9 +12,10 @@ WAIT_SECONDS = 60
 
 
 class Relay:
-    """Passes connections on until it is cut, and again once it is mended."""
+    """Passes connections on until it is cut, and again once it is mended; each piece `seconds` later."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, seconds: float = 0) -> None:
+        self._seconds = seconds
         address = urlsplit(base_url)
         self._there = (str(address.hostname), int(address.port or 80))
         self._listening = socket.create_server(("127.0.0.1", 0))
@@ -64,9 +65,9 @@ class Relay:
                 for one, other in ((here, there), (there, here)):
                     threading.Thread(target=self._pass_on, args=(one, other), daemon=True).start()
 
-    @staticmethod
-    def _pass_on(one: socket.socket, other: socket.socket) -> None:
+    def _pass_on(self, one: socket.socket, other: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while data := one.recv(65536):
+                time.sleep(self._seconds)
                 other.sendall(data)
             other.shutdown(socket.SHUT_WR)

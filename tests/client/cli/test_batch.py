@@ -246,9 +246,11 @@ def test_annotated_pictures_are_as_the_service_draws_them(photos: Path, tmp_path
     assert pictures[0].exists()
 
 
-def test_progress_has_a_rate_and_an_estimate(photos: Path, tmp_path: Path, yolo: Command) -> None:
-    command = f"stty cols 200; exec {yolo.shell('batch', photos, '--out', tmp_path / 'o.json', '--senders', '1')}"
-    done = subprocess.run(
-        ["script", "-qec", command, "/dev/null"], env=yolo.environment, capture_output=True, text=True, timeout=60
-    )
+def test_progress_has_a_rate_and_an_estimate(photos: Path, tmp_path: Path, stack: Stack) -> None:
+    with Relay(stack.base_url, seconds=0.02) as slow:  # a line is shown every 0.2 s
+        yolo = Command(slow.url)
+        command = f"stty cols 200; exec {yolo.shell('batch', photos, '--out', tmp_path / 'o.json', '--senders', '1')}"
+        done = subprocess.run(
+            ["script", "-qec", command, "/dev/null"], env=yolo.environment, capture_output=True, text=True, timeout=60
+        )
     assert "/s, about " in done.stdout and " of 40 files, " in done.stdout, done.stdout
