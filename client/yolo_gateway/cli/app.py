@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib import metadata
 from typing import TextIO
 
 import click
@@ -25,8 +26,15 @@ Exit status: 0 all well, 1 some failed, 2 the command could not do its work.
 """
 
 
+def _version() -> str:
+    try:
+        return metadata.version("yolo-gateway")
+    except metadata.PackageNotFoundError:
+        return "from a checkout, not installed"
+
+
 @click.group(epilog=EXAMPLES, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(package_name="yolo-gateway", prog_name="yolo-gateway")
+@click.version_option(_version(), prog_name="yolo-gateway")
 @click.pass_context
 def app(context: click.Context) -> None:
     """Detect objects in images by a YOLOv5 gateway."""

@@ -1,15 +1,17 @@
 """Options that several commands have."""
 
+import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
 from yolo_gateway.cli.service import Service
-from yolo_gateway.cli.text import Unusable
+from yolo_gateway.cli.text import Unusable, shown
 from yolo_gateway.connection import DEFAULT_SERVER, KEY, SERVER, Address
 from yolo_gateway.errors import InvalidInput
 
+_TASK_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -37,6 +39,14 @@ def _sendable(context: click.Context, option: click.Parameter, value: str | None
         raise click.BadParameter(str(error)) from error
     return value
 
+
+def _task_id(context: click.Context, argument: click.Parameter, value: str) -> str:
+    if not _TASK_ID.fullmatch(value):
+        raise click.BadParameter(f"{shown(value)!r} is no task id; `predict --json` prints one as task_id")
+    return value
+
+
+task = click.argument("task", callback=_task_id)
 
 server = _all(
     click.option(

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import quote
 
 import httpx
 
@@ -74,7 +73,7 @@ class Service:
 
     def changes(self, task_id: str) -> Iterator[dict[str, Any]]:
         """The task now and at each change of its state, until it has finished. Raises NoAnswer, Refused."""
-        with _plain_errors(), self._http.stream("GET", f"/result/{quote(task_id, safe='')}/events") as answer:
+        with _plain_errors(), self._http.stream("GET", f"/result/{task_id}/events") as answer:
             if answer.is_error:
                 answer.read()
                 raise _refused(answer)

@@ -110,6 +110,17 @@ def test_status_of_a_task(picture: Path, yolo: Command) -> None:
     assert (unknown.returncode, len(unknown.stderr.splitlines())) == (1, 1)
 
 
+@pytest.mark.parametrize("task", ["../x", "..", "a" * 65, ""])
+def test_what_is_no_task_id_is_not_asked_for(task: str, yolo: Command) -> None:
+    for command in ("status", "watch"):
+        done = yolo.run(command, "--", task)
+        assert (done.returncode, "is no task id" in done.stderr) == (2, True)
+
+
+def test_a_checkout_that_is_not_installed_says_so(yolo: Command) -> None:
+    assert yolo.run("--version").stdout.startswith("yolo-gateway, version ")
+
+
 def test_status_of_a_failure_is_one(tmp_path: Path, yolo: Command) -> None:
     (tmp_path / "cut.png").write_bytes(encoded(64, 48)[:150])
     task_id = task_of(yolo, tmp_path / "cut.png")

@@ -1,4 +1,4 @@
-"""Every command in the documentation runs as it is written."""
+"""Every command and every Python block of the documentation runs as it is written."""
 
 import re
 import shutil
@@ -13,6 +13,27 @@ from tests.support.pictures import encoded
 from tests.support.stack import ROOT
 
 PAGES = ["README.md", "docs/cli.md"]
+BLOCKS = [
+    pytest.param(block, id=f"{page} {number}")
+    for page in ("README.md", "docs/client.md", "client/README.md")
+    for number, block in enumerate(re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S), 1)
+]
+
+
+def photographs(folder: Path) -> None:
+    (folder / "photos").mkdir()
+    for name in ("bus.jpg", "photos/dog.jpg", "photos/cat.jpg"):
+        (folder / name).write_bytes(encoded(640, 480, ".jpg"))
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_python_runs_but_for_the_address_as_it_is_written(block: str, tmp_path: Path, yolo: Command) -> None:
+    photographs(tmp_path)
+    block = block.replace("http://127.0.0.1:5000", yolo.environment["YOLO_GATEWAY_SERVER"])
+    command = [sys.executable, "-W", "error", "-c", block]
+    done = subprocess.run(command, cwd=tmp_path, env=yolo.environment, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()
 
 
 def commands_of(page: str) -> str:
@@ -23,9 +44,7 @@ def commands_of(page: str) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_command_runs_as_it_is_written(page: str, tmp_path: Path, yolo: Command) -> None:
-    (tmp_path / "photos").mkdir()
-    for name in ("bus.jpg", "photos/dog.jpg", "photos/cat.jpg"):
-        (tmp_path / name).write_bytes(encoded(640, 480, ".jpg"))
+    photographs(tmp_path)
     program = tmp_path / "bin" / "yolo-gateway"
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {sys.executable} -m yolo_gateway "$@"\n')

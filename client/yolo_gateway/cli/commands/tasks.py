@@ -1,7 +1,6 @@
 """`status` and `watch`: a task after it was sent."""
 
 from typing import Any
-from urllib.parse import quote
 
 import click
 
@@ -16,22 +15,22 @@ COLUMNS = ("LABEL", "SCORE", "X1", "Y1", "X2", "Y2")
 
 
 @click.command(epilog="\b\nExamples:\n  yolo-gateway status 9abbcd21edd44c20890fff9dcd287603\n")
-@click.argument("task")
+@options.task
 @options.server
 @options.form
 def status(task: str, server: str, key: str | None, as_json: bool | None) -> int:
     """Show the task with the id TASK as it is now. Exit status 1 if it failed, or is not known."""
     service = options.service(server, key)
     try:
-        view = Pace(0).ask(lambda: service.get(f"/result/{quote(task, safe='')}"))
+        view = Pace(0).ask(lambda: service.get(f"/result/{task}"))
     except Refused as error:
-        complain(f"{shown(task)}: {error.detail}")
+        complain(f"{task}: {error.detail}")
         return 1
     return _show(view, wants_json(as_json))
 
 
 @click.command(epilog="\b\nExamples:\n  yolo-gateway watch 9abbcd21edd44c20890fff9dcd287603\n")
-@click.argument("task")
+@options.task
 @options.server
 @options.form
 def watch(task: str, server: str, key: str | None, as_json: bool | None) -> int:
@@ -41,7 +40,7 @@ def watch(task: str, server: str, key: str | None, as_json: bool | None) -> int:
         while not follower.finished:
             pace.ask(lambda: follower.follow(task))
     except Refused as error:
-        complain(f"{shown(task)}: {error.detail}")
+        complain(f"{task}: {error.detail}")
         return 1
     return follower.status
 
