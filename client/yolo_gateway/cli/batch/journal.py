@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from yolo_gateway.cli.text import Unusable, reason_of, shown
 
 _SYNC_SECONDS = 1.0
@@ -138,7 +140,10 @@ class Journal:
         os.close(self._descriptor)
 
     def _append(self, value: dict[str, Any]) -> int:
-        line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
+        try:
+            line = msgspec.json.encode(value) + b"\n"
+        except UnicodeEncodeError:  # a name that is no UTF-8
+            line = json.dumps(value, separators=(",", ":")).encode() + b"\n"
         position, written = self._end, 0
         while written < len(line):
             written += os.write(self._descriptor, line[written:])
@@ -198,7 +203,7 @@ def _difference(was: Any, now: Any) -> tuple[str, str]:
 
 def _entry(line: bytes) -> Entry | None:
     try:
-        value = json.loads(line)
+        value = msgspec.json.decode(line) if b"\\u" not in line else json.loads(line)
         outcome: Result | Failure
         if "result" in value:
             size, rows, warnings = value["result"]
