@@ -22,13 +22,14 @@ quoted = '$(subst ','\'',$1)'
 given = $(if $(filter $1,$(GIVEN)),--$2=$(call quoted,$($1)))
 
 # Which options a target takes. All others are refused, unless they are settings (docs/settings.md).
-TARGETS := help run test test-compose check contract bench chaos fuzz overload export-model doctor gpu-check evaluate \
+TARGETS := help run test test-compose check contract bench plan chaos fuzz overload export-model doctor gpu-check evaluate \
   setup develop lock audit kustomize clean
 OF_run := MODEL WEIGHTS NAMES PORT WORKERS GATEWAYS
 OF_test := ARGS
 OF_test-compose := TESTS COMPOSE
 OF_contract := EXAMPLES
 OF_bench := MODEL WEIGHTS PORT WORKERS PEERS QUICK ARGS
+OF_plan := RATE TRITON TRITON_MS KB P99 LINK DISK REPLICAS ELSEWHERE
 OF_chaos := MODEL WEIGHTS PORT WORKERS ARGS
 OF_fuzz := $(OF_chaos)
 OF_overload := $(OF_chaos)
@@ -113,6 +114,11 @@ export PEERS QUICK
 
 bench: develop $(ONNX) $(if $(wildcard $(PEERS)/common.py),.venv-peers/.ready) ## measure: five minutes, QUICK=1 one
 	@$(PY) -m benchmarks $(ARGS)
+
+plan: .venv/.ready ## what RATE= images/s need with a model of which one Triton runs TRITON= (P99=ms, KB=, LINK=Gbit/s, REPLICAS=)
+	@$(PY) -m benchmarks.plan $(call given,RATE,rate) $(call given,TRITON,triton) $(call given,TRITON_MS,triton-ms) \
+	  $(call given,KB,kb) $(call given,P99,p99) $(call given,LINK,link) $(call given,DISK,disk) \
+	  $(call given,REPLICAS,replicas) $(call given,ELSEWHERE,elsewhere)
 
 chaos: develop $(ONNX) ## prove that nothing accepted is lost, whatever dies (ARGS=--quick)
 	@$(PY) -m reliability $@ $(ARGS)

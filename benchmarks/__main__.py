@@ -9,7 +9,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from benchmarks import arms, pictures, plot, results
+from benchmarks import arms, costs, pictures, plot, results, say
 from benchmarks.suite import FULL, QUICK, Suite
 from gateway.triton.client import TritonClient
 from local import triton
@@ -20,6 +20,7 @@ SETTINGS = {
     "MAX_QUEUED_TASKS_PER_CLIENT": "20000",
     "MAX_QUEUED_BYTES_PER_CLIENT": "500000000",
 }
+COSTS_PEERS = ("mosec", "litserve")
 OUTPUT = arms.ROOT / "benchmarks" / "results"
 
 
@@ -57,6 +58,11 @@ def measure(arguments: argparse.Namespace) -> results.Report:
         client.close()
         pace = QUICK if arguments.quick else FULL
         report = Suite(pace, service, spec, images, onnx, peers, folder, exits, say).run()
+    try:
+        others = [name for name in COSTS_PEERS if not report.arms[name].skipped]
+        report.around_the_model = costs.rows(costs.measure(images, others, rounds=pace.rounds, seconds=pace.turn))
+    except arms.NotStarted as error:
+        say(f"the model that costs nothing is skipped: {error}")
     report.seconds = time.monotonic() - began
     return report
 
@@ -74,10 +80,6 @@ def checkpoint(model: str) -> Path:
     places = (arms.ROOT / "weights", arms.peers_folder().parent / "weights")
     found = [place / f"{model}.pt" for place in places]
     return next((path for path in found if path.is_file()), found[0])
-
-
-def say(text: str) -> None:
-    print(f"bench: {text}", file=sys.stderr, flush=True)
 
 
 def parse() -> argparse.Namespace:

@@ -49,12 +49,14 @@ class Service:
 
 
 @contextmanager
-def stack(model: str, repository: Path, folder: Path, settings: Mapping[str, str]) -> Iterator[Service]:
+def stack(
+    model: str, repository: Path, folder: Path, settings: Mapping[str, str], workers: int = DEFAULT_WORKERS
+) -> Iterator[Service]:
     """What `make run` starts, on free ports. Raises NotStarted."""
     run_dir = folder / "run"
     environment = on_free_ports(model, repository, run_dir) | dict(settings)
     started = Stack(
-        commands(run_dir, DEFAULT_WORKERS, "redis", "triton", "webhooks", "gateway"), environment, log_files(run_dir)
+        commands(run_dir, workers, "redis", "triton", "webhooks", "gateway"), environment, log_files(run_dir)
     )
     started.start()
     try:

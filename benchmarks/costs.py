@@ -9,16 +9,16 @@ import statistics
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from benchmarks import arms, constant_model, pictures
-from benchmarks.__main__ import say
+from benchmarks import arms, constant_model, pictures, say
 from benchmarks.load import WARM_SECONDS, Plan
+from benchmarks.results import AROUND, table
 from benchmarks.senders import Target
 from local import processes
 from local.ports import free_ports
@@ -74,36 +74,53 @@ def part_of(command: list[str]) -> str:
 
 def main() -> int:
     arguments = parse()
-    images = pictures.of_size(pictures.photographs(arguments.images), constant_model.IMGSZ)
-    if not images:
-        print(f"costs: no photographs (*.jpg) of 640 pixels in {arguments.images}; give --images", file=sys.stderr)
+    images = pictures.photographs(arguments.images)
+    try:
+        found = measure(
+            images, arguments.peers, arguments.against, arguments.rounds, arguments.seconds, arguments.clients
+        )
+    except arms.NotStarted as error:
+        print(f"costs: {error}", file=sys.stderr)
         return 1
-    with ExitStack() as exits:
-        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="costs-", ignore_cleanup_errors=True)))
-        try:
-            found = start(arguments, [str(image) for image in images], folder, exits)
-        except arms.NotStarted as error:
-            print(f"costs: {error}", file=sys.stderr)
-            return 1
-        for number in range(arguments.rounds):
-            say(f"round {number + 1} of {arguments.rounds}")
-            for arm in found.values():
-                arm.measure(arguments.clients, arguments.seconds)
-    print(table(found))
+    print("\n".join(table(AROUND, rows(found))))
     return 0
 
 
-def start(arguments: argparse.Namespace, images: list[str], folder: Path, exits: ExitStack) -> dict[str, Arm]:
+def measure(
+    images: list[Path],
+    peers: Sequence[str] = (),
+    against: Sequence[Path] = (),
+    rounds: int = 6,
+    seconds: float = 6,
+    clients: int = 16,
+) -> dict[str, Arm]:
+    """Start all arms, measure them in turn, stop them; the photographs are those of 640 pixels. Raises NotStarted."""
+    images = pictures.of_size(images, constant_model.IMGSZ)
+    if not images:
+        raise arms.NotStarted("there are no photographs (*.jpg) of 640 pixels; give --images")
+    with ExitStack() as exits:
+        folder = Path(exits.enter_context(tempfile.TemporaryDirectory(prefix="costs-", ignore_cleanup_errors=True)))
+        found = start(peers, against, [str(image) for image in images], folder, exits)
+        for number in range(rounds):
+            say(f"a model that costs nothing, round {number + 1} of {rounds}")
+            for arm in found.values():
+                arm.measure(clients, seconds)
+    return found
+
+
+def start(
+    peers: Sequence[str], against: Sequence[Path], images: list[str], folder: Path, exits: ExitStack
+) -> dict[str, Arm]:
     """Start all arms. Raises NotStarted."""
     onnx = constant_model.write(folder / "models")
     python = arms.ROOT / ".venv-peers" / "bin" / "python"
-    peers = arms.Peers(arms.peers_folder(), python, onnx, onnx)
+    others = arms.Peers(arms.peers_folder(), python, onnx, onnx)
     wanted: dict[str, AbstractContextManager[Target]] = {OURS: checkout(arms.ROOT, folder / OURS, folder / "models")}
-    for each in arguments.against:
+    for each in against:
         wanted[each.resolve().name] = checkout(each.resolve(), folder / each.name, folder / "models")
-    for name in arguments.peers:
+    for name in peers:
         (folder / name).mkdir()
-        wanted[name] = getattr(peers, name)(folder / name)
+        wanted[name] = getattr(others, name)(folder / name)
     found = {}
     for name, context in wanted.items():
         say(f"starting {name}")
@@ -133,20 +150,16 @@ def checkout(root: Path, folder: Path, repository: Path) -> Iterator[Target]:
         yield Target("raw", [], f"127.0.0.1:{port}", "/predict?wait=60")
 
 
-def table(found: dict[str, Arm]) -> str:
+def rows(found: dict[str, Arm]) -> list[str]:
     """Medians of each arm, and of the quotients of one round: this checkout's by the arm's."""
-    ours = found[OURS]
-    lines = [
-        "| | ms of CPU an image | images/s | p50 of one client, ms | this ÷ it: CPU | images/s | p50 | wrong | parts |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
+    ours, lines = found[OURS], []
     for name, arm in found.items():
         own = (statistics.median(values) for values in (arm.cpu_ms, arm.rates, arm.alone_ms))
         pairs = (ours.cpu_ms, arm.cpu_ms), (ours.rates, arm.rates), (ours.alone_ms, arm.alone_ms)
         shares = (statistics.median(a / b for a, b in zip(mine, theirs, strict=True)) for mine, theirs in pairs)
         figures = [f"{value:.2f}" for value in (*own, *shares)]
-        lines.append(f"| {name} | {' | '.join(figures)} | {arm.wrong} | {arm.parts()} |")
-    return "\n".join(lines)
+        lines.append(f"{name} | {' | '.join(figures)} | {arm.wrong} | {arm.parts()}")
+    return lines
 
 
 def parse() -> argparse.Namespace:

@@ -16,6 +16,12 @@ TITLES = {
     "flask_celery": "Flask + Celery + PyTorch",
 }
 
+# What `benchmarks.costs` measures with a model that costs nothing.
+AROUND = (
+    "a model that costs nothing | ms of CPU an image | images/s | p50 of one client, ms "
+    "| this ÷ it: CPU | images/s | p50 | wrong | parts"
+)
+
 
 class Latency(msgspec.Struct):
     """Right answers a second, and milliseconds."""
@@ -58,6 +64,7 @@ class Report(msgspec.Struct):
     cpu_ms: dict[str, float] = msgspec.field(default_factory=dict)
     memory_mb: dict[str, float] = msgspec.field(default_factory=dict)
     queued_ms: dict[int, dict[str, float]] = msgspec.field(default_factory=dict)
+    around_the_model: list[str] = msgspec.field(default_factory=list)
     goals: "list[Goal]" = msgspec.field(default_factory=list)
 
 
@@ -155,6 +162,7 @@ def markdown(report: Report) -> str:
             "queued tasks | CPU ms of an upload | CPU ms of a task outside Triton",
             [f"{depth} | {each['upload']:.2f} | {each['task']:.2f}" for depth, each in report.queued_ms.items()],
         ),
+        *table(AROUND, report.around_the_model),
     ]
     return "\n".join(lines)
 
