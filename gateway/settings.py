@@ -234,7 +234,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10_000
     drain_seconds: Annotated[
         float,
-        Meta(ge=0, description="how long a stopping gateway keeps answering so that load balancers notice, seconds"),
+        Meta(ge=0, description="how long a stopping gateway goes on as ever while load balancers take it out, seconds"),
     ] = 2.0
     stop_timeout: Annotated[float, Meta(ge=1, description="maximum time the gateway takes to stop, seconds")] = 9.0
     triton_key: Annotated[_Key | None, Meta(description="key to Triton's model control, if it requires one")] = None
