@@ -250,7 +250,7 @@ class InvalidParameter(RequestError):
 
 
 class ServiceUnavailable(GatewayError):
-    """Redis, or the model in Triton, is not available; nothing was accepted."""
+    """Redis, or the model in Triton, is not available. An upload can be sent again with its Idempotency-Key."""
 
     status, code, title = 503, "service_unavailable", "Service unavailable"
     retry_after = 5
@@ -267,7 +267,7 @@ class Overloaded(GatewayError):
 
 
 class ShuttingDown(GatewayError):
-    """This process is stopping; nothing was accepted."""
+    """This process is stopping and the request did not end in time; with its Idempotency-Key it can be sent again."""
 
     status, code, title = 503, "shutting_down", "Shutting down"
     retry_after = 1

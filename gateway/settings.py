@@ -1,4 +1,4 @@
-"""Settings: one row per knob. The only reader of the environment."""
+"""Settings: one row per knob. The only reader of the environment; `redis_prefix` reads one of them before."""
 
 import ipaddress
 import os
@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Meta
 
 from gateway import redis_url
+from gateway.redis_prefix import ALLOWED_PREFIX
 from gateway.secret_files import SecretError, secret
 from gateway.values import NotAllowed, checked, fields
 
@@ -59,6 +60,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[str, Meta(description="Redis, which holds the queue, images and results")] = (
         "redis://127.0.0.1:6379/0"
     )
+    redis_prefix: Annotated[
+        str,
+        Meta(
+            pattern=ALLOWED_PREFIX,
+            description="what every name in Redis begins with: one for each stack that shares a Redis",
+            extra={"give": "up to 64 letters, digits, _, - or ., a different one for each stack"},
+        ),
+    ] = ""
     redis_replicas: Annotated[
         int, Meta(ge=0, le=10, description="replicas of Redis that must have a task before it is answered 202")
     ] = 0
@@ -225,7 +234,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 10_000
     drain_seconds: Annotated[
         float,
-        Meta(ge=0, description="how long a stopping gateway keeps answering so that load balancers notice, seconds"),
+        Meta(ge=0, description="how long a stopping gateway goes on as ever while load balancers take it out, seconds"),
     ] = 2.0
     stop_timeout: Annotated[float, Meta(ge=1, description="maximum time the gateway takes to stop, seconds")] = 9.0
     triton_key: Annotated[_Key | None, Meta(description="key to Triton's model control, if it requires one")] = None

@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY, QUEUE_KEY, image_key
+from gateway.redis_names import EXECUTING_KEY, OPEN_BYTES_KEY, OPEN_KEY, QUEUE_KEY, image_key
 from reliability.load import Outcome, client, read_all, upload_all
 from reliability.promises import Promise, until
 from reliability.service import Service
@@ -138,7 +138,7 @@ def books_are_closed(service: Service) -> Promise:
             "open": int(connection.hlen(OPEN_KEY)),
             "bytes": int(connection.get(OPEN_BYTES_KEY) or 0),
             "queued": int(connection.llen(QUEUE_KEY)) + int(connection.llen(f"{QUEUE_KEY}:intermediate")),
-            "started": int(connection.zcard("rq:wip:predict")),
+            "started": int(connection.zcard(EXECUTING_KEY)),
             "images": sum(1 for _ in connection.scan_iter(image_key("*"), count=1000)),
         }
     found = ", ".join(f"{name} {number}" for name, number in left.items())

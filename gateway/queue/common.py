@@ -48,14 +48,16 @@ def rq_queue(connection: "redis.Redis") -> Queue:
 
 
 @contextmanager
-def redis_errors() -> Iterator[None]:
-    """Translate what redis-py raises when the server is away, restarting, full or too slow."""
+def redis_errors(doubt: str = "") -> Iterator[None]:
+    """Translate what redis-py raises when the server is away, restarting, full or too slow; `doubt` is added to it."""
     try:
         yield
     except redis.OutOfMemoryError as error:
         raise Overloaded(f"the memory of Redis is full; try again in {FULL_SECONDS} s", FULL_SECONDS) from error
     except redis.RedisError as error:
-        raise ServiceUnavailable("the queue cannot be reached at the moment; try again in a few seconds") from error
+        raise ServiceUnavailable(
+            f"the queue cannot be reached at the moment; try again in a few seconds{doubt}"
+        ) from error
 
 
 def failure(task_id: str, error: GatewayError, request: TaskRequest | None = None) -> TaskView:

@@ -6,6 +6,7 @@ import redis
 from redis.client import Pipeline
 
 from gateway.queue import scripts
+from gateway.redis_names import LEADER_KEY
 
 
 class WorkerRedis(redis.Redis):
@@ -30,5 +31,5 @@ class _Insistent(Pipeline):
             connection = redis.Redis(connection_pool=self.connection_pool)
             if any(command[0] == "EVAL" for command, _ in commands):  # a script cannot run scripts; alone each may
                 return [connection.execute_command(*command) for command, _ in commands]  # type: ignore[no-untyped-call]
-            connection.eval(scripts.INSIST, 1, "-", *words)
+            connection.eval(scripts.INSIST, 1, LEADER_KEY, *words)
             return [None] * len(commands)

@@ -51,6 +51,7 @@ _FUNCTION = "gateway.predict"  # a name for RQ's records: workers run no functio
 _TASK_OVERHEAD = 2_000  # bytes that Redis takes for the names of one task, RQ's records of it, and around them
 _REMEMBERED_SECONDS, _MOST_REFUSED = 0.5, 1_000
 _DELIVERED_SECONDS = 86_400  # the longest that a delivery waits, tries apart
+_DOUBT = ", and with the same Idempotency-Key, if it had one: it may have been accepted"
 _T = TypeVar("_T")
 
 
@@ -112,8 +113,8 @@ class Submission:
         With an `idempotency_key` of a task that is still known nothing is accepted again: returns what was accepted
         then.
         Raises IdempotencyConflict when that was another request, Overloaded when too much is waiting already,
-        TooManyOpenTasks when too much of it is the client's, and ServiceUnavailable; nothing was accepted then, as far
-        as this side can know.
+        TooManyOpenTasks when too much of it is the client's; nothing was accepted then. Raises ServiceUnavailable, and
+        it may have been accepted: with the same key it is one task.
         """
         await self._check_refused(client, idempotency_key)
         settings = self._settings
@@ -129,7 +130,7 @@ class Submission:
         records = rq_lua.enqueue_args(description, settings.result_ttl, settings.task_retries)
         kinds = int(not high), image_key(""), *records
         args = (*bounds, batch_key(""), *own, *kinds, len(tasks), *words, *scripts.words(group))
-        with redis_errors():
+        with redis_errors(_DOUBT):
             outcome, *details = await self._run_accept(keys, args, [task for task in tasks if task.passes_scripts])
             if outcome == b"overloaded":
                 raise await self._overloaded(*details)

@@ -1,4 +1,4 @@
-"""An orderly end: say so first, then take nothing new, then let what runs end."""
+"""An orderly end: say so first and go on as ever, then take nothing new, then let what runs end."""
 
 import asyncio
 import math
@@ -15,10 +15,14 @@ _LAST_SECONDS = 1  # for connections that get a last answer
 
 
 class Stop(NamedTuple):
-    """What is done once a signal has come: `drain` at once, `cut` what runs still; all seconds are from the signal."""
+    """What is done once a signal has come; all seconds are from the signal.
+
+    `drain` at once: balancers are to go elsewhere. `release` who waits once the port is closed. `cut` what runs still.
+    """
 
     drain: Callable[[], None]
     drain_seconds: float
+    release: Callable[[], None]
     cut: Callable[[], None]
     stop_seconds: float
 
@@ -54,6 +58,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stop.release()
         passed = time.monotonic() - (self._told_at or time.monotonic())
         left = max(0.0, self._stop.stop_seconds - _LAST_SECONDS - passed)
         cutting = asyncio.get_running_loop().call_later(left, self._stop.cut)

@@ -33,20 +33,22 @@ def server(app: Starlette, settings: Settings) -> uvicorn.Server:
     )
 
     def drain() -> None:
-        app.state.services.stop()
+        app.state.services.stopping.set()
+
+    def release() -> None:
+        app.state.services.results.release()
 
     def cut() -> None:
         for connection in list(web.server_state.connections):
             if isinstance(connection, ProblemProtocol):
-                connection.refuse(
-                    ShuttingDown("this process stops, and the request did not end in time; send it again")
-                )
+                connection.refuse(ShuttingDown(_CUT))
 
-    stop = Stop(drain, settings.drain_seconds, cut, settings.stop_timeout)
+    stop = Stop(drain, settings.drain_seconds, release, cut, settings.stop_timeout)
     web = Server(config, stop)
     return web
 
 
+_CUT = "this process stops, and the request did not end in time; send it again, with the Idempotency-Key that it had"
 _OTHER_FILES = 200  # sockets to Redis and Triton, refused connections, logs
 
 

@@ -35,8 +35,6 @@ def guarded(handler: Handler) -> Handler:
         _check_origin(request, services)
         await _check_client(request, services)
         _check_owner(request)
-        if request.method == "POST" and services.stopping.is_set():
-            raise ShuttingDown("this process stops and takes nothing more; send the request again")
         return await handler(request)
 
     return endpoint

@@ -90,7 +90,7 @@ async def accept(
 ) -> tuple[Acceptance, bool]:
     """Make tasks of the images of a request, with `watch` on a single one; whether an earlier request had made them.
 
-    Raises as `probe` and `Submission.accept` do; nothing was accepted then.
+    Raises as `probe` and `Submission.accept` do.
     """
     with tracing.enqueue(len(upload.images)):
         wanted = msgspec.structs.replace(wanted, trace=tracing.carrier())

@@ -34,7 +34,7 @@ _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """`stopping` is set once this process takes nothing new; `hosts` and `origins` are those of the settings."""
+    """`stopping` is set once this process is to end; `hosts` and `origins` are those of the settings."""
 
     settings: Settings
     hosts: frozenset[str]
@@ -53,11 +53,6 @@ class Services:
     results: Results
     models: Models
     readiness: Readiness
-
-    def stop(self) -> None:
-        """Take nothing new, and answer those who wait for a result with its current state."""
-        self.stopping.set()
-        self.results.release()
 
 
 def services_of(request: Request) -> Services:

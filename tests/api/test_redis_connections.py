@@ -1,5 +1,7 @@
 """Password, TLS, Sentinels and a primary that was demoted, with real servers."""
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -163,6 +165,27 @@ def test_connections_to_a_demoted_primary_are_made_anew(tmp_path: Path) -> None:
             assert "worker" not in missing and missing["redis"].startswith("is a read-only replica")
             control.replicaof("NO", "ONE")
             predict_within(client, AGAIN_SECONDS)
+
+
+def test_an_upload_whose_answer_is_lost_is_one_task_when_it_is_sent_again(tmp_path: Path) -> None:
+    once = {"Idempotency-Key": "once"}
+    with running_redis(tmp_path) as server, server.connect() as control:
+        with client_of(Settings(redis_url=server.url, triton_url=NO_TRITON)) as client:
+            assert client.post("/predict", files=PICTURE).status_code == 202
+            os.kill(server.process.pid, signal.SIGSTOP)  # it has the upload, and answers too late
+            try:
+                lost = client.post("/predict", headers=once, files=PICTURE)
+            finally:
+                os.kill(server.process.pid, signal.SIGCONT)
+            assert (lost.status_code, lost.json()["code"], lost.headers["retry-after"]) == (
+                503,
+                "service_unavailable",
+                "5",
+            )
+            assert "with the same Idempotency-Key" in lost.json()["detail"]
+            until(lambda: control.hlen("yolo:open") == 2, server.log)
+            assert client.post("/predict", headers=once, files=PICTURE).status_code == 202
+            assert control.hlen("yolo:open") == 2
 
 
 @pytest.mark.parametrize("script", [False, True], ids=["command", "script"])

@@ -1,14 +1,11 @@
 """One upload, one trace: a collector in this process reads what the real processes send."""
 
-import asyncio
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +15,13 @@ import redis
 
 from gateway.settings import SettingsError
 from gateway.telemetry import tracing
-from tests.api.receiving import SECRET, answers, headers_of
+from tests.api.processes import receiving, until, worker
+from tests.api.receiving import SECRET, headers_of
 from tests.support.collector import Collector, Received, collecting
 from tests.support.gateway import running_gateway
-from tests.support.internet import PUBLIC_ADDRESS, Site
+from tests.support.internet import PUBLIC_ADDRESS
 from tests.support.pictures import encoded
-from tests.support.stack import ROOT, running
+from tests.support.stack import ROOT
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 TRACEPARENT = f"00-{TRACE}-{PARENT}-01"
@@ -39,13 +37,6 @@ def collector() -> Iterator[Collector]:
 
 def otel(collector: Collector, **more: str) -> dict[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "100", **more}
-
-
-def worker(
-    redis_url: str, log: Path, traces: dict[str, str], seconds: float = 0
-) -> AbstractContextManager["subprocess.Popen[bytes]"]:
-    settings = {"REDIS_URL": redis_url, "WORKER_TTL": "2", "TASK_SECONDS": str(seconds), "LOG_FORMAT": "json"}
-    return running("tests.api.traced_worker", {**settings, **traces}, log)
 
 
 def upload(url: str, traceparent: str = TRACEPARENT, **options: str) -> Any:
@@ -101,36 +92,6 @@ def test_an_upload_is_one_trace_from_gateway_to_webhook_and_a_retry_is_linked(
     for log in ("gateway.log", "second.log"):
         lines = [json.loads(line) for line in (tmp_path / log).read_text().splitlines()]
         assert [line["trace_id"] for line in lines if line.get("task_id") == task_id or "/predict" in line["message"]]
-
-
-@contextmanager
-def receiving(redis_url: str, folder: Path, traces: dict[str, str]) -> Iterator[list[bytes]]:
-    """A deliverer as a process, and what a receiver at PUBLIC_ADDRESS got of it."""
-    site, loop = Site(answers(200), PUBLIC_ADDRESS), asyncio.new_event_loop()
-    authority = folder / "authority.pem"
-    site.authority.cert_pem.write_to_path(str(authority))
-    opened = site.open()
-    port = loop.run_until_complete(opened.__aenter__())
-    command = [sys.executable, "-m", "tests.api.deliver", redis_url, str(port), str(authority), SECRET]
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    process = subprocess.Popen(command, cwd=ROOT, env={**os.environ, **traces})
-    try:
-        yield site.requests
-    finally:
-        process.kill()
-        process.wait()
-        asyncio.run_coroutine_threadsafe(opened.__aexit__(None, None, None), loop).result(10)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
-
-
-def until(true: Any, seconds: float = 30) -> None:
-    give_up_at = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < give_up_at
-        time.sleep(0.05)
 
 
 def test_what_is_not_sampled_sends_nothing_and_its_log_has_the_trace(

@@ -211,9 +211,8 @@ def test_gateways_come_hang_and_go_and_nothing_is_lost(stack: Stack, tmp_path: P
             first.process.wait(SECONDS)
             pair.addresses.remove("127.0.0.2")
             asking.some()
-        # A stop is no failure: a wait ends early with 202, an upload is sent again.
-        assert set(asking.codes) <= {"200", "202", "503 shutting_down"}, asking.codes
-        print(asking.codes)
+        # A stop is no failure: at most a wait ends early, with 202.
+        assert set(asking.codes) <= {"200", "202"}, asking.codes
         pair.addresses.insert(0, "127.0.0.2")
         second.process.send_signal(signal.SIGTERM)
         second.process.wait(SECONDS)

@@ -1,4 +1,4 @@
-"""SIGTERM to the gateway: not ready at once, nothing new, what runs ends, exit status 0."""
+"""SIGTERM to the gateway: not ready at once, all else as ever for a while, then what runs ends, exit status 0."""
 
 import signal
 import threading
@@ -16,7 +16,7 @@ from tests.support.gateway import Gateway, read_to_end, running_gateway
 from tests.support.pictures import encoded
 
 PICTURE = encoded(64, 48)
-DRAIN_SECONDS, STOP_SECONDS = 1.5, 6.0
+DRAIN_SECONDS, STOP_SECONDS = 3.0, 9.0
 UPLOAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(PICTURE)
 
 
@@ -46,8 +46,9 @@ def test_a_stopping_gateway_says_so_first_and_then_ends(redis_url: str, tmp_path
             gateway.process.send_signal(signal.SIGTERM)
             stopped_at = time.monotonic()
             time.sleep(0.3)
-            ready, refused = httpx2.get(f"{gateway.url}/readyz"), httpx2.post(f"{gateway.url}/predict", content=PICTURE)
+            ready, taken = httpx2.get(f"{gateway.url}/readyz"), httpx2.post(f"{gateway.url}/predict", content=PICTURE)
             assert httpx2.get(place).json()["status"] == "PENDING"
+            assert not any(poll.done() for poll in polls), "who waits goes on to wait"
             time.sleep(DRAIN_SECONDS)
             with pytest.raises(httpx2.ConnectError):
                 httpx2.get(f"{gateway.url}/livez")
@@ -56,10 +57,10 @@ def test_a_stopping_gateway_says_so_first_and_then_ends(redis_url: str, tmp_path
         assert ended(gateway) == 0
         assert time.monotonic() - stopped_at < STOP_SECONDS
     assert (ready.status_code, ready.json()["missing"]) == (503, {"gateway": "it stops"})
-    assert (refused.status_code, refused.json()["code"], refused.headers["retry-after"]) == (503, "shutting_down", "1")
+    assert (taken.status_code, taken.headers["connection"], ready.headers["connection"]) == (202, "close", "close")
     assert accepted is not None and accepted.status == 202
     for seconds, answer in (poll.result() for poll in polls):
-        assert seconds < 2 and answer.status_code == 200 and '"PENDING"' in answer.text
+        assert DRAIN_SECONDS < seconds < 20 and answer.status_code == 200 and '"PENDING"' in answer.text
 
 
 def test_a_request_that_does_not_end_holds_the_end_up_no_longer_than_told(redis_url: str, tmp_path: Path) -> None:
@@ -109,13 +110,13 @@ def test_a_request_on_its_way_is_answered(redis_url: str, tmp_path: Path) -> Non
             for _ in range(500):
                 gateway.connect().close()
                 time.sleep(0.01)
-        late.sendall(b"GET /models HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        assert late.recv(100).startswith(b"HTTP/1.1 503 ")
+        late.sendall(UPLOAD + PICTURE)
+        assert late.recv(100).startswith(b"HTTP/1.1 202 ")
         assert ended(gateway) == 0
 
 
 def test_a_rolling_restart_loses_nothing(redis_url: str, tmp_path: Path) -> None:
-    """Two gateways behind a balancer that goes by connection errors and 503; each is replaced under load."""
+    """Two gateways behind a balancer that goes by connection errors alone; one is replaced under load."""
     folders = [tmp_path / name for name in ("first", "second")]
     for folder in folders:
         folder.mkdir()
@@ -135,7 +136,7 @@ def test_a_rolling_restart_loses_nothing(redis_url: str, tmp_path: Path) -> None
                     continue
                 if answer.status_code == 202:
                     accepted.append(answer.json()["task_id"])
-                elif answer.json()["code"] != "shutting_down":
+                else:
                     unexpected.append(answer.text)
 
     with (

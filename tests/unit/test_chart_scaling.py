@@ -31,6 +31,14 @@ def test_workers_scale_by_the_ledger_of_open_tasks() -> None:
     ]
 
 
+def test_workers_scale_by_the_ledger_of_their_own_stack() -> None:
+    chart = Rendered({**VALUES["gpu"], "settings": {**VALUES["gpu"].get("settings", {}), "REDIS_PREFIX": "shop"}})
+    (scaled,) = (each for each in chart.of_kind("ScaledObject") if component_of(each) == "worker")
+    assert scaled["spec"]["triggers"][0]["metadata"]["listName"] == f"shop:{OPEN_KEY}"
+    for component in ("gateway", "worker", "webhooks"):
+        assert chart.environment(component)["REDIS_PREFIX"] == "shop"
+
+
 def test_what_scales_has_no_number_of_its_own() -> None:
     """`helm upgrade` would otherwise take the pods away at the peak."""
     deployments = {named(each): each for each in SCALED.of_kind("Deployment")}

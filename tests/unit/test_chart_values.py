@@ -84,6 +84,7 @@ def test_each_part_holds_the_secrets_that_it_uses() -> None:
         ({"gateway": {"replica": 3}}, "at '/gateway': additional properties 'replica' not allowed"),
         ({"settings": {"CONFIDNCE": 0.3}}, "at '/settings': additional properties 'CONFIDNCE' not allowed"),
         ({"settings": {"REDIS_URL": "redis://a"}}, "at '/settings': additional properties 'REDIS_URL' not allowed"),
+        ({"settings": {"REDIS_PREFIX": "a:b"}}, "at '/settings/REDIS_PREFIX': 'a:b' does not match pattern"),
         ({"gateway": {"replicas": 1}}, "at '/gateway/replicas': minimum: got 1, want 2"),
         ({"images": {"tag": "latest"}}, "at '/images/tag': 'not' failed"),
         ({"secrets": {"apiKeys": {"name": ""}}}, "secrets.apiKeys.name: name a Secret with API keys, or set"),

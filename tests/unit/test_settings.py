@@ -35,6 +35,9 @@ def test_an_empty_value_counts_as_not_given() -> None:
         ("LOG_FORMAT", "xml", "json or text"),
         ("OUTBOUND_PORTS", "443;8443", "ports with commas between, such as 443,8443"),
         ("WEBHOOK_DELAYS", "5s", "seconds with commas between, such as 5,30,120"),
+        ("REDIS_PREFIX", "a:b", "up to 64 letters, digits, _, - or ., a different one for each stack"),
+        ("REDIS_PREFIX", "a*", "up to 64 letters, digits, _, - or ., a different one for each stack"),
+        ("REDIS_PREFIX", "a\n", "up to 64 letters, digits, _, - or ., a different one for each stack"),
     ],
 )
 def test_a_bad_value_is_told_with_what_is_allowed(name: str, value: str, allowed: str) -> None:
