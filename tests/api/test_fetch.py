@@ -253,7 +253,7 @@ def test_dead_names_of_one_client_hold_up_no_other(monkeypatch: pytest.MonkeyPat
                 await asyncio.sleep(30)
             return [PUBLIC_ADDRESS]
 
-    monkeypatch.setattr("gateway.outbound.https._RESOLVE_SECONDS", 0.5)
+    monkeypatch.setattr("gateway.outbound.https._RESOLVE_SECONDS", 3.0)
 
     async def run() -> None:
         outbound = Outbound([443], Dead())
@@ -262,7 +262,7 @@ def test_dead_names_of_one_client_hold_up_no_other(monkeypatch: pytest.MonkeyPat
         await asyncio.sleep(0.05)
         started = time.monotonic()
         await outbound.check("https://well.example/", "key:honest")
-        assert time.monotonic() - started < 0.2
+        assert time.monotonic() - started < 2
         assert {type(error) for error in await begun} == {NameServerSlow}
         with pytest.raises(NameServerSlow):  # the resolver still holds their places
             await outbound.check("https://well.example/", "key:greedy")

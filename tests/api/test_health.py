@@ -95,9 +95,9 @@ def test_livez_does_not_wait_for_a_redis_that_hangs(settings: Settings) -> None:
         with client_of(msgspec.structs.replace(settings, redis_url=hanging)) as client:
             begun = time.monotonic()
             assert client.get("/livez").status_code == 200
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 3
             assert client.get("/readyz").json() == {"status": "not ready", "missing": {"redis": "does not answer"}}
-            assert time.monotonic() - begun < 5, "a probe gives up before"
+            assert time.monotonic() - begun < 9, "a probe gives up before"
 
 
 def test_without_worker_and_triton_it_can_accept_and_says_what_is_missing(client: httpx2.Client) -> None:

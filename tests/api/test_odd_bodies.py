@@ -99,7 +99,7 @@ def test_a_content_type_without_end_takes_no_time(client: httpx2.Client) -> None
     begun = time.monotonic()
     answer = client.post("/predict", content=PART, headers={"Content-Type": content_type})
     assert (answer.status_code, answer.json()["code"]) == (400, "bad_multipart")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 2.5
 
 
 def test_base64_that_is_none(client: httpx2.Client) -> None:

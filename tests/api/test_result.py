@@ -48,7 +48,7 @@ def test_wait_answers_pending_when_the_time_is_up(client: httpx2.Client, task_id
     begun = time.monotonic()
     body = client.get(f"/result/{task_id}?wait=0.4").json()
     assert (body["status"], body["position"]) == ("PENDING", 0)
-    assert 0.4 <= time.monotonic() - begun < 2
+    assert 0.4 <= time.monotonic() - begun < 8
 
 
 @pytest.mark.parametrize(

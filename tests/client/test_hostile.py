@@ -86,7 +86,7 @@ def test_a_retry_after_beyond_the_deadline_is_told_at_once(hostile: Hostile) -> 
     begun = time.monotonic()
     with Client(hostile.url, timeout=5) as client, pytest.raises(errors.ServiceError) as told:
         client.predict(PICTURE)
-    assert time.monotonic() - begun < 1 and told.value.retry_after == 60
+    assert time.monotonic() - begun < 4 and told.value.retry_after == 60
 
 
 def test_many_images_outlast_a_retry_after_beyond_the_timeout(hostile: Hostile, connection: "redis.Redis") -> None:

@@ -39,7 +39,7 @@ def test_a_wait_is_bounded_and_can_go_on(idle: str, settings: Settings, triton: 
         begun = time.monotonic()
         with pytest.raises(Unfinished) as told:
             client.predict(PICTURE, timeout=1.5)
-        assert 1 < time.monotonic() - begun < 3
+        assert 1 < time.monotonic() - begun < 8
         with working(settings, triton):
             assert client.task(told.value.task_id).wait(timeout=20).detections
 

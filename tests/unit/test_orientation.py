@@ -139,9 +139,9 @@ def test_orientation_is_found_where_pillow_finds_it(make: Callable[[], bytes]) -
 
 def test_a_png_of_many_bombs_is_read_in_no_time() -> None:
     bomb = png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(bytes(10_000_000)))
-    began = time.perf_counter()
+    began = time.process_time()
     assert orientation(after_header(bomb * 500)) == 1
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
 
 
 def test_exif_behind_many_blocks_of_xmp_is_found() -> None:
@@ -162,6 +162,6 @@ def test_many_directories_without_the_tag_are_read_in_no_time() -> None:
 def test_tags_that_point_at_megabytes_are_read_in_no_time() -> None:
     entries = b"".join(struct.pack("<HHII", 0x9000 + index, 1, 9_000_000, 8) for index in range(20_000))
     content = b"II*\0" + struct.pack("<IH", 8, 20_000) + entries + bytes(9_000_000)
-    began = time.perf_counter()
+    began = time.process_time()
     assert orientation(with_exif(encoded(37, 21, ".png"), ".png", content)) == 1
-    assert time.perf_counter() - began < 0.5
+    assert time.process_time() - began < 0.5
