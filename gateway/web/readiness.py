@@ -18,7 +18,7 @@ from tritonclient.utils import InferenceServerException
 
 from gateway import clock
 from gateway.queue.redis_server import evicting, forgetful, nearly_full, read_only, too_old
-from gateway.queue.workers import CLOCK, HEARTBEAT, WORKERS_KEY, is_fresh
+from gateway.queue.workers import CLOCK, HEARTBEAT, KNOWN_FORMAT, WORKERS_KEY, is_fresh, older
 from gateway.redis_names import OPEN_KEY, QUEUE_KEY, RESERVED_KEY, WEBHOOKS_KEY
 from gateway.settings import Settings
 from gateway.telemetry.metrics import GatewayMetrics
@@ -86,7 +86,7 @@ class Readiness:
                 workers: set[bytes] = await self._redis.smembers(WORKERS_KEY)  # type: ignore[assignment]
                 async with self._redis.pipeline(transaction=False) as pipe:
                     for key in workers:
-                        pipe.hmget(key, HEARTBEAT, CLOCK)
+                        pipe.hmget(key, HEARTBEAT, CLOCK, KNOWN_FORMAT)
                         pipe.scard(key + b":executions")
                     pipe.hlen(OPEN_KEY)
                     pipe.llen(QUEUE_KEY)
@@ -105,13 +105,14 @@ class Readiness:
             return {"redis": problem}
         full = nearly_full(info, int(reserved or 0))
         lasting = {"redis_keys": evicting(info), "redis_file": forgetful(info)}
-        self._warn({**lasting, "memory": full})
         running = zip(records[::2], records[1::2], strict=True)
-        alive = [(off, tasks) for (beat, off), tasks in running if is_fresh(beat, self._worker_ttl)]
-        self.workers = WorkerCounts(len(alive), sum(tasks > 0 for _, tasks in alive))
+        alive = [(*said, tasks) for (beat, *said), tasks in running if is_fresh(beat, self._worker_ttl)]
+        self.workers = WorkerCounts(len(alive), sum(tasks > 0 for _, _, tasks in alive))
         self.queue = QueueCounts(opened, queued, webhooks)
-        self.warnings = _clock_warnings([off.decode() for off, _ in alive if off], len(alive))
-        self.warnings |= {kind: line for kind, line in {**lasting, "redis": full}.items() if line}
+        versions = {"worker_version": older([known for _, known, _ in alive])}
+        self._warn({kind: f"Redis {line}" for kind, line in {**lasting, "memory": full}.items() if line} | versions)
+        self.warnings = _clock_warnings([off.decode() for off, _, _ in alive if off], len(alive))
+        self.warnings |= {kind: line for kind, line in {**lasting, "redis": full, **versions}.items() if line}
         if alive:
             return {}
         return {"worker": "no worker is alive; start one with `python -m gateway.worker`"}
@@ -120,7 +121,7 @@ class Readiness:
         """Once for each kind, not at every look."""
         present = {kind: warning for kind, warning in warnings.items() if warning}
         for kind in present.keys() - self._warned:
-            log.warning("Redis %s", present[kind])
+            log.warning("%s", present[kind])
         self._warned = set(present)
 
     async def no_model(self) -> str:

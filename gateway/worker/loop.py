@@ -37,7 +37,7 @@ from gateway.queue.maintenance import Maintenance
 from gateway.queue.records import FORMAT
 from gateway.queue.redis_server import evicting, forgetful, too_old
 from gateway.queue.task_queue import Claim, TaskQueue
-from gateway.queue.workers import CLOCK
+from gateway.queue.workers import CLOCK, KNOWN_FORMAT
 from gateway.redis_url import without_password
 from gateway.settings import Settings, SettingsError, load
 from gateway.task import DetectionResult, Problem, TaskView
@@ -53,7 +53,7 @@ _T = TypeVar("_T")
 log = logging.getLogger("gateway.worker")
 
 _DEQUEUE_SECONDS = 1  # also the longest time until a signal is heeded
-_NEWER_PAUSE_SECONDS = 1.0  # others are to have the task
+_NEWER_PAUSE_SECONDS, _NEWER_LOG_SECONDS = 1.0, 60  # others are to have the task; one line for many of them
 _RECONNECT_SECONDS = 1
 _HOLD_SECONDS, _HOLD_STOPPING_SECONDS = 300, 10  # how long an end is held for a Redis that is away
 _AWAY = (redis.ConnectionError, redis.TimeoutError, redis.ResponseError)  # the last one: loading, full, read-only
@@ -86,6 +86,7 @@ class TaskWorker(SimpleWorker):
         self._metrics.slots.set(settings.worker_tasks)
         self._threads = settings.worker_tasks
         self._room = Room()
+        self._left_at = float("-inf")
         self._heart = Heartbeat(settings.worker_ttl, self._keep_fresh, self._maintain)
 
     def run(self, *, burst: bool = False) -> None:
@@ -149,12 +150,14 @@ class TaskWorker(SimpleWorker):
 
     def _leave(self, claim: Claim) -> None:
         """Give a task back that a newer gateway wrote: what it asks for beyond this version would be left out."""
-        log.warning(
-            "task %s is for a newer worker (format %d, this one knows %d): it goes back",
-            claim.task_id,
-            claim.request.format,
-            FORMAT,
-        )
+        if time.monotonic() - self._left_at > _NEWER_LOG_SECONDS:
+            self._left_at = time.monotonic()
+            log.warning(
+                "tasks come that a newer gateway has written (format %d, this worker knows %d): they go to the end of "
+                "the queue; start workers of that version",
+                claim.request.format,
+                FORMAT,
+            )
         self._hold(lambda: self._tasks.give_back(claim, at_front=False))
         self.processor.stopping.wait(_NEWER_PAUSE_SECONDS)
 
@@ -248,7 +251,7 @@ class TaskWorker(SimpleWorker):
 
     def serialize(self) -> dict[Any, Any]:
         """The record of this worker in Redis."""
-        return {**super().serialize(), CLOCK: clock.problem() or ""}
+        return {**super().serialize(), CLOCK: clock.problem() or "", KNOWN_FORMAT: FORMAT}
 
     def _learn_time(self) -> None:
         asked_at = clock.steady()

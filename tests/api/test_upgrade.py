@@ -14,9 +14,11 @@ import redis
 
 from gateway.queue.records import FORMAT
 from gateway.queue.task_queue import TaskQueue
+from gateway.queue.workers import KNOWN_FORMAT
 from gateway.redis_names import OPEN_BYTES_KEY, OPEN_KEY, TURNS
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker
+from tests.api.clients import client_of
 from tests.api.submit import submit
 from tests.support.pictures import encoded
 
@@ -41,6 +43,21 @@ from tests.support.fakes import FakeTriton
 settings = Settings(redis_url={url!r})
 queue = TaskQueue(redis.Redis.from_url(settings.redis_url), settings)
 TaskWorker(queue, Processor(Pipeline(FakeTriton(), settings), settings), settings).run(burst=True)
+"""
+
+ALIVE = """
+import redis
+from gateway.queue.task_queue import TaskQueue
+from gateway.settings import Settings
+from gateway.worker.loop import TaskWorker
+from gateway.worker.pipeline import Pipeline
+from gateway.worker.processor import Processor
+from tests.support.fakes import FakeTriton
+settings = Settings(redis_url={url!r})
+queue = TaskQueue(redis.Redis.from_url(settings.redis_url), settings)
+worker = TaskWorker(queue, Processor(Pipeline(FakeTriton(), settings), settings), settings)
+worker.register_birth()
+print(worker.key)
 """
 
 
@@ -95,15 +112,48 @@ def test_workers_of_before_run_what_new_gateways_have_accepted(
     assert ends(client, ids[1:]) == ["SUCCESS"] * 4
 
 
-def test_a_task_of_a_newer_version_is_given_back(
-    settings: Settings, worker: TaskWorker, client: httpx2.Client, connection: "redis.Redis", queue: TaskQueue
+def test_workers_of_before_are_told_of_as_long_as_they_live(
+    before: Callable[[str], str],
+    redis_url: str,
+    settings: Settings,
+    worker: TaskWorker,
+    connection: "redis.Redis",
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    (key,) = before(ALIVE.format(url=redis_url)).split()
+    worker.register_birth()  # type: ignore[no-untyped-call]
+    connection.expire(key, 60)
+
+    def warned() -> str:
+        with client_of(settings) as client:
+            return str(client.get("/status").json().get("warnings", {}).get("worker_version"))
+
+    said = warned()
+    assert said.startswith("1 of 2 workers are of an older version: they do not say which format of tasks they know")
+    assert f"this gateway writes {FORMAT}" in said and caplog.messages.count(said) == 1
+    connection.hset(key, KNOWN_FORMAT, FORMAT - 1)
+    assert f"they know tasks up to format {FORMAT - 1}, this gateway writes {FORMAT}" in warned()
+    connection.delete(key)
+    assert warned() == "None"
+    connection.hset(worker.key, KNOWN_FORMAT, FORMAT + 1)
+    assert warned() == "None", "newer workers know what gateways of before write"
+
+
+def test_tasks_of_a_newer_version_are_given_back(
+    settings: Settings,
+    worker: TaskWorker,
+    client: httpx2.Client,
+    connection: "redis.Redis",
+    queue: TaskQueue,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     newer = submit(settings, PICTURE, format=FORMAT + 1)
     other = submit(settings, PICTURE, format=FORMAT)
-    for _ in range(2):
+    for _ in range(3):
         claim = queue.claim(0, worker.name)
         assert claim is not None
         worker.processor.stopping.set()  # or it would wait for others to have it
         worker._run(claim)
     assert ends(client, [newer, other]) == ["PENDING", "SUCCESS"]
     assert client.get(f"/result/{newer}").json()["state"] == "queued"
+    assert len([each for each in caplog.messages if "that a newer gateway has written" in each]) == 1
