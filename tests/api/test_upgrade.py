@@ -121,7 +121,7 @@ def test_workers_of_before_are_told_of_as_long_as_they_live(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     (key,) = before(ALIVE.format(url=redis_url)).split()
-    worker._keep_fresh()
+    worker.register_birth()  # type: ignore[no-untyped-call]
     connection.expire(key, 60)
 
     def warned() -> str:
