@@ -1,12 +1,14 @@
 """Every name that this service has in Redis; docs/architecture.md says what each holds."""
 
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, ExecutionRegistry
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
 
 QUEUE_NAME = "predict"
 QUEUE_KEY = f"rq:queue:{QUEUE_NAME}"
+INTERMEDIATE_KEY = IntermediateQueue.get_intermediate_queue_key(QUEUE_KEY)
 QUEUES_KEY = Queue.redis_queues_keys
 EXECUTING_KEY = StartedJobRegistry.key_template.format(QUEUE_NAME)
 EVENTS_CHANNEL = "yolo:events"
