@@ -96,6 +96,7 @@ class TaskWorker(SimpleWorker):
             with ThreadPoolExecutor(self._threads, thread_name_prefix="task") as pool:
                 for ended in [pool.submit(self._work, burst) for _ in range(self._threads)]:
                     ended.result()
+            self._metrics.count()
         finally:
             self._heart.stop()
             try:
@@ -113,11 +114,11 @@ class TaskWorker(SimpleWorker):
         claim: Claim | None = None
         try:
             while not self.processor.stopping.is_set():
-                if claim is None:
-                    self._room.wait_until_shared()
-                    claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
+                self._metrics.count()
+                self._room.wait_until_shared()
+                claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
                 if claim is not None:
-                    claim = self._run(claim)
+                    claim = self._run_all(claim)
                 elif burst:
                     break
             self._give_back_last(claim)
@@ -142,10 +143,20 @@ class TaskWorker(SimpleWorker):
             self.processor.stopping.wait(_RECONNECT_SECONDS)
             return None
 
+    def _run_all(self, first: Claim) -> Claim | None:
+        """Run a task, and those that were claimed with the end of the one before; returns one that is not to run."""
+        self._metrics.running.inc()
+        try:
+            following = self._run(first)
+            while following is not None and not self.processor.stopping.is_set():
+                following = self._run(following)
+        finally:
+            self._metrics.running.dec()
+        return following
+
     def _run(self, claim: Claim) -> Claim | None:
         """Run a task; returns the next one, where it was claimed with the end of this one."""
         self.executions[claim.execution.id] = claim.execution
-        self._metrics.running.inc()
         try:
             with self._room.entered(alone=claim.was_lost) as may_run:
                 if may_run:
@@ -156,7 +167,6 @@ class TaskWorker(SimpleWorker):
             log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
         finally:
             self.executions.pop(claim.execution.id, None)
-            self._metrics.running.dec()
         return None
 
     def _leave(self, claim: Claim) -> None:
@@ -276,6 +286,7 @@ class TaskWorker(SimpleWorker):
         """One heartbeat: the records of this worker and its executions live on."""
         if self._metrics_port is not None:
             self._metrics_port.try_to_serve()
+        self._metrics.count()
         running = list(self.executions.values())
         if self.processor.longest_try() > self._limit_seconds:
             log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)
