@@ -2,6 +2,7 @@
 
 from rq.defaults import RQ_KEY_PREFIX
 from rq.executions import WORKER_EXECUTIONS_KEY_TEMPLATE, ExecutionRegistry
+from rq.intermediate_queue import IntermediateQueue
 from rq.job import Job
 from rq.queue import Queue
 from rq.registry import StartedJobRegistry
@@ -11,6 +12,7 @@ from gateway.redis_prefix import PREFIX
 _OURS = f"{PREFIX}yolo"
 QUEUE_NAME = "predict"
 QUEUE_KEY = f"{Queue.redis_queue_namespace_prefix}{QUEUE_NAME}"
+INTERMEDIATE_KEY = IntermediateQueue.get_intermediate_queue_key(QUEUE_KEY)
 QUEUES_KEY = Queue.redis_queues_keys
 EXECUTING_KEY = StartedJobRegistry.key_template.format(QUEUE_NAME)
 EVENTS_CHANNEL = f"{_OURS}:events"

@@ -14,6 +14,7 @@ from rq.serializers import JSONSerializer
 from gateway import clock
 from gateway.errors import Canceled, GatewayError, Overloaded, ServiceUnavailable
 from gateway.queue import rq_clock
+from gateway.queue.kept_connection import Command
 from gateway.queue.records import TaskRequest
 from gateway.queue.throughput import KEPT_SECONDS, counter_key
 from gateway.redis_names import (
@@ -33,7 +34,7 @@ from gateway.redis_names import (
 from gateway.settings import Settings
 from gateway.task import State, TaskView, problem_of, timestamp
 from gateway.telemetry import tracing
-from gateway.webhooks.queue import schedule
+from gateway.webhooks.queue import scheduling
 
 rq_clock.follow()
 
@@ -71,21 +72,30 @@ def failure(task_id: str, error: GatewayError, request: TaskRequest | None = Non
     return view
 
 
-def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskRequest | None, result_ttl: int) -> None:
+def end_commands(view: TaskView, request: TaskRequest | None, result_ttl: int) -> list[Command]:
     """The commands that keep the end of a task for `result_ttl` seconds, drop its image, and tell whoever waits."""
     ended_at = clock.now()
     view.ended_at = timestamp(ended_at)
     view.expires_at = timestamp(ended_at + result_ttl)
     body = msgspec.json.encode(view)
-    pipe.set(result_key(view.task_id), body, ex=result_ttl)
+    commands: list[Command] = [
+        (b"SET", result_key(view.task_id), body, b"EX", result_ttl),
+        (b"DEL", image_key(view.task_id)),
+    ]
     if request is not None and request.callback_url:
         trace = tracing.carrier() or request.trace
-        schedule(pipe, view.task_id, request.callback_url, body, request.owner, trace)
-    pipe.delete(image_key(view.task_id))
+        commands += scheduling(view.task_id, request.callback_url, body, request.owner, trace)
     if view.state != "canceled":  # no work, and so no measure of how fast it goes
-        pipe.incr(counter_key(ended_at))
-        pipe.expire(counter_key(ended_at), KEPT_SECONDS)
-    pipe.publish(EVENTS_CHANNEL, f"{view.task_id}:{view.state}:".encode() + body)
+        counter = counter_key(ended_at)
+        commands += (b"INCR", counter), (b"EXPIRE", counter, KEPT_SECONDS)
+    commands.append((b"PUBLISH", EVENTS_CHANNEL, f"{view.task_id}:{view.state}:".encode() + body))
+    return commands
+
+
+def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskRequest | None, result_ttl: int) -> None:
+    """The same in a pipeline."""
+    for command in end_commands(view, request, result_ttl):
+        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 def end_keys(task_id: str, batch_id: str) -> tuple[str, ...]:

@@ -36,23 +36,23 @@ end
 """
 
 # KEYS 8 and 9: executions of the queue, of the worker.
-# ARGV 2: prefix of jobs; 7 to 13: id of the execution, name of the worker, instant in seconds and in RQ's format,
-# seconds until the next heartbeat, prefixes of executions and of their lists.
+# ARGV 1: prefix of jobs; 6 to 12: name of the worker, seconds until the next heartbeat, prefixes of executions and of
+# their lists, id of the execution, instant in seconds and in RQ's format.
 BEGIN = (
     f"local LONGER = {_REGISTRY_SECONDS}"
     """
 local function begin(id)
-    local execution, worker, seconds = ARGV[7], ARGV[8], tonumber(ARGV[11])
-    local both, ends = id .. ':' .. execution, math.floor(ARGV[9]) + seconds
-    redis.call('hset', ARGV[12] .. both, 'id', execution, 'job_id', id, 'created_at', ARGV[9],
-        'last_heartbeat', ARGV[9], 'worker_name', worker)
-    redis.call('expire', ARGV[12] .. both, seconds)
-    redis.call('zadd', ARGV[13] .. id, ends + LONGER, execution)
-    redis.call('expire', ARGV[13] .. id, seconds + LONGER)
+    local execution, worker, seconds = ARGV[10], ARGV[6], tonumber(ARGV[7])
+    local both, ends = id .. ':' .. execution, math.floor(ARGV[11]) + seconds
+    redis.call('hset', ARGV[8] .. both, 'id', execution, 'job_id', id, 'created_at', ARGV[11],
+        'last_heartbeat', ARGV[11], 'worker_name', worker)
+    redis.call('expire', ARGV[8] .. both, seconds)
+    redis.call('zadd', ARGV[9] .. id, ends + LONGER, execution)
+    redis.call('expire', ARGV[9] .. id, seconds + LONGER)
     redis.call('zadd', KEYS[8], ends, both)
     redis.call('sadd', KEYS[9], both)
     redis.call('expire', KEYS[9], seconds + LONGER)
-    redis.call('hset', ARGV[2] .. id, 'status', 'started', 'started_at', ARGV[10], 'last_heartbeat', ARGV[10],
+    redis.call('hset', ARGV[1] .. id, 'status', 'started', 'started_at', ARGV[12], 'last_heartbeat', ARGV[12],
         'worker_name', worker)
 end
 """
@@ -80,9 +80,15 @@ def begin_keys(worker_name: str) -> tuple[str, ...]:
     return EXECUTING_KEY, worker_executions_key(worker_name)
 
 
-def begin_args(execution_id: str, worker_name: str, seconds: int) -> tuple[str | int | float, ...]:
+def worker_args(worker_name: str, seconds: int) -> tuple[str | int, ...]:
+    """The first four for BEGIN, which stay the same."""
+    return worker_name, seconds, execution_key(""), executions_key("")
+
+
+def begin_args(execution_id: str) -> tuple[str | float, ...]:
+    """The last three."""
     instant = clock.now()
-    return execution_id, worker_name, instant, _text(instant), seconds, execution_key(""), executions_key("")
+    return execution_id, instant, _text(instant)
 
 
 def finish_keys(task_id: str, execution_id: str, worker_name: str) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ A Redis that is full refuses commands that may take memory, but not in a script 
 each script whose work must go on begins with a command that frees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import redis
 
@@ -149,36 +149,62 @@ return redis.call('scard', KEYS[1])
 
 # KEYS: ledger, queue, intermediate queue, queue of high priority, its run, turns, whose turn each task waits for, then
 # as for `rq_lua.BEGIN`.
-# ARGV: id that was moved to the intermediate queue, or '' for the next of the queue; prefixes of job and image; the
-# most bytes of an image that is to come along; the longest run; the channel of events; those for `rq_lua.BEGIN`.
-# What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
-CLAIM = (
+# ARGV: prefixes of job and image; the most bytes of an image that is to come along; the channel of events; the longest
+# run; those for `rq_lua.BEGIN`; 1 if BLMOVE was sent just before.
+_BEGIN = (
     FREEING
-    + client_turns.LEAVE
-    + client_turns.TAKE
     + rq_lua.BEGIN
     + """
-local id = ARGV[1]
-if id ~= '' and redis.call('lrem', KEYS[3], 1, id) == 1 then
-    leave(id, KEYS[4], KEYS[6], KEYS[7])
-else  -- it is not there: it was believed lost, and put back
-    id = take()
+local function begun(id)
+    local job = redis.call('hmget', ARGV[1] .. id, 'data', 'retries_left', 'former')
+    if not job[1] or redis.call('hexists', KEYS[1], id) == 0 then return end
+    begin(id)
+    redis.call('publish', ARGV[4], id .. ':started')
+    local image = ARGV[2] .. id
+    local small = redis.call('strlen', image) <= tonumber(ARGV[3])
+    return {id, job[1], job[2], small and redis.call('get', image), job[3]}
 end
-while id do
-    local job = redis.call('hmget', ARGV[2] .. id, 'data', 'retries_left', 'former')
-    if job[1] and redis.call('hexists', KEYS[1], id) == 1 then
-        begin(id)
-        redis.call('publish', ARGV[6], id .. ':started')
-        local image = ARGV[3] .. id
-        local small = redis.call('strlen', image) <= tonumber(ARGV[4])
-        return {id, job[1], job[2], small and redis.call('get', image), job[3]}
+"""
+)
+
+# What BLMOVE has moved is the next one if nothing else waits. Else it goes back, with whatever is there since a worker
+# died, and whoever's turn it is comes first.
+# What is not open any more, canceled or ended by a worker that was believed dead, is dropped on the way.
+CLAIM = (
+    _BEGIN
+    + client_turns.LEAVE
+    + client_turns.TAKE
+    + """
+local id
+if ARGV[13] == '1' then
+    if redis.call('llen', KEYS[3]) == 1 and redis.call('exists', KEYS[2]) == 0 then
+        id = redis.call('lpop', KEYS[3])
+        leave(id, KEYS[4], KEYS[6], KEYS[7])
     end
-    redis.call('del', ARGV[2] .. id)
+    while not id and redis.call('lmove', KEYS[3], KEYS[2], 'right', 'left') do end
+end
+id = id or take()
+while id do
+    local found = begun(id)
+    if found then return found end
+    redis.call('del', ARGV[1] .. id)
     id = take()
 end
-if redis.call('llen', KEYS[2]) == 0 then  -- what workers of an older version took is still waiting here
+if redis.call('exists', KEYS[2]) == 0 then  -- what workers of an older version took is still waiting here
     for _, waiting in ipairs(redis.call('lrange', KEYS[6], 0, -1)) do redis.call('del', waiting) end
     redis.call('del', KEYS[4], KEYS[6], KEYS[7])
+end
+"""
+)
+
+# The same KEYS and ARGV. The task of an execution whose CLAIM may have run, its answer lost; it is as if begun now.
+# Whose heartbeat has stopped meanwhile may be believed dead, and is in the worker's set only.
+RESUME = (
+    _BEGIN
+    + """
+for _, both in ipairs(redis.call('smembers', KEYS[9])) do
+    local id, execution = string.match(both, '(.*):(.*)')
+    if execution == ARGV[10] and redis.call('zscore', KEYS[8], both) then return begun(id) end
 end
 """
 )
@@ -278,9 +304,10 @@ RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then return redis.call
 
 
 def words(pipe: "redis.client.Pipeline") -> Sequence[bytes | str | int | float]:
-    """The commands that a pipeline has collected, as a script takes them: each after the number of its words."""
-    flat: list[bytes | str | int | float] = []
-    for command, _ in pipe.command_stack:
-        flat.append(len(command))
-        flat.extend(command)
-    return flat
+    """The commands that a pipeline has collected, as a script takes them."""
+    return flat(command for command, _ in pipe.command_stack)
+
+
+def flat(commands: Iterable[Sequence[bytes | str | int | float]]) -> list[bytes | str | int | float]:
+    """Commands as a script takes them: each after the number of its words."""
+    return [word for command in commands for word in (len(command), *command)]

@@ -76,20 +76,26 @@ class Delivery(NamedTuple):
     trace: Carrier | None = None
 
 
-def schedule(
-    pipe: "redis.client.Pipeline",
-    task_id: str,
-    url: str,
-    body: bytes,
-    owner: str = "",
-    trace: Carrier | None = None,
-) -> None:
-    """Have `body`, the ended task as JSON, delivered to `url`: part of the transaction in which the task ends."""
+def scheduling(
+    task_id: str, url: str, body: bytes, owner: str = "", trace: Carrier | None = None
+) -> list[tuple[bytes | str | int | float, ...]]:
+    """Commands to have `body`, the ended task as JSON, delivered to `url`, for the script in which the task ends."""
     key = webhook_key(task_id)
-    known = {"owner": owner.encode(), "trace": msgspec.json.encode(trace) if trace else b""}
-    pipe.hset(key, mapping={"url": url, "body": body, "attempts": 0, **{k: v for k, v in known.items() if v}})
-    pipe.expire(key, _KEPT_SECONDS)
-    pipe.zadd(WEBHOOKS_KEY, {task_id: clock.now()})
+    known = ("owner", owner.encode()), ("trace", msgspec.json.encode(trace) if trace else b"")
+    fields = [word for pair in known if pair[1] for word in pair]
+    return [
+        ("HSET", key, "url", url, "body", body, "attempts", 0, *fields),
+        ("EXPIRE", key, _KEPT_SECONDS),
+        ("ZADD", WEBHOOKS_KEY, clock.now(), task_id),
+    ]
+
+
+def schedule(
+    pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes, owner: str = "", trace: Carrier | None = None
+) -> None:
+    """The same in a pipeline."""
+    for command in scheduling(task_id, url, body, owner, trace):
+        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 class WebhookQueue:

@@ -18,6 +18,11 @@ class Room:
         with self._change:
             self._change.wait_for(lambda: not self._closed)
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether no task runs alone, or waits to."""
+        return not self._closed
+
     @contextmanager
     def entered(self, *, alone: bool) -> Iterator[bool]:
         """Gives whether the task may run. One that is to be `alone` waits until all others have left."""

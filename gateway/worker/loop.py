@@ -1,15 +1,14 @@
 """The worker process: `python -m gateway.worker`. Takes tasks from one RQ queue, a few at a time.
 
 RQ keeps the records (registries, retries, workers), so that whatever dies is found and its task run again; the
-loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs two:
+loop is ours. RQ's own SimpleWorker runs one job at a time with about 20 Redis round trips; this one needs one or two:
 
-1. claim           the next task is taken and begun, its execution registered, job and image read: one script
-2. finish          result stored, image and job removed, the end published: one script
+1. claim           BLMOVE waits for a task; a script sent with it takes and begins one, with its job and image
+2. finish          a script stores the result, removes image and job, publishes the end; the next claim goes with it
 
-With nothing in the queue a third comes before them: BLMOVE waits, and leaves the id in RQ's intermediate queue.
-
-A worker that dies is noticed when its executions' heartbeats stop (`worker_ttl`), an id lost after BLMOVE when two
-rounds of maintenance have seen it. When Redis dies, what was worked out is held until it answers again.
+A worker that dies is noticed when its executions' heartbeats stop (`worker_ttl`), an id lost after BLMOVE by the next
+worker that waits, or when two rounds of maintenance have seen it. When Redis dies, what was worked out is held until it
+answers again.
 """
 
 import logging
@@ -17,7 +16,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import FrameType
 from typing import Any, TypeVar
@@ -98,6 +97,7 @@ class TaskWorker(SimpleWorker):
             with ThreadPoolExecutor(self._threads, thread_name_prefix="task") as pool:
                 for ended in [pool.submit(self._work, burst) for _ in range(self._threads)]:
                     ended.result()
+            self._metrics.count()
         finally:
             self._heart.stop()
             try:
@@ -112,17 +112,29 @@ class TaskWorker(SimpleWorker):
 
     def _work(self, burst: bool) -> None:
         """One task after the other; each of the worker's threads does."""
+        claim: Claim | None = None
         try:
             while not self.processor.stopping.is_set():
+                self._metrics.count()
                 self._room.wait_until_shared()
                 claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
                 if claim is not None:
-                    self._run(claim)
+                    claim = self._run_all(claim)
                 elif burst:
                     break
+            self._give_back_last(claim)
         except BaseException:
             self.stop()  # a defect of the loop itself: the others end too, and the process with it
             raise
+
+    def _give_back_last(self, claim: Claim | None) -> None:
+        """Keep no task that was claimed with the end of the last one, also if Redis' answer was lost."""
+        try:
+            last = claim or self._hold(lambda: self._tasks.resume(self.name))
+            if last is not None:
+                self._hold(lambda: self._tasks.give_back(last))
+        except redis.RedisError as error:
+            log.warning("a task may be left to be tried again, Redis does not answer: %s", error)
 
     def _claim(self, seconds: float) -> Claim | None:
         try:
@@ -132,21 +144,31 @@ class TaskWorker(SimpleWorker):
             self.processor.stopping.wait(_RECONNECT_SECONDS)
             return None
 
-    def _run(self, claim: Claim) -> None:
-        self.executions[claim.execution.id] = claim.execution
+    def _run_all(self, first: Claim) -> Claim | None:
+        """Run a task, and those that were claimed with the end of the one before; returns one that is not to run."""
         self._metrics.running.inc()
+        try:
+            following = self._run(first)
+            while following is not None and not self.processor.stopping.is_set():
+                following = self._run(following)
+        finally:
+            self._metrics.running.dec()
+        return following
+
+    def _run(self, claim: Claim) -> Claim | None:
+        """Run a task; returns the next one, where it was claimed with the end of this one."""
+        self.executions[claim.execution.id] = claim.execution
         try:
             with self._room.entered(alone=claim.was_lost) as may_run:
                 if may_run:
-                    self._perform(claim)
-                else:
-                    self._hold(lambda: self._tasks.give_back(claim))
+                    return self._perform(claim)
+                self._hold(lambda: self._tasks.give_back(claim))
         except redis.RedisError as error:
             # Its heartbeat stops with it: whoever does the maintenance starts the task again.
             log.warning("task %s is left to be tried again, Redis does not answer: %s", claim.task_id, error)
         finally:
             self.executions.pop(claim.execution.id, None)
-            self._metrics.running.dec()
+        return None
 
     def _leave(self, claim: Claim) -> None:
         """Give a task back that a newer gateway wrote: what it asks for beyond this version would be left out."""
@@ -161,16 +183,21 @@ class TaskWorker(SimpleWorker):
         self._hold(lambda: self._tasks.give_back(claim, at_front=False))
         self.processor.stopping.wait(_NEWER_PAUSE_SECONDS)
 
-    def _perform(self, claim: Claim) -> None:
+    def _perform(self, claim: Claim) -> Claim | None:
+        following = None
         with logs.about(task=claim.task_id, request=""):
             try:
                 logs.request_id.set(claim.request.request_id)
                 if claim.request.format > FORMAT:
                     self._leave(claim)
-                    return
+                    return None
                 log.debug("task %s begins", claim.task_id)
                 with tracing.execution(claim.task_id, claim.execution.id, claim.request.trace, claim.former):
-                    self._process(claim)
+                    view, pictures = self.processor.process(claim)
+                    with tracing.step("store"):
+                        is_first, following = self._hold(lambda: self._finish(view, claim, pictures))
+                    if is_first:
+                        self._note(view)
             except GivenBack:
                 self._hold(lambda: self._tasks.give_back(claim))
             except redis.RedisError:
@@ -178,13 +205,14 @@ class TaskWorker(SimpleWorker):
             except Exception:
                 log.exception("a defect of this service under task %s", claim.task_id)
                 self._fail(claim)
+        return following
 
-    def _process(self, claim: Claim) -> None:
-        view, pictures = self.processor.process(claim)
-        with tracing.step("store"):
-            is_first = self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures))
-        if is_first:
-            self._note(view)
+    def _finish(self, view: TaskView, claim: Claim, pictures: Mapping[str, bytes]) -> tuple[bool, Claim | None]:
+        """Keep the end of a task, and claim the next one with it if this thread may run that at once."""
+        goes_on = self._room.is_shared and not self.processor.stopping.is_set()
+        if pictures or not goes_on:
+            return self._tasks.finish(view, claim.request, claim.execution, pictures), None
+        return self._tasks.finish_and_claim(view, claim.request, claim.execution)
 
     def _fail(self, claim: Claim) -> None:
         """Count the try, and end the task after the last one."""
@@ -261,6 +289,7 @@ class TaskWorker(SimpleWorker):
         """One heartbeat: the records of this worker and its executions live on."""
         if self._metrics_port is not None:
             self._metrics_port.try_to_serve()
+        self._metrics.count()
         running = list(self.executions.values())
         if self.processor.longest_try() > self._limit_seconds:
             log.critical("a task has run for more than %g s; this worker ends to free it", self._limit_seconds)

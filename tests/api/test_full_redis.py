@@ -149,6 +149,15 @@ def test_a_worker_that_waits_finds_the_next_task(
     assert 0.1 < time.monotonic() - begun < 5, "it does not ask without a pause"
 
 
+def test_a_worker_that_waits_takes_what_is_queued(
+    client: httpx2.Client, connection: "redis.Redis", patient: TaskWorker, fill: None
+) -> None:
+    place = client.post("/predict", content=PICTURE).headers["location"]
+    full(connection)
+    claim = patient._tasks.claim(60, "worker")
+    assert claim is not None and place.endswith(claim.task_id)
+
+
 def test_heartbeats_and_maintenance_go_on(
     client: httpx2.Client, connection: "redis.Redis", patient: TaskWorker, fill: None
 ) -> None:

@@ -81,11 +81,16 @@ def test_one_that_was_moved_between_is_begun_once(
     settings: Settings, queue: TaskQueue, connection: "redis.Redis"
 ) -> None:
     names = queued(settings, "h1 h2")
-    moved = connection.lmove(QUEUE_KEY, queue.rq.intermediate_queue_key)
-    assert isinstance(moved, bytes)
-    claim = queue._claim(moved.decode(), "worker")
-    assert claim is not None and names[claim.task_id] == "h1"
-    assert order(queue, names) == "h2"
+    connection.lmove(QUEUE_KEY, queue.rq.intermediate_queue_key)
+    claims = [queue.claim(0.01, "worker") for _ in range(3)]
+    assert [names[claim.task_id] for claim in claims if claim] == ["h1", "h2"]
+
+
+def test_it_passes_what_was_moved_between(settings: Settings, queue: TaskQueue, connection: "redis.Redis") -> None:
+    names = queued(settings, "n1 n2 h1")
+    connection.lmove(QUEUE_KEY, queue.rq.intermediate_queue_key)
+    claims = [queue.claim(0.01, "worker") for _ in range(4)]
+    assert [names[claim.task_id] for claim in claims if claim] == ["h1", "n1", "n2"]
 
 
 def test_one_that_was_lost_before_it_began_keeps_its_priority(

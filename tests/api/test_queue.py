@@ -4,7 +4,6 @@ import os
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import httpx2
 import pytest
@@ -14,7 +13,7 @@ from gateway.errors import WorkerLost
 from gateway.queue import scripts
 from gateway.queue.common import failure
 from gateway.queue.maintenance import Maintenance
-from gateway.queue.task_queue import Claim, TaskQueue
+from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import image_key, job_key
 from gateway.settings import Settings
 from gateway.worker.loop import TaskWorker
@@ -194,24 +193,13 @@ def test_a_task_is_given_back_once(queue: TaskQueue, task_id: str, connection: "
     assert connection.llen(queue.rq.key) == 0 and connection.hget(job_key(task_id), "status") == b"started"
 
 
-def test_a_task_put_back_under_a_slow_worker_has_one_worker(
-    settings: Settings, queue: TaskQueue, task_id: str, connection: "redis.Redis"
+def test_what_a_dead_worker_has_moved_is_begun_by_one_that_waits(
+    queue: TaskQueue, task_id: str, connection: "redis.Redis"
 ) -> None:
-    class Slow(redis.Redis):
-        def blmove(self, *args: Any, **kwargs: Any) -> Any:
-            moved = super().blmove(*args, **kwargs)
-            queue.connection.eval(scripts.RESCUE, 2, queue.rq.intermediate_queue_key, queue.rq.key, task_id)
-            others.append(queue.claim(0, "other"))
-            return moved
-
-    others: list[Claim | None] = []
-    connection.delete(queue.rq.key)
-    later = threading.Timer(0.3, connection.lpush, (queue.rq.key, task_id))
-    later.start()
-    with Slow.from_url(settings.redis_url) as slow:
-        assert TaskQueue(slow, settings).claim(5, "worker") is None
-    later.join()
-    assert [claim.task_id for claim in others if claim] == [task_id]
+    connection.lmove(queue.rq.key, queue.rq.intermediate_queue_key)
+    claim = queue.claim(0.01, "worker")
+    assert claim is not None and (claim.task_id, claim.was_lost) == (task_id, False)
+    assert queue.claim(0.01, "other") is None
 
 
 def test_maintenance_has_one_leader_at_a_time(queue: TaskQueue) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.samples import Sample
 
 from gateway.errors import error_classes
 from gateway.settings import Settings
 from gateway.telemetry import exporter
 from gateway.telemetry.metrics import STEPS, GatewayMetrics, QueueCollector, QueueState, WorkerMetrics
+from gateway.telemetry.summed import observe
 from local.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
@@ -87,6 +88,33 @@ def test_a_success_is_spread_over_its_steps() -> None:
     assert value("yolo_worker_step_duration_seconds_sum", {"step": "triton"}) == pytest.approx(0.3)
     assert value("yolo_worker_tasks_total", {"status": "success"}) == 1
     assert value("yolo_worker_detections_sum") == 2
+
+
+@pytest.mark.parametrize("values", [[0.0], [0.5], [1.0, 2.0, 2.5, 1e9], [0.3] * 7 + [4.0]], ids=str)
+def test_values_observed_at_once_are_as_if_observed_one_by_one(values: list[float]) -> None:
+    pages = []
+    for at_once in (True, False):
+        registry = CollectorRegistry()
+        histogram = Histogram("some", "some", buckets=(0.5, 1.0, 2.0), registry=registry)
+        if at_once:
+            observe(histogram, values)
+        else:
+            for value in values:
+                histogram.observe(value)
+        pages.append([line for line in generate_latest(registry).decode().splitlines() if "_created" not in line])
+    assert pages[0] == pages[1]
+
+
+def test_successes_are_counted_together() -> None:
+    metrics = WorkerMetrics()
+    for _ in range(100):
+        metrics.succeeded({"queue": 1.0, "decode": 2.0, "total": 3.0}, detections=1)
+    (first,) = metrics.tasks.labels("success").collect()
+    assert first.samples[0].value < 100
+    assert metrics.registry.get_sample_value("yolo_worker_tasks_total", {"status": "success"}) == 100
+    assert metrics.registry.get_sample_value("yolo_worker_step_duration_seconds_count", {"step": "decode"}) == 100
+    metrics.count()
+    assert metrics.registry.get_sample_value("yolo_worker_tasks_total", {"status": "success"}) == 100
 
 
 def test_nothing_is_said_of_a_queue_that_cannot_be_read() -> None:
