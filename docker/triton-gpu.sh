@@ -1,6 +1,6 @@
 #!/bin/sh
 # Becomes tritonserver with every model of /models that has a model file, but those that UNLOAD= took out of service.
-# HTTP is for the healthcheck only.
+# HTTP is for the healthcheck only, unless TRITON_HTTP_ADDRESS opens it for workers that share memory.
 set -eu
 own=${TRITON_URL:-triton:8001}
 if [ "${own#dns:///}" != triton:8001 ]; then
@@ -39,7 +39,7 @@ ln -sfn "$engines" "$place"
 
 set -- tritonserver --model-repository="$models" --model-control-mode=explicit --disable-auto-complete-config \
   --strict-readiness=false --exit-on-error=false --exit-timeout-secs=10 \
-  --http-address=127.0.0.1 --grpc-address=0.0.0.0 --metrics-address=0.0.0.0
+  "--http-address=${TRITON_HTTP_ADDRESS:-127.0.0.1}" --grpc-address=0.0.0.0 --metrics-address=0.0.0.0
 # As local/triton.py does: what nobody uses asks for a key that nobody has.
 nobody=closed=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
 set -- "$@" "--grpc-restricted-protocol=trace,logging:$nobody" \

@@ -25,6 +25,8 @@ _TRITONS_IN_WORDS = (
     "host:port of its gRPC endpoint, without http://, several with commas between, or dns:///name:port for a Triton "
     "at each address of a name"
 )
+_TRITON_HTTP = rf"^(?!\w+://)[^\s,/]+:{_PORT}$"
+_TRITON_HTTP_IN_WORDS = "host:port of its HTTP endpoint, without http://"
 RATE = r"[1-9][0-9]{0,8}/(?:second|minute|hour|day)"
 _RATE_IN_WORDS = "requests and the time they are for, such as 600/minute (second, minute, hour or day)"
 _Key = Annotated[str, Meta(pattern="^[A-Za-z0-9_-]{16,128}$", extra={"give": "16 to 128 letters, digits, _ or -"})]
@@ -79,6 +81,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             extra={"give": _TRITONS_IN_WORDS},
         ),
     ] = "127.0.0.1:8001"
+    triton_http_url: Annotated[
+        Annotated[str, Meta(pattern=_TRITON_HTTP, extra={"give": _TRITON_HTTP_IN_WORDS})] | None,
+        Meta(description="HTTP endpoint of that Triton, host:port; images in shared memory are then asked for there"),
+    ] = None
     model: Annotated[str, Meta(min_length=1, description="model that answers when a request names none")] = "yolov5n"
     confidence: Annotated[float, Meta(ge=0, le=1, description="minimum detection score")] = 0.25
     iou: Annotated[

@@ -1,6 +1,7 @@
 """`python -m local.container`: becomes Triton inside of its image; with `compose` it makes the backends at build time.
 
-gRPC and metrics listen on every address of the container, HTTP only where the healthcheck asks.
+gRPC and metrics listen on every address of the container, HTTP only where the healthcheck asks, unless
+TRITON_HTTP_ADDRESS opens it for workers that share memory.
 """
 
 import os
@@ -28,7 +29,8 @@ def main(arguments: list[str]) -> int:
             print("triton: TRITON_URL names another Triton; this one stays off", flush=True)
             signal.pause()
         ports = HTTP_PORT, GRPC_PORT, METRICS_PORT
-        command = triton.server_command(MODELS, *ports, BACKENDS, "0.0.0.0", triton.Keys.given())
+        http_address = os.environ.get("TRITON_HTTP_ADDRESS") or "127.0.0.1"
+        command = triton.server_command(MODELS, *ports, BACKENDS, "0.0.0.0", triton.Keys.given(), http_address)
         command += triton.connection_age(os.environ.get("TRITON_CONNECTION_SECONDS", ""))
     except LocalError as error:
         print(f"triton: {error}", file=sys.stderr)

@@ -201,6 +201,7 @@ def settings(model: str, repository: Path, run_dir: Path, ports: Mapping[str, in
         "PYTHONUNBUFFERED": "1",
         **{setting: str(port) for setting, port in ports.items()},
         "TRITON_URL": f"127.0.0.1:{ports['TRITON_GRPC_PORT']}",
+        "TRITON_HTTP_URL": f"127.0.0.1:{ports['TRITON_HTTP_PORT']}",
         **({"REDIS_URL": f"redis://127.0.0.1:{redis_port}/0"} if redis_port else {}),
     }
 

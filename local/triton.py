@@ -96,8 +96,9 @@ def server_command(
     backends: Path,
     address: str = "127.0.0.1",
     keys: Keys = NO_KEYS,
+    http_address: str = "127.0.0.1",
 ) -> list[str]:
-    """`address` is where gRPC and metrics listen; HTTP stays on loopback. Raises LocalError without a model."""
+    """`address` is where gRPC and metrics listen. Raises LocalError without a model."""
     names = models(repository)
     if not names:
         raise LocalError(f"no model in {repository}: there is no <name>/<version>/*.onnx; run `make export-model`")
@@ -116,7 +117,7 @@ def server_command(
         f"--http-port={http_port}",
         f"--grpc-port={grpc_port}",
         f"--metrics-port={metrics_port}",
-        "--http-address=127.0.0.1",
+        f"--http-address={http_address}",
         f"--grpc-address={address}",
         f"--metrics-address={address}",
         *restrictions(keys),
@@ -151,7 +152,7 @@ def tracing(environment: Mapping[str, str]) -> list[str]:
 def restrictions(keys: Keys) -> list[str]:
     """Shut what nobody here uses: each of these could read or write files or memory. A random key means nobody.
 
-    HTTP is for health checks only; over gRPC the exporter loads and unloads models, and workers share memory.
+    HTTP is for health checks and inference; over gRPC the exporter loads and unloads models, and workers share memory.
     """
     nobody = f"closed={secrets.token_hex(16)}"
     return [

@@ -25,7 +25,8 @@ LOADERS, CLIENTS = 4, 32
 def served(server: Server, model: str, workers: int, tasks: int, folder: Path) -> Iterator[str]:
     """Redis, workers and the gateway; yields the gateway's host:port. Raises NotStarted."""
     environment = on_free_ports(model, ROOT, folder)
-    environment |= {"TRITON_URL": server.url, "TRITON_KEY": "", "TRITON_MEMORY_KEY": server.memory_key}
+    environment |= {"TRITON_URL": server.url, "TRITON_HTTP_URL": server.http_url}
+    environment |= {"TRITON_KEY": "", "TRITON_MEMORY_KEY": server.memory_key}
     environment |= {"WORKER_TASKS": str(tasks), "LOG_LEVEL": "warning"}
     stack = Stack(commands(folder, workers, "redis", "gateway"), environment, log_files(folder))
     stack.start()

@@ -32,9 +32,10 @@ IN_FLIGHT = 32  # a process
 
 @dataclass(frozen=True)
 class Server:
-    """A running Triton: gRPC's host:port, its metrics page, the key to its shared memory, and how long it took."""
+    """A running Triton: host:port of gRPC and HTTP, its metrics page, its key to shared memory, how long it took."""
 
     url: str
+    http_url: str
     metrics_url: str
     memory_key: str
     seconds: float
@@ -43,12 +44,13 @@ class Server:
 @contextmanager
 def serving(image: str, repository: Path, engines: Path, model: str) -> Iterator[Server]:
     """Triton with `repository`, once `model` is ready. Raises CannotCheck, with the reason, when it is not."""
-    grpc_port, metrics_port = free_ports(2)
+    grpc_port, http_port, metrics_port = free_ports(3)
     name, key = f"yolo-gpu-check-{secrets.token_hex(4)}", secrets.token_hex(16)
     command = [
         *("docker", "run", "--rm", "--name", name, "--gpus", "all", "--ipc", "host", "--user", user()),
-        *("--publish", f"127.0.0.1:{grpc_port}:8001", "--publish", f"127.0.0.1:{metrics_port}:8002"),
-        *("--env", f"TRITON_MEMORY_KEY={key}"),
+        *("--publish", f"127.0.0.1:{grpc_port}:8001", "--publish", f"127.0.0.1:{http_port}:8000"),
+        *("--publish", f"127.0.0.1:{metrics_port}:8002"),
+        *("--env", f"TRITON_MEMORY_KEY={key}", "--env", "TRITON_HTTP_ADDRESS=0.0.0.0"),
         *("--volume", f"{repository.resolve()}:/models:ro", "--volume", f"{engines.resolve()}:/var/cache/tensorrt"),
         image,
     ]
@@ -58,7 +60,9 @@ def serving(image: str, repository: Path, engines: Path, model: str) -> Iterator
     try:
         url = f"127.0.0.1:{grpc_port}"
         wait_until_served(url, model, process, log)
-        yield Server(url, f"http://127.0.0.1:{metrics_port}/metrics", key, time.monotonic() - begun)
+        yield Server(
+            url, f"127.0.0.1:{http_port}", f"http://127.0.0.1:{metrics_port}/metrics", key, time.monotonic() - begun
+        )
     finally:
         subprocess.run(["docker", "stop", name], stdin=subprocess.DEVNULL, capture_output=True)
         process.terminate()
@@ -149,7 +153,9 @@ def send(url: str, key: str, model: str, size: int, seconds: float) -> Load:
     with InferenceServerClient(url, channel_args=CHANNEL_ARGUMENTS) as client:
         memory = SharedMemory(client, url, key)
         with memory.lent(image.nbytes) as region:
-            tensor = image_tensor(image) if region is None else region.tensor(image)
+            if region is not None:
+                region.write(image)
+            tensor = image_tensor(image) if region is None else region.tensor(image.shape)
             outputs = [InferRequestedOutput(OUTPUT)]
             begun = time.monotonic() + 1
             while (instant := time.monotonic()) < begun + seconds:

@@ -13,6 +13,7 @@ from tritonclient.utils import InferenceServerException
 from gateway.errors import ModelUnavailable
 from gateway.telemetry import tracing
 from gateway.triton.connection import CHANNEL_ARGUMENTS, OUTAGE
+from gateway.triton.http_inference import Answer, HttpFailed, HttpInference
 from gateway.triton.loading import is_absent
 from gateway.triton.shared_memory import SharedMemory
 from gateway.triton.spec import OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
@@ -64,7 +65,8 @@ class Inference(NamedTuple):
 class TritonClient:
     """A blocking, thread-safe client; one per worker process. `timeout` is the longest wait for one call, seconds.
 
-    With `memory_key`, which opens the shared memory of a Triton on the same host, images go there through it.
+    With `memory_key`, which opens the shared memory of a Triton on the same host, images go there through it, and are
+    asked for over HTTP where its `http_url`, host:port, is given too.
     """
 
     def __init__(
@@ -72,10 +74,12 @@ class TritonClient:
         url: str,
         timeout: float,
         memory_key: str | None = None,
+        http_url: str | None = None,
         channel_arguments: Sequence[tuple[str, object]] = CHANNEL_ARGUMENTS,
     ) -> None:
         self._client = InferenceServerClient(url, channel_args=channel_arguments)
         self._memory = SharedMemory(self._client, url, memory_key)
+        self._http = HttpInference(http_url) if http_url else None
         self._timeout = timeout
         self._specs: dict[tuple[str, str], ModelSpec] = {}
         self._absent_since: dict[str, float] = {}  # by model, until it is there again
@@ -83,6 +87,8 @@ class TritonClient:
         self._statistics = Statistics(self._client)
 
     def close(self) -> None:
+        if self._http is not None:
+            self._http.close()
         self._memory.close()
         self._client.close()
 
@@ -128,10 +134,9 @@ class TritonClient:
             if error.status() in _REFUSED:
                 self._current(spec, version)
             raise translated from error
-        answered = answer.get_response().model_version
-        if answered != spec.version:
-            spec = self._current(spec, version, answered)
-        return Inference(answer.as_numpy(OUTPUT)[0], spec, self._statistics.parts_ms(spec))
+        if answer.version != spec.version:
+            spec = self._current(spec, version, answer.version)
+        return Inference(answer.rows, spec, self._statistics.parts_ms(spec))
 
     def _current(self, used: ModelSpec, version: str, answered: str = "") -> ModelSpec:
         """The spec of the version that `answered`, read again.
@@ -148,22 +153,35 @@ class TritonClient:
             raise ModelChanged(f"version {spec.version} of {used.name} is served now, for images of another size")
         return spec
 
-    def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> InferResult:
-        region = None
+    def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> Answer:
+        deadline = time.monotonic() + self._timeout
+        region, http = None, self._http if self._http is not None and self._http.is_worth_a_try() else None
         try:
             with self._memory.lent(max(3 * spec.size_hw[0] * spec.size_hw[1], image.nbytes)) as region:
-                tensor = image_tensor(image) if region is None else region.tensor(image)
-                return self._ask(spec.name, tensor, version)
+                if region is None:
+                    return self._ask(spec.name, image_tensor(image), version, deadline)
+                region.write(image)
+                if http is None:
+                    return self._ask(spec.name, region.tensor(image.shape), version, deadline)
+                return http.infer(region, image.shape, spec.name, version, deadline)
         except InferenceServerException as error:
             if region is None or error.status() in OUTAGE:
                 raise
-        return self._ask(spec.name, image_tensor(image), version)  # a Triton that was started anew knows no region
+            failure: Exception = error
+        except HttpFailed as error:
+            failure = error
+        answer = self._ask(spec.name, image_tensor(image), version, deadline)
+        if http is not None:  # a Triton that was started anew knows no region, which is no fault of the way
+            http.give_up_for_now(failure)
+        return answer
 
-    def _ask(self, model: str, tensor: InferInput, version: str) -> InferResult:
+    def _ask(self, model: str, tensor: InferInput, version: str, deadline: float) -> Answer:
+        seconds = max(deadline - time.monotonic(), 1e-3)
         outputs = [InferRequestedOutput(OUTPUT)]
-        return self._client.infer(
-            model, [tensor], version, outputs=outputs, client_timeout=self._timeout, headers=tracing.sampled()
+        answer = self._client.infer(
+            model, [tensor], version, outputs=outputs, client_timeout=seconds, headers=tracing.sampled()
         )
+        return Answer(answer.get_response().model_version, answer.as_numpy(OUTPUT)[0])
 
     def _read_spec(self, model: str, version: str) -> ModelSpec:
         try:

@@ -280,7 +280,7 @@ class TritonPool:
             peer.client.close()
 
     def _client(self, address: str) -> TritonClient:
-        return TritonClient(address, self._timeout, self._memory_key, POOLED_ARGUMENTS)
+        return TritonClient(address, self._timeout, self._memory_key, channel_arguments=POOLED_ARGUMENTS)
 
     def _warn(self, problem: str) -> None:
         """Once, not at every task."""
@@ -289,11 +289,16 @@ class TritonPool:
             log.warning("%s", problem)
 
 
-def connect(url: str, timeout: float, memory_key: str | None = None) -> TritonClient | TritonPool:
-    """A client of the one Triton, or of the several, that TRITON_URL means; the rest as for `TritonClient`."""
+def connect(
+    url: str, timeout: float, memory_key: str | None = None, http_url: str | None = None
+) -> TritonClient | TritonPool:
+    """A client of the one Triton, or of the several, that TRITON_URL means; the rest as for `TritonClient`.
+
+    Several are asked over gRPC only: `http_url` is the address of one, and over HTTP one that hangs is not noticed.
+    """
     if is_several(url):
         return TritonPool(Addresses(url), timeout, memory_key)
-    return TritonClient(url, timeout, memory_key)
+    return TritonClient(url, timeout, memory_key, http_url)
 
 
 def _difference(one: ModelSpec, other: ModelSpec) -> str:

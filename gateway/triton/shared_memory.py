@@ -9,6 +9,7 @@ Triton may still read the image of a request that was given up: such a region is
 import errno
 import fcntl
 import logging
+import math
 import mmap
 import os
 import secrets
@@ -64,17 +65,21 @@ class Region:
                 os.posix_fallocate(self._file, 0, size)  # a file without pages would end the process at its first write
                 self._path = self._path.rename(path)
             self._memory = mmap.mmap(self._file, size)
+            self.requests: dict[tuple[str, str, tuple[int, ...]], tuple[bytes, bytes]] = {}  # of `http_inference`
         except (OSError, ValueError):
             os.close(self._file)
             if size:
                 self._path.unlink(missing_ok=True)
             raise
 
-    def tensor(self, image: npt.NDArray[np.uint8]) -> InferInput:
-        """A batch of one, from an RGB uint8 (height, width, 3) image, which is copied here."""
+    def write(self, image: npt.NDArray[np.uint8]) -> None:
+        """Copy an RGB uint8 (height, width, 3) image here."""
         np.frombuffer(self._memory, np.uint8, image.nbytes).reshape(image.shape)[:] = image
-        tensor = InferInput(INPUT, [1, *image.shape], "UINT8")
-        tensor.set_shared_memory(self.name, image.nbytes)
+
+    def tensor(self, shape: tuple[int, ...]) -> InferInput:
+        """A batch of one, the image of this shape that was written here."""
+        tensor = InferInput(INPUT, [1, *shape], "UINT8")
+        tensor.set_shared_memory(self.name, math.prod(shape))
         return tensor
 
     def remove(self) -> None:

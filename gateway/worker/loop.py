@@ -337,7 +337,9 @@ def main() -> int:
     except SettingsError as error:
         print(f"worker: {error}", file=sys.stderr)
         return 2
-    inferer = connect_triton(settings.triton_url, settings.triton_timeout, settings.triton_memory_key)
+    inferer = connect_triton(
+        settings.triton_url, settings.triton_timeout, settings.triton_memory_key, settings.triton_http_url
+    )
     processor = Processor(Pipeline(inferer, settings, metrics_port.metrics), settings, metrics_port.metrics)
     worker = TaskWorker(TaskQueue(connection, settings), processor, settings, metrics_port)
     for signum in (signal.SIGTERM, signal.SIGINT):

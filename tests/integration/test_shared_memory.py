@@ -41,9 +41,9 @@ def admin(server: Triton) -> Iterator[InferenceServerClient]:
         (FOLDER / name).unlink()
 
 
-@pytest.fixture
-def client(server: Triton, admin: InferenceServerClient) -> Iterator[TritonClient]:
-    client = TritonClient(server.url, 10, KEY)
+@pytest.fixture(params=["gRPC", "HTTP"])
+def client(request: pytest.FixtureRequest, server: Triton, admin: InferenceServerClient) -> Iterator[TritonClient]:
+    client = TritonClient(server.url, 10, KEY, server.http_address if request.param == "HTTP" else None)
     yield client
     client.close()
     assert known(admin) == set()
@@ -124,7 +124,7 @@ def test_a_region_that_triton_still_reads_is_not_used_again(server: Triton, admi
     with pytest.raises(GivenUp), memory.lent(SIZE) as region:
         assert region is not None
         name = region.name
-        tensor = region.tensor(np.zeros((640, 640, 3), np.uint8))
+        tensor = region.tensor((640, 640, 3))
         for _ in range(200):
             admin.async_infer("tiny", [tensor], lambda result, error: ended.release())
         assert ended.acquire(timeout=10), "the first has its answer, the others are in Triton"
@@ -149,7 +149,7 @@ def test_regions_that_triton_holds_are_bounded(
     memory, ended = SharedMemory(admin, server.url, KEY, most_dropped=1), threading.Semaphore(0)
     with pytest.raises(GivenUp), memory.lent(SIZE) as region:
         assert region is not None
-        tensor = region.tensor(np.zeros((640, 640, 3), np.uint8))
+        tensor = region.tensor((640, 640, 3))
         for _ in range(200):
             admin.async_infer("tiny", [tensor], lambda result, error: ended.release())
         assert ended.acquire(timeout=10)

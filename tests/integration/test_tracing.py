@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from local.triton import NO_KEYS, Keys
 from tests.support.collector import collecting
 from tests.support.pictures import encoded
 from tests.support.stack import running_stack, running_triton
@@ -14,14 +15,15 @@ UNSAMPLED, *SAMPLED = (f"0af7651916cd43dd8448eb211c80319{last}" for last in "012
 PATIENCE = 6  # seconds; its own exporter loses a span now and then, and is asked again
 
 
+@pytest.mark.parametrize("keys", [NO_KEYS, Keys(memory="fedcba9876543210")], ids=["gRPC", "HTTP"])
 def test_what_triton_does_is_under_the_step_that_waits_for_it(
-    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keys: Keys
 ) -> None:
     with collecting() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
         with (
-            running_triton(tiny_repository, tmp_path) as triton,
+            running_triton(tiny_repository, tmp_path, keys) as triton,
             running_stack(triton, tmp_path, "tiny", workers=1) as stack,
         ):
             upload(stack.base_url, UNSAMPLED, "00")

@@ -11,6 +11,8 @@ from pathlib import Path
 from local import triton
 from local.triton import Keys
 
+USUAL_PORTS = ("8000", "8001", "8002")
+
 
 def main(arguments: list[str]) -> int:
     if arguments[0] == "build":
@@ -32,12 +34,13 @@ def main(arguments: list[str]) -> int:
     if "sh" in arguments:
         print("Triton=2.51.0 TensorRT=10.13.2.6")
         return 0
-    return serve(options, Path(volumes["/models"]), [word for word in arguments if word.endswith((":8001", ":8002"))])
-
-
-def serve(options: dict[str, str], models: Path, published: list[str]) -> int:
-    grpc_port, metrics_port = (int(word.split(":")[1]) for word in published)
+    published = {word.split(":")[2]: int(word.split(":")[1]) for word in arguments if word.startswith("127.0.0.1:")}
+    given_key = next(word for word in arguments if word.startswith("TRITON_MEMORY_KEY=")).partition("=")[2]
     pid_file(options["--name"]).write_text(str(os.getpid()))
+    return serve(Keys(memory=given_key), Path(volumes["/models"]), *(published[port] for port in USUAL_PORTS))
+
+
+def serve(keys: Keys, models: Path, http_port: int, grpc_port: int, metrics_port: int) -> int:
     with tempfile.TemporaryDirectory() as place:
         repository = Path(place) / "models"
         shutil.copytree(models, repository)
@@ -46,8 +49,6 @@ def serve(options: dict[str, str], models: Path, published: list[str]) -> int:
             config.write_text(text.replace('platform: "tensorrt_plan"', 'backend: "onnxruntime"'))
         for engine in repository.glob("*/*/model.plan"):
             engine.rename(engine.with_name("model.onnx"))
-        keys = Keys(memory=options["--env"].partition("=")[2])
-        http_port = metrics_port + 1 if metrics_port < 65000 else metrics_port - 1
         server = triton.start(repository, http_port, grpc_port, metrics_port, Path(place) / "triton.log", keys)
         signal.signal(signal.SIGTERM, lambda *_: server.terminate())
         status = server.wait()

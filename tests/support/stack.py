@@ -40,6 +40,10 @@ class Triton:
     keys: triton.Keys = triton.NO_KEYS
     pid: int = 0
 
+    @property
+    def http_address(self) -> str:
+        return self.http_url.removeprefix("http://")
+
 
 @dataclass(frozen=True)
 class Stack:
@@ -77,13 +81,14 @@ def running_triton(
     keys: triton.Keys = triton.NO_KEYS,
     without: tuple[str, ...] = (),
     grpc_port: int = 0,
+    http_port: int = 0,
 ) -> Iterator[Triton]:
     """Triton with every model of `repository`; `folder` takes its log. `keys` and `without` as for `triton.start`.
 
-    `grpc_port` is a free one when none is given.
+    `grpc_port` and `http_port` are free ones when none are given.
     """
-    http_port, free_port, metrics_port = free_ports(3)
-    grpc_port = grpc_port or free_port
+    free_http, free_grpc, metrics_port = free_ports(3)
+    http_port, grpc_port = http_port or free_http, grpc_port or free_grpc
     log = folder / "triton.log"
     process = triton.start(repository, http_port, grpc_port, metrics_port, log, keys, without)
     url = f"127.0.0.1:{grpc_port}"
@@ -103,6 +108,7 @@ def running_stack(
 ) -> Iterator[Stack]:
     """Redis, workers and the gateway in front of a Triton; `folder` takes their logs."""
     environment = on_free_ports(model, ROOT, folder) | {"TRITON_URL": server.url}
+    environment |= {"TRITON_HTTP_URL": server.http_address}
     environment |= {"TRITON_KEY": server.keys.control, "TRITON_MEMORY_KEY": server.keys.memory}
     environment |= settings or {}
     stack = local.stack.Stack(commands(folder, workers, "redis", "gateway"), environment, log_files(folder))

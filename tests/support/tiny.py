@@ -22,13 +22,13 @@ parameters [ {{ key: "stride" value: {{ string_value: "32" }} }}, {{ key: "imgsz
 FOUND = ((100.0, 100.0, 200.0, 300.0, 0.9, 0.0), (10.0, 10.0, 90.0, 90.0, 0.5, 1.0))
 
 
-def write(repository: Path, name: str, model: onnx.ModelProto | None = None) -> Path:
-    """Add a model, `mean` if none is given, as version 1 and return its folder."""
+def write(repository: Path, name: str, graph: onnx.ModelProto | None = None) -> Path:
+    """Add a model, the graph `mean` if none is given, as version 1 and return its folder."""
     folder = repository / name
     (folder / "1").mkdir(parents=True)
     (folder / "config.pbtxt").write_text(CONFIG.format(name=name))
     (folder / "labels.txt").write_text("person\nbicycle\n")
-    onnx.save(model or mean(), folder / "1" / "model.onnx")
+    onnx.save(graph or mean(), folder / "1" / "model.onnx")
     return folder
 
 
@@ -49,15 +49,17 @@ def mean() -> onnx.ModelProto:
     ]
     constants = {"axes": [1, 2, 3], "flat": [-1, 1, 1], "rows": [1000, 6]}
     tensors = [helper.make_tensor(name, TensorProto.INT64, [len(values)], values) for name, values in constants.items()]
-    return _model("mean", nodes, tensors)
+    return model("mean", nodes, tensors)
 
 
-def _model(name: str, nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto]) -> onnx.ModelProto:
+def model(
+    name: str, nodes: list[onnx.NodeProto], tensors: list[onnx.TensorProto], rows: int | str = 1000
+) -> onnx.ModelProto:
     content = helper.make_graph(
         nodes,
         name,
         [helper.make_tensor_value_info("images", TensorProto.UINT8, ["batch", "height", "width", 3])],
-        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["batch", 1000, 6])],
+        [helper.make_tensor_value_info("detections", TensorProto.FLOAT, ["batch", rows, 6])],
         tensors,
     )
     return helper.make_model(content, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)

@@ -18,7 +18,7 @@ SETTINGS = {name: default for name, default, _ in rows()}
 # Given by the chart itself: addresses, and secrets by reference.
 OF_CHART = {"REDIS_URL", "TRITON_URL", "API_KEYS", "API_KEYS_FILE", "WEBHOOK_SECRET", "TRITON_KEY"}
 # Compose's way to say that nobody else comes, and for one host's shared memory.
-NOT_HERE = {"PUBLISHED_ON", "TRITON_MEMORY_KEY"}
+NOT_HERE = {"PUBLISHED_ON", "TRITON_MEMORY_KEY", "TRITON_HTTP_URL"}
 OF_SERVICE = ("gateway", "worker", "webhooks")
 KEY_LINE = "camera-1:" + "0" * 64
 SCALED = Rendered(VALUES["gpu"])

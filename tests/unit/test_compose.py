@@ -196,7 +196,11 @@ def test_the_secrets_of_the_documents_are_settings() -> None:
 
 def test_memory_is_shared_between_workers_and_triton_only(services: dict[str, Any]) -> None:
     overlay = composed("docker-compose.shm.yml")
-    assert overlay["services"] == {name: {"volumes": ["shm:/dev/shm"]} for name in ("triton", "worker")}
+    assert {name: service["volumes"] for name, service in overlay["services"].items()} == {
+        name: ["shm:/dev/shm"] for name in ("triton", "worker")
+    }
+    assert overlay["services"]["triton"]["environment"] == {"TRITON_HTTP_ADDRESS": "0.0.0.0"}
+    assert load(overlay["services"]["worker"]["environment"]).triton_http_url == "triton:8000"
     assert list(overlay["volumes"]) == ["shm"]
     for service in services.values():
         assert "/dev/shm" not in str(service.get("volumes")), "not without being asked for"

@@ -117,6 +117,22 @@ def test_triton_speaks_grpc_not_http() -> None:
         load({"TRITON_URL": "http://triton:8001"})
 
 
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "triton:8000", "[::1]:8000"])
+def test_tritons_http_endpoint_may_be_given(url: str) -> None:
+    assert load({"TRITON_HTTP_URL": url}).triton_http_url == url
+    assert load({"TRITON_HTTP_URL": ""}).triton_http_url is None
+
+
+@pytest.mark.parametrize(
+    "url", ["http://triton:8000", "triton", "a:8000,b:8000", "dns:///tritons:8000", "a:65536", "a:1/x"]
+)
+def test_an_http_endpoint_without_meaning_is_refused(url: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"TRITON_HTTP_URL=.*: give host:port of its HTTP endpoint, without http://"
+    ):
+        load({"TRITON_HTTP_URL": url})
+
+
 TRITONS = ("triton:8001", "a:8001,b:8001", "dns:///tritons:8001", "[::1]:8001,dns:///tritons.default.svc:8001")
 
 

@@ -76,6 +76,11 @@ def test_keys_may_be_in_files(run: Run) -> None:
     assert "--grpc-restricted-protocol=shared-memory:yolo-memory=shared" in given
 
 
+def test_http_stays_inside_unless_workers_share_memory(run: Run) -> None:
+    assert "--http-address=127.0.0.1" in run().stdout.splitlines()
+    assert "--http-address=0.0.0.0" in run(TRITON_HTTP_ADDRESS="0.0.0.0").stdout.splitlines()
+
+
 def test_connections_end_where_several_tritons_share_a_name(run: Run) -> None:
     age = "--grpc-max-connection-age="
     assert age + "60000" in run(TRITON_CONNECTION_SECONDS="60").stdout.splitlines()
