@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 Word = str | bytes | int | float
 _NOTHING = object()
+_LARGE_BYTES = 4_000
 _LATE_SECONDS = 0.1  # the loop itself may have been late: what has come meanwhile is read first
 
 
@@ -64,7 +65,7 @@ class Link(asyncio.Protocol):
         if reader.at_eof() or self._transport.is_closing():
             self.lose(redis.ConnectionError("Redis has closed the connection"))
 
-    async def ask(self, packed: bytes, number: int = 1) -> list[Any]:
+    async def ask(self, packed: list[bytes], number: int = 1) -> list[Any]:
         """The answers to `number` commands, errors among them. Raises redis.ConnectionError, redis.TimeoutError."""
         while self._room is not None and self.lost is None:
             await asyncio.shield(self._room)
@@ -75,12 +76,12 @@ class Link(asyncio.Protocol):
         self._asked.append(asked)
         if self._clock is None:
             self._clock = self._loop.call_at(due, self._check)
-        self._transport.write(packed)
+        self._transport.writelines(packed)
         return await asked.future
 
-    def write(self, packed: bytes) -> None:
-        """Send what has no answer."""
-        self._transport.write(packed)
+    def send(self, packed: list[bytes]) -> None:
+        """What has no answer."""
+        self._transport.writelines(packed)
 
     def data_received(self, data: bytes) -> None:
         self._replies.feed(data)
@@ -179,7 +180,7 @@ class PipelinedRedis:
 
     async def run_all(self, *commands: tuple[Word, ...]) -> list[Any]:
         """The answers to commands that are sent together; no transaction. Raises redis.RedisError."""
-        return await self._ask(b"".join(map(_packed, commands)), len(commands))
+        return await self._ask([part for each in commands for part in _packed(each)], len(commands))
 
     def register_script(self, text: str) -> "Script":
         return Script(self, text)
@@ -192,7 +193,7 @@ class PipelinedRedis:
         """
         link = await self._connect(pushed)
         try:
-            link.write(_packed(("SUBSCRIBE", channel)))
+            link.send(_packed(("SUBSCRIBE", channel)))
             while link.lost is None:
                 await asyncio.wait([link.ended], timeout=check_seconds)
                 if link.lost is None:
@@ -208,7 +209,7 @@ class PipelinedRedis:
         if self._link is not None:
             self._link.lose(redis.ConnectionError("this process ends"))
 
-    async def _ask(self, packed: bytes, number: int) -> list[Any]:
+    async def _ask(self, packed: list[bytes], number: int) -> list[Any]:
         try:
             return _checked(await (await self._linked()).ask(packed, number))
         except redis.ConnectionError:  # a restart of Redis cuts connections
@@ -241,9 +242,22 @@ class PipelinedRedis:
         return Link(connection, self._seconds, pushed)
 
 
-def _packed(command: tuple[Word, ...]) -> bytes:
-    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]  # its types are those of one word
-    return packed
+def _packed(command: tuple[Word, ...]) -> list[bytes]:
+    """As Redis takes it. A large word goes past hiredis, which takes 1.2 ms for a megabyte."""
+    parts, begin = [b"*%d\r\n" % len(command)], 0
+    for at, word in enumerate(command):
+        if type(word) is bytes and len(word) > _LARGE_BYTES:
+            parts += [_words(command[begin:at]), b"$%d\r\n" % len(word), word, b"\r\n"]
+            begin = at + 1
+    parts.append(_words(command[begin:]))
+    return parts
+
+
+def _words(words: tuple[Word, ...]) -> bytes:
+    if not words:
+        return b""
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its types are those of one word
+    return packed[packed.index(b"\n") + 1 :]
 
 
 def _checked(answers: list[Any]) -> list[Any]:
