@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
+from typing import Any
 
 import msgspec
 import redis.asyncio as aioredis
@@ -27,11 +28,13 @@ from gateway.redis_names import (
     picture_key,
     result_key,
 )
+from gateway.redis_pipelined import PipelinedRedis
 from gateway.task import State, Status, TaskView
 
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
+_CHECK_SECONDS = 15  # of a subscription on which nothing comes
 _PLACE_SECONDS = 2.0
 
 
@@ -49,8 +52,8 @@ class _Standing(msgspec.Struct):
 class Results:
     """Reads tasks without polling: `listen` must run as a background task for the waits to return early."""
 
-    def __init__(self, connection: "aioredis.Redis", task_retries: int) -> None:
-        self._redis = connection
+    def __init__(self, connection: "aioredis.Redis", shared: PipelinedRedis, task_retries: int) -> None:
+        self._redis, self._shared = connection, shared
         self._task_retries = task_retries
         self._waiting: Waiting = defaultdict(set)
         self._released = False
@@ -152,25 +155,22 @@ class Results:
             )
         return picture
 
-    async def listen(self, connection: "aioredis.Redis") -> None:
-        """Wake those who wait as their tasks change; runs until cancelled, through Redis restarts.
-
-        `connection` must not time out while nothing is published.
-        """
+    async def listen(self) -> None:
+        """Wake those who wait as their tasks change; runs until cancelled, through Redis restarts."""
         while True:
             try:
-                async with connection.pubsub() as subscription:
-                    await subscription.subscribe(EVENTS_CHANNEL)
-                    async for message in subscription.listen():
-                        if message["type"] == "subscribe":  # redis-py does that again, by itself, on a new connection
-                            for task_id in list(self._waiting):
-                                self._wake(task_id, None)  # it may have ended while nobody listened
-                            continue
-                        task_id, _, change = message["data"].partition(b":")
-                        self._wake(task_id.decode(), change.partition(b":")[2])
+                await self._shared.subscribe(self._heard, EVENTS_CHANNEL, _CHECK_SECONDS)
             except RedisError as error:
                 log.warning("Redis subscription lost, trying again: %s", error)
             await asyncio.sleep(_RECONNECT_SECONDS)
+
+    def _heard(self, message: list[Any]) -> None:
+        if message[0] == b"message":
+            task_id, _, change = message[2].partition(b":")
+            self._wake(task_id.decode(), change.partition(b":")[2])
+        else:  # subscribed
+            for task_id in list(self._waiting):
+                self._wake(task_id, None)  # it may have ended while nobody listened
 
     def _wake(self, task_id: str, change: bytes | None) -> None:
         for changes in self._waiting.get(task_id, ()):
@@ -180,10 +180,10 @@ class Results:
         # At any instant a task has its job or its result: asked in this order it is found though it ends in between. No
         # transaction, since a Redis that is full refuses whatever is queued in one.
         with redis_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.hmget(job_key(task_id), "status", "retries_left", "created_at", "started_at")
-                pipe.get(result_key(task_id))
-                (status, retries_left, created_at, started_at), stored = await pipe.execute()
+            (status, retries_left, created_at, started_at), stored = await self._shared.run_all(
+                ("HMGET", job_key(task_id), "status", "retries_left", "created_at", "started_at"),
+                ("GET", result_key(task_id)),
+            )
         if stored is not None:
             return True, stored
         if status is None:
@@ -205,10 +205,10 @@ class Results:
             return pending
         instant = clock.now()
         with redis_errors():
-            async with self._redis.pipeline(transaction=False) as pipe:
-                pipe.eval(client_turns.POSITION, 4, QUEUE_KEY, HIGH_KEY, *TURNS, view.task_id)
-                pipe.mget(rate_keys(instant))
-                position, buckets = await pipe.execute()
+            position, buckets = await self._shared.run_all(
+                ("EVAL", client_turns.POSITION, 4, QUEUE_KEY, HIGH_KEY, *TURNS, view.task_id),
+                ("MGET", *rate_keys(instant)),
+            )
         if position is None:
             return pending
         view.position = position

@@ -44,6 +44,7 @@ from gateway.redis_names import (
     result_key,
     waiting_key,
 )
+from gateway.redis_pipelined import PipelinedRedis
 from gateway.settings import Settings
 from gateway.task import TaskView
 
@@ -88,12 +89,12 @@ class _OfBatch(msgspec.Struct):
 
 
 class Submission:
-    """Accepts and cancels over a shared connection; raises ServiceUnavailable when Redis is away."""
+    """Accepts and cancels; raises ServiceUnavailable when Redis is away."""
 
-    def __init__(self, connection: "aioredis.Redis", settings: Settings) -> None:
+    def __init__(self, connection: "aioredis.Redis", shared: PipelinedRedis, settings: Settings) -> None:
         self._redis = connection
         self._settings = settings
-        self._accept_script = connection.register_script(scripts.ACCEPT)
+        self._accept_script = shared.register_script(scripts.ACCEPT)
         self._replication = Replication(settings.redis_replicas)
         self._refused: dict[str, tuple[float, str, int]] = {}
         self._full_backlogs: dict[str, tuple[float, int]] = {}

@@ -6,12 +6,12 @@ from datetime import timedelta
 from functools import cache
 from typing import Any, NamedTuple
 
-import redis.asyncio as aioredis
 from throttled.asyncio import Quota, RedisStore, RedisStoreBackend, Throttled, per_duration
 from throttled.exceptions import StoreUnavailableError
 
 from gateway.errors import RateLimited, ServiceUnavailable
 from gateway.redis_names import FREEING, LIMIT_PREFIX
+from gateway.redis_pipelined import PipelinedRedis
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _IPV6_CLIENT_BITS = 64  # one client has all addresses below
@@ -27,8 +27,8 @@ class Standing(NamedTuple):
 class Limiter:
     """Lets requests through at a steady rate (GCRA), after a burst of what the rate allows in its period."""
 
-    def __init__(self, connection: "aioredis.Redis") -> None:
-        self._store = _Store(connection)
+    def __init__(self, shared: PipelinedRedis) -> None:
+        self._store = _Store(shared)
         self._throttles: dict[str, Throttled] = {}
 
     async def ask(self, client: str, rate: str) -> Standing:
@@ -74,15 +74,15 @@ class _Client:
     Reading goes on then, and is counted.
     """
 
-    def __init__(self, connection: "aioredis.Redis") -> None:
-        self._connection = connection
+    def __init__(self, shared: PipelinedRedis) -> None:
+        self._shared = shared
 
     def register_script(self, script: str) -> Any:
-        return self._connection.register_script(FREEING + script)
+        return self._shared.register_script(FREEING + script)
 
 
 class _Backend(RedisStoreBackend):
-    """Uses the connections that the gateway has, instead of a pool of its own."""
+    """Uses the connection that the gateway has, instead of a pool of its own."""
 
     def get_client(self) -> Any:
         return _Client(self.options["CLIENT"])
@@ -95,5 +95,5 @@ class _Backend(RedisStoreBackend):
 class _Store(RedisStore):
     _BACKEND_CLASS = _Backend
 
-    def __init__(self, connection: "aioredis.Redis") -> None:
-        super().__init__(options={"CLIENT": connection})
+    def __init__(self, shared: PipelinedRedis) -> None:
+        super().__init__(options={"CLIENT": shared})

@@ -16,6 +16,7 @@ from gateway.outbound.images import Fetcher
 from gateway.queue.results import Results
 from gateway.queue.submission import Submission
 from gateway.redis_connections import connect_async
+from gateway.redis_pipelined import PipelinedRedis
 from gateway.security.api_keys import Keyring
 from gateway.security.rate_limit import Limiter
 from gateway.server.limits import Limits
@@ -28,7 +29,7 @@ from gateway.web.admission import Admission
 from gateway.web.places import Places
 from gateway.web.readiness import Readiness, watch
 
-# Requests share a few connections, however many wait.
+# What is asked seldom, or in transactions, takes one of a few connections; all else shares one.
 _POOL: dict[str, Any] = {"max_connections": 8, "timeout": 10, "socket_timeout": 5, "socket_connect_timeout": 5}
 
 
@@ -72,7 +73,7 @@ async def connected(
     """The services, with what runs in the background for them; `outbound` is the way to other hosts."""
     once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # a restart of Redis cuts connections
     connection = connect_async(settings.redis_url, retry=once_more, **_POOL)
-    subscribing = connect_async(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
+    shared = PipelinedRedis(connection)
     triton = connect_triton(settings.triton_url)
     outbound = outbound or Outbound(settings.url_ports)
     services = Services(
@@ -88,9 +89,9 @@ async def connected(
         admission=Admission(settings.max_uploading_bytes, settings.max_uploading_bytes_per_client),
         waiting=Places("waiting requests", settings.max_waiting, settings.max_waiting_per_client),
         streams=Places("event streams", settings.max_streams, settings.max_streams_per_client),
-        limiter=Limiter(connection),
-        submission=Submission(connection, settings),
-        results=Results(connection, settings.task_retries),
+        limiter=Limiter(shared),
+        submission=Submission(connection, shared, settings),
+        results=Results(connection, shared, settings.task_retries),
         models=Models(triton, settings.triton_key),
         readiness=Readiness(connection, triton, settings),
     )
@@ -98,7 +99,7 @@ async def connected(
     metrics.streams.set_function(lambda: len(services.streams))
     metrics.uploading.set_function(lambda: services.admission.held_bytes)
     background = [
-        asyncio.create_task(services.results.listen(subscribing)),
+        asyncio.create_task(services.results.listen()),
         asyncio.create_task(watch(services.readiness, metrics)),
     ]
     if isinstance(triton, Tritons):
@@ -109,7 +110,7 @@ async def connected(
     finally:
         for task in background:
             await end(task)
-        await subscribing.aclose()
+        await shared.aclose()
         await connection.aclose()
         await triton.close()
 

@@ -10,6 +10,7 @@ import redis.asyncio as aioredis
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.submission import Acceptance, NewTask, Submission
 from gateway.queue.task_queue import TaskQueue
+from gateway.redis_pipelined import PipelinedRedis
 from gateway.settings import Settings
 
 
@@ -23,7 +24,9 @@ def submit(
         async with aioredis.Redis.from_url(settings.redis_url) as connection:
             task = NewTask(task_id, image, TaskRequest(model="fake", accepted_at=time.time(), **wanted))
             acceptance = Acceptance([BatchEntry(0, "", task_id)])
-            await Submission(connection, settings).accept([task], acceptance, high=high, client=client)
+            shared = PipelinedRedis(connection)
+            await Submission(connection, shared, settings).accept([task], acceptance, high=high, client=client)
+            await shared.aclose()
 
     asyncio.run(accepted())
     return task_id
