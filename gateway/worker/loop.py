@@ -182,6 +182,8 @@ class TaskWorker(SimpleWorker):
             is_first = self._hold(lambda: self._tasks.finish(view, claim.request, claim.execution, pictures))
         if is_first:
             self._note(view)
+        else:  # it was believed dead, was cut off, or the answer to a first try was lost
+            log.info("the task has ended before: this end is dropped")
 
     def _fail(self, claim: Claim) -> None:
         """Count the try, and end the task after the last one."""
