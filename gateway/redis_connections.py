@@ -12,6 +12,9 @@ import redis.asyncio.connection as aioconnection
 import redis.asyncio.sentinel as aiosentinel
 import redis.sentinel
 from redis._parsers import _AsyncHiredisParser, _HiredisParser
+from redis.asyncio.retry import Retry as AsyncRetry
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from gateway import redis_url
 
@@ -19,6 +22,9 @@ _Client = TypeVar("_Client", bound="redis.Redis")
 
 # How a blocked command and a script of Redis 6.2 say it, in the middle of their lines.
 _DEMOTED = ("READONLY", "UNBLOCKED", "MASTERDOWN")
+
+# Of a Sentinel: one that is silent is not asked again, there are others. By itself redis-py asks it eleven times.
+_ONCE_MORE = NoBackoff(), 1, (redis.ConnectionError,)
 
 
 class Demoted(redis.ConnectionError):
@@ -61,7 +67,7 @@ def connect(url: str, kind: type[_Client], **options: Any) -> _Client:
         plain: _Client = kind.from_url(url, **options)  # type: ignore[assignment]
         return plain
     parts = redis_url.parse_sentinels(url)
-    of_sentinels, options = parts.of_sentinels(), {**parts.of_redis(), **options}
+    of_sentinels, options = parts.of_sentinels() | {"retry": Retry(*_ONCE_MORE)}, {**parts.of_redis(), **options}
     manager = redis.sentinel.Sentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     client: _Client = manager.master_for(parts.service, kind, **options)  # type: ignore[no-untyped-call]
     return client
@@ -75,7 +81,7 @@ def connect_async(url: str, **options: Any) -> "aioredis.Redis":
         kind = aioconnection.BlockingConnectionPool if is_bounded else aioconnection.ConnectionPool
         return aioredis.Redis.from_pool(kind.from_url(url, **options))
     parts = redis_url.parse_sentinels(url)
-    of_sentinels, options = parts.of_sentinels(), {**parts.of_redis(), **options}
+    of_sentinels, options = parts.of_sentinels() | {"retry": AsyncRetry(*_ONCE_MORE)}, {**parts.of_redis(), **options}
     manager = aiosentinel.Sentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     pool = _BlockingSentinelPool if is_bounded else _SentinelPool
     client: aioredis.Redis = manager.master_for(parts.service, connection_pool_class=pool, **options)

@@ -74,11 +74,17 @@ def start(
 
 
 def become(
-    repository: Path, http_port: int, grpc_port: int, metrics_port: int, log: Path, keys: Keys = NO_KEYS
+    repository: Path,
+    http_port: int,
+    grpc_port: int,
+    metrics_port: int,
+    log: Path,
+    keys: Keys = NO_KEYS,
+    address: str = "127.0.0.1",
 ) -> None:
     """As `start`, but this process turns into the server."""
     backends = wheel.compose_backends(log.parent / "backends")
-    command = server_command(repository, http_port, grpc_port, metrics_port, backends, keys=keys)
+    command = server_command(repository, http_port, grpc_port, metrics_port, backends, address, keys)
     clear(grpc_port)
     os.umask(PRIVATE)
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

@@ -12,6 +12,7 @@ from pathlib import Path
 from local import triton, wheel
 from local.errors import LocalError
 from reliability import attacks, chaos, fuzz, overload, surroundings
+from reliability.hosts import acts
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
@@ -22,11 +23,14 @@ SHARED = Path(os.environ.get("YOLO_SHARED") or wheel.ROOT.parent / "shared")
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m reliability", description=__doc__)
     parser.add_argument("what", choices=["chaos", "fuzz", "overload"])
+    parser.add_argument("--part", choices=["processes", "hosts"], help="of chaos: this one alone")
     parser.add_argument("--quick", action="store_true", help="the short form that the tests run")
     parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
     parser.add_argument("--repository", type=Path, default=wheel.ROOT / "model_repository")
     parser.add_argument("--keep", type=Path, help="folder for the logs; left there")
     options = parser.parse_args()
+    if options.part and options.what != "chaos":
+        parser.error(f"--part is for chaos; {options.what} has no parts")
     if options.model not in triton.models(options.repository):
         print(
             f"reliability: no model {options.model} in {options.repository}; run `make export-model`", file=sys.stderr
@@ -41,8 +45,13 @@ def prove(options: argparse.Namespace, folder: Path) -> int:
     try:
         plan = overload.QUICK if options.quick else overload.Plan()
         settings = plan.settings if options.what == "overload" else {}
-        with running(folder, options.repository, options.model, settings=settings) as service:
-            promises = asyncio.run(scenario(options.what, service, images, options.quick))
+        promises: list[Promise] = []
+        if options.part != "hosts":
+            with running(folder, options.repository, options.model, settings=settings) as service:
+                promises += asyncio.run(scenario(options.what, service, images, options.quick))
+        if options.what == "chaos" and options.part != "processes":
+            plan_of_hosts = acts.QUICK if options.quick else acts.Plan()
+            promises += acts.all_of_them(folder / "hosts", options.repository, options.model, images, plan_of_hosts)
         if options.what == "overload":
             with running(folder / "attacks", options.repository, options.model, settings=attacks.SETTINGS) as service:
                 attack = attacks.QUICK if options.quick else attacks.Plan()

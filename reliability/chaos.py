@@ -6,17 +6,19 @@ import random
 import signal
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import redis
 
 from gateway.redis_names import EXECUTING_KEY, OPEN_BYTES_KEY, OPEN_KEY, QUEUE_KEY, image_key
 from reliability.load import Outcome, client, read_all, upload_all
 from reliability.promises import Promise, until
 from reliability.service import Service
 
-_LONGEST_DELAY_SECONDS = 90
+LONGEST_DELAY_SECONDS = 90
 _MOST_RUNS = 3
 _STATUS_SAYS_SECONDS = 5
 
@@ -42,9 +44,13 @@ class Run(NamedTuple):
 
 
 def runs(service: Service) -> dict[str, list[Run]]:
-    """Every beginning of a task, by task id, in order of time."""
+    return runs_in(service.records("worker"))
+
+
+def runs_in(records: Iterable[tuple[Path, dict[str, Any]]]) -> dict[str, list[Run]]:
+    """Every beginning of a task that workers have logged, by task id, in order of time."""
     found: defaultdict[str, list[Run]] = defaultdict(list)
-    for log, record in service.records("worker"):
+    for log, record in records:
         words = str(record.get("message", "")).split()
         if len(words) == 3 and (words[0], words[2]) == ("task", "begins"):
             found[words[1]].append(Run(log, seconds_of(record["time"])))
@@ -73,7 +79,7 @@ async def everything_dies(service: Service, images: Sequence[bytes], plan: Plan,
         Promise("killed with SIGKILL", "all four", killed, all(f"{kind} 0" not in killed for kind in KINDS)),
         *ended(outcome, plan.uploads),
         *run_again(service, outcome),
-        books_are_closed(service),
+        books_are_closed(service.redis),
     ]
 
 
@@ -124,16 +130,16 @@ def run_again(service: Service, outcome: Outcome) -> list[Promise]:
         ),
         Promise(
             "delay by a worker's death",
-            f"at most {_LONGEST_DELAY_SECONDS} s",
+            f"at most {LONGEST_DELAY_SECONDS} s",
             longest,
-            max(delays, default=0) <= _LONGEST_DELAY_SECONDS,
+            max(delays, default=0) <= LONGEST_DELAY_SECONDS,
         ),
     ]
 
 
-def books_are_closed(service: Service) -> Promise:
+def books_are_closed(connect: Callable[[], "redis.Redis"]) -> Promise:
     """Nothing of the tasks is left in Redis but their ends."""
-    with service.redis() as connection:
+    with connect() as connection:
         left = {
             "open": int(connection.hlen(OPEN_KEY)),
             "bytes": int(connection.get(OPEN_BYTES_KEY) or 0),

@@ -70,7 +70,8 @@ async def upload_all(
     await asyncio.gather(*running)
 
 
-async def upload(http: httpx.AsyncClient, image: bytes, outcome: Outcome) -> None:
+async def upload(http: httpx.AsyncClient, image: bytes, outcome: Outcome) -> str:
+    """The id of its task, once it is accepted."""
     headers = {"Idempotency-Key": uuid.uuid4().hex}
     while True:
         try:
@@ -81,8 +82,8 @@ async def upload(http: httpx.AsyncClient, image: bytes, outcome: Outcome) -> Non
             continue
         outcome.statuses[answer.status_code] += 1
         if answer.status_code in (200, 202):  # 200: the answer to an earlier try was lost, and its task has ended
-            outcome.accepted.append(answer.json()["task_id"])
-            return
+            outcome.accepted.append(str(answer.json()["task_id"]))
+            return outcome.accepted[-1]
         if "retry-after" not in answer.headers:
             outcome.without_retry_after += 1
         await asyncio.sleep(min(float(answer.headers.get("retry-after", 1)), _LONGEST_RETRY_SECONDS))
@@ -97,17 +98,22 @@ async def read_all(http: httpx.AsyncClient, outcome: Outcome, seconds: float, re
 
 async def _read(http: httpx.AsyncClient, ids: Iterator[str], outcome: Outcome, give_up_at: float) -> None:
     for task_id in ids:
-        while time.monotonic() < give_up_at:
-            try:
-                answer = await http.get(f"/result/{task_id}", params={"wait": 10})
-            except httpx.TransportError:
-                await asyncio.sleep(_RETRY_SECONDS)
-                continue
-            if answer.status_code == 404:
-                outcome.unknown.append(task_id)
-                break
-            if answer.status_code == 200 and answer.json()["status"] != "PENDING":
-                outcome.ends[task_id] = answer.json()
-                break
-            if answer.status_code != 200:
-                await asyncio.sleep(_RETRY_SECONDS)
+        await read(http, task_id, outcome, give_up_at)
+
+
+async def read(http: httpx.AsyncClient, task_id: str, outcome: Outcome, give_up_at: float) -> None:
+    """Until it has ended, or is unknown, or that time of `time.monotonic` has come."""
+    while time.monotonic() < give_up_at:
+        try:
+            answer = await http.get(f"/result/{task_id}", params={"wait": 10})
+        except httpx.TransportError:
+            await asyncio.sleep(_RETRY_SECONDS)
+            continue
+        if answer.status_code == 404:
+            outcome.unknown.append(task_id)
+            return
+        if answer.status_code == 200 and answer.json()["status"] != "PENDING":
+            outcome.ends[task_id] = answer.json()
+            return
+        if answer.status_code != 200:
+            await asyncio.sleep(_RETRY_SECONDS)

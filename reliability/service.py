@@ -67,14 +67,8 @@ class Service(Stack):
         self._held.discard(name)
 
     def records(self, *kinds: str) -> Iterator[tuple[Path, dict[str, Any]]]:
-        """The lines that workers and gateway have logged, with the file; what is not JSON is under `text`."""
-        for path in sorted(self.folder.glob("*.log")):
-            if path.name.startswith(kinds or ("worker", "gateway")):
-                for line in path.read_text(errors="replace").splitlines():
-                    try:
-                        yield path, json.loads(line)
-                    except ValueError:
-                        yield path, {"text": line}
+        """As `records`; of workers and gateway when no kind is named."""
+        return records(self.folder, *(kinds or ("worker", "gateway")))
 
     def redis(self) -> "redis.Redis":
         return redis.Redis.from_url(self.redis_url, socket_timeout=5)
@@ -105,6 +99,17 @@ class Service(Stack):
                     if name not in self._held:
                         del down[name]
                         self.start(name)
+
+
+def records(folder: Path, *kinds: str) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """The lines that parts of these kinds have logged, with the file; what is not JSON is under `text`."""
+    for path in sorted(folder.glob("*.log")):
+        if path.name.startswith(kinds):
+            for line in path.read_text(errors="replace").splitlines():
+                try:
+                    yield path, json.loads(line)
+                except ValueError:
+                    yield path, {"text": line}
 
 
 @contextmanager

@@ -198,6 +198,8 @@ class TaskWorker(SimpleWorker):
                         is_first, following = self._hold(lambda: self._finish(view, claim, pictures))
                     if is_first:
                         self._note(view)
+                    else:  # it was believed dead, was cut off, or the answer to a first try was lost
+                        log.info("the task has ended before: this end is dropped")
             except GivenBack:
                 self._hold(lambda: self._tasks.give_back(claim))
             except redis.RedisError:

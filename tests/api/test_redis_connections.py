@@ -1,7 +1,9 @@
 """Password, TLS, Sentinels and a primary that was demoted, with real servers."""
 
+import asyncio
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ import redis
 import trustme
 
 from gateway.queue.connection import WorkerRedis
-from gateway.redis_connections import connect
+from gateway.redis_connections import connect, connect_async
 from gateway.settings import Settings
 from local.ports import free_ports
 from tests.api.clients import client_of
@@ -33,6 +35,7 @@ from tests.support.redis_servers import (
 
 PICTURE = {"image": ("a.jpg", encoded(64, 48))}
 AGAIN_SECONDS = 15
+SILENT_SECONDS = 10  # by itself redis-py asks a silent one for 20
 
 
 def settings_of(url: str) -> Settings:
@@ -139,6 +142,20 @@ def test_a_sentinel_that_names_no_primary_is_one_line(sentinels: Sentinels, capl
         assert client.get("/status").json()["missing"]["redis"] == "does not answer"
         assert "No master found for 'other'" in logged(caplog)
         assert client.post("/predict", files=PICTURE).status_code == 503
+
+
+def test_a_sentinel_that_is_silent_holds_nobody_up_for_long(sentinels: Sentinels) -> None:
+    async def ping(url: str) -> bool:
+        async with connect_async(url) as connection:
+            return bool(await connection.ping())
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it takes connections, and never answers
+        url = sentinels.url.replace("//", f"//127.0.0.1:{silent.getsockname()[1]},")
+        begun = time.monotonic()
+        with connect(url, redis.Redis) as connection:
+            assert connection.ping()
+        assert asyncio.run(ping(url))
+    assert time.monotonic() - begun < 2 * SILENT_SECONDS
 
 
 def test_sentinels_name_the_primary_also_after_a_failover(sentinels: Sentinels) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from reliability import attacks, chaos, fuzz, overload, surroundings
+from reliability.hosts import acts
+from reliability.hosts.network import unavailable
 from reliability.load import photographs
 from reliability.promises import Promise, table
 from reliability.service import Service, running
@@ -66,4 +68,13 @@ def test_wrong_surroundings(model_repository: Path, images: Sequence[bytes], tmp
         tmp_path, model_repository, "yolov5n", images, attacks.QUICK, surroundings.QUICK_OUTAGE
     )
     logs = "\n".join(f"== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(tmp_path.glob("*/*.log")))
+    assert all(promise.kept for promise in promises), f"{table(promises)}\n{logs}"
+
+
+@pytest.mark.timeout(500)
+def test_several_hosts(model_repository: Path, images: Sequence[bytes], tmp_path: Path) -> None:
+    if reason := unavailable():
+        pytest.skip(reason)
+    promises = acts.all_of_them(tmp_path, model_repository, "yolov5n", images, acts.QUICK)
+    logs = "\n".join(f"== {path.name}\n{path.read_text()[-1500:]}" for path in sorted(tmp_path.glob("*.log")))
     assert all(promise.kept for promise in promises), f"{table(promises)}\n{logs}"
