@@ -4,6 +4,7 @@ A primary that was demoted refuses writes with READONLY. Here that counts as a l
 next one goes to whatever the name or the Sentinels point to by then. Only replies that are errors are looked at.
 """
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import redis
@@ -47,6 +48,32 @@ class _AsyncParser(_AsyncHiredisParser):
         return _demoted(response) or super().parse_error(response)  # type: ignore[no-untyped-call]
 
 
+def _no_primary(service: str, error: Exception, sentinels: Sequence[Any]) -> str:
+    """In one line: redis-py's own has all that it knows of each connection."""
+    line = f"no Sentinel names a primary for {service!r}"
+    if str(error) == f"No master found for {service!r}":
+        return f"{line}; is that its name in `sentinel monitor`, and is it up?"
+    options = [each.connection_pool.connection_kwargs for each in sentinels]
+    asked = ", ".join(f"{each['host']}:{each['port']}" for each in options)
+    return f"{line}: not all of {asked} answer"
+
+
+class _Sentinel(redis.sentinel.Sentinel):
+    def discover_master(self, service_name: str) -> Any:
+        try:
+            return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+        except redis.sentinel.MasterNotFoundError as error:
+            raise type(error)(_no_primary(service_name, error, self.sentinels)) from None
+
+
+class _AsyncSentinel(aiosentinel.Sentinel):
+    async def discover_master(self, service_name: str) -> Any:
+        try:
+            return await super().discover_master(service_name)
+        except aiosentinel.MasterNotFoundError as error:
+            raise type(error)(_no_primary(service_name, error, self.sentinels)) from None
+
+
 class _SentinelPool(aiosentinel.SentinelConnectionPool):
     """Closes the connections to the Sentinels with its own."""
 
@@ -68,7 +95,7 @@ def connect(url: str, kind: type[_Client], **options: Any) -> _Client:
         return plain
     parts = redis_url.parse_sentinels(url)
     of_sentinels, options = parts.of_sentinels() | {"retry": Retry(*_ONCE_MORE)}, {**parts.of_redis(), **options}
-    manager = redis.sentinel.Sentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+    manager = _Sentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     client: _Client = manager.master_for(parts.service, kind, **options)  # type: ignore[no-untyped-call]
     return client
 
@@ -82,7 +109,7 @@ def connect_async(url: str, **options: Any) -> "aioredis.Redis":
         return aioredis.Redis.from_pool(kind.from_url(url, **options))
     parts = redis_url.parse_sentinels(url)
     of_sentinels, options = parts.of_sentinels() | {"retry": AsyncRetry(*_ONCE_MORE)}, {**parts.of_redis(), **options}
-    manager = aiosentinel.Sentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+    manager = _AsyncSentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     pool = _BlockingSentinelPool if is_bounded else _SentinelPool
     client: aioredis.Redis = manager.master_for(parts.service, connection_pool_class=pool, **options)
     return client

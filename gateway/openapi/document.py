@@ -49,10 +49,11 @@ ANSWER_HEADERS: dict[str, Any] = {
     "WWW-Authenticate": Annotated[str, Meta(description="`Bearer`: how to give the key")],
     "Retry-After": Annotated[str, Meta(description="seconds after which to try again")],
     "Cache-Control": Annotated[str, Meta(description="`no-store`: the next answer may differ")],
+    "Content-Encoding": Annotated[str, Meta(description="`gzip` for who accepts that")],
     "Content-Disposition": Annotated[str, Meta(description="the name to save the file under")],
     "X-Accel-Buffering": Annotated[str, Meta(description="`no`: tells nginx to pass each event on at once")],
     "Permissions-Policy": Annotated[str, Meta(description="what the page may use of the browser: the camera")],
-    "Vary": Annotated[str, Meta(description="`Accept`: the answer depends on it")],
+    "Vary": Annotated[str, Meta(description="the header of the request that the answer depends on")],
 }
 _ANY_REQUEST = (MalformedRequest, RequestTimeout, HeadersTooLarge, InternalError)
 _SECURITY: list[Schema] = [{}, {"bearer": []}, {"header": []}]

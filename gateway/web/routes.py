@@ -1,6 +1,7 @@
 """The table of operations, from which the routes and /openapi.json are made."""
 
 import functools
+import gzip
 from typing import Annotated, Any
 
 import msgspec
@@ -10,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from werkzeug.http import parse_accept_header
 
 from gateway import errors
 from gateway.openapi import document, page
@@ -46,7 +48,10 @@ _ADDRESS = "https://address.invalid"
 
 async def description(request: Request) -> Response:
     """This description of the API."""
-    return JSON(_description())
+    headers, accepted = {"Vary": "Accept-Encoding"}, parse_accept_header(request.headers.get("accept-encoding"))
+    if not accepted["gzip"]:
+        return JSON(_description(), headers=headers)
+    return JSON(_compressed(), headers=headers | {"Content-Encoding": "gzip"})
 
 
 async def reference(request: Request) -> Response:
@@ -64,6 +69,11 @@ def _page(home: bool) -> str:
 @functools.cache
 def _description() -> bytes:
     return msgspec.json.encode(_document())
+
+
+@functools.cache
+def _compressed() -> bytes:
+    return gzip.compress(_description(), mtime=0)
 
 
 @functools.cache
@@ -279,7 +289,7 @@ operations = [
         handler=description,
         tag="Service",
         public=True,
-        answers=(Answer(200, "OpenAPI 3.1.", as_json({"type": "object"})),),
+        answers=(Answer(200, "OpenAPI 3.1.", as_json({"type": "object"}), ("Content-Encoding?", "Vary")),),
     ),
     Operation(
         method="GET",

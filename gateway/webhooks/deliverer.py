@@ -75,15 +75,17 @@ class Deliverer:
 
     async def run(self) -> None:
         """Deliver; once `stopping` is set, let the deliveries under way end."""
+        said = ""
         while not self.stopping.is_set():
             pause = _POLL_SECONDS
             try:
-                again = await self._start_due()
+                again, said = await self._start_due(), ""
                 self._note_alive()
                 if again:
                     continue
             except RedisError as error:
-                log.warning("Redis does not answer, trying again: %s", error)
+                if said != (said := str(error)):  # not once a second
+                    log.warning("Redis does not answer, trying again: %s", error)
                 pause = _RECONNECT_SECONDS
             await self._wait(pause)
         await asyncio.gather(*self._running)

@@ -312,13 +312,14 @@ class TaskWorker(SimpleWorker):
 def connect(settings: Settings) -> "redis.Redis":
     """Wait for Redis, for as long as it takes. Raises SettingsError for one that cannot serve."""
     connection = redis_connections.connect(settings.redis_url, WorkerRedis, socket_timeout=10)
-    address = without_password(settings.redis_url)
+    address, said = without_password(settings.redis_url), ""
     while True:
         try:
             info = connection.info()
             break
         except redis.RedisError as error:
-            log.warning("waiting for Redis at %s: %s", address, error)
+            if said != (said := str(error)):  # not once a second
+                log.warning("waiting for Redis at %s: %s", address, error)
             time.sleep(_RECONNECT_SECONDS)
     if problem := too_old(info):
         raise SettingsError(f"REDIS_URL={address} {problem}")

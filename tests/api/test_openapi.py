@@ -37,6 +37,20 @@ def test_the_document_is_openapi_3_1(client: httpx2.Client) -> None:
     OpenAPIV31SpecValidator(DOCUMENT).validate()
 
 
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [("gzip, deflate, br", "gzip"), ("GZIP;q=0.1", "gzip"), ("*", "gzip"), ("gzip;q=0", None), ("identity", None)],
+)
+def test_the_document_is_compressed_for_who_takes_that(
+    client: httpx2.Client, accepted: str, encoding: str | None
+) -> None:
+    answer = client.get("/openapi.json", headers={"Accept-Encoding": accepted})
+    assert answer.json() == DOCUMENT, "the client unpacks it"
+    assert (answer.headers.get("content-encoding"), answer.headers["vary"]) == (encoding, "Accept-Encoding")
+    full = len(client.get("/openapi.json", headers={"Accept-Encoding": "identity"}).content)
+    assert (int(answer.headers["content-length"]) < full / 4) == (encoding == "gzip")
+
+
 def test_routes_and_document_are_the_same() -> None:
     served = set()
     for route in create_app(Settings()).routes:
@@ -129,8 +143,13 @@ def test_headers_that_the_code_reads_are_documented() -> None:
         if each["in"] == "header"
     }
     # A document names these in other ways: requestBody, the media types of the responses, servers, security.
-    implied = {"content-type", "content-encoding", "content-length", "accept", "host", "origin", "sec-fetch-site"}
-    implied |= {"authorization", "x-api-key", "content-transfer-encoding"}  # the last one of a part of the body
+    implied = {"content-type", "content-encoding", "content-length", "accept", "accept-encoding", "host", "origin"}
+    implied |= {
+        "sec-fetch-site",
+        "authorization",
+        "x-api-key",
+        "content-transfer-encoding",
+    }  # the last one of a part of the body
     assert asked_for("headers"), "the search finds nothing: the code reads them in another way now"
     assert asked_for("headers") - implied <= documented
 

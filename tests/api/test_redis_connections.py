@@ -19,6 +19,8 @@ from gateway.settings import Settings
 from local.ports import free_ports
 from tests.api.clients import client_of
 from tests.api.conftest import NO_TRITON
+from tests.api.processes import worker
+from tests.api.receiving import SECRET
 from tests.api.serving import working
 from tests.support.fakes import FakeTriton
 from tests.support.pictures import encoded
@@ -32,6 +34,7 @@ from tests.support.redis_servers import (
     running_sentinels,
     until,
 )
+from tests.support.stack import running
 
 PICTURE = {"image": ("a.jpg", encoded(64, 48))}
 AGAIN_SECONDS = 15
@@ -140,7 +143,7 @@ def sentinels(tmp_path: Path) -> Iterator[Sentinels]:
 def test_a_sentinel_that_names_no_primary_is_one_line(sentinels: Sentinels, caplog: pytest.LogCaptureFixture) -> None:
     with client_of(settings_of(sentinels.url.replace(SERVICE, "other"))) as client:
         assert client.get("/status").json()["missing"]["redis"] == "does not answer"
-        assert "No master found for 'other'" in logged(caplog)
+        assert "no Sentinel names a primary for 'other'; is that its name" in logged(caplog)
         assert client.post("/predict", files=PICTURE).status_code == 503
 
 
@@ -156,6 +159,56 @@ def test_a_sentinel_that_is_silent_holds_nobody_up_for_long(sentinels: Sentinels
             assert connection.ping()
         assert asyncio.run(ping(url))
     assert time.monotonic() - begun < 2 * SILENT_SECONDS
+
+
+@pytest.fixture(params=["worker", "webhooks"])
+def says(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], str]:
+    """What a worker or a deliverer says, in one line, of the Redis that a URL names; it does not end by it."""
+    own = {"CALLBACKS": "true", "WEBHOOK_SECRET": SECRET, "WORKER_METRICS_PORT": "0", "TRITON_URL": NO_TRITON}
+    log = tmp_path / f"{request.param}.log"
+
+    def said(url: str) -> str:
+        with running(f"gateway.{request.param}", {**own, "REDIS_URL": url}, log) as process:
+            until(lambda: "Redis" in log.read_text(), log)
+            time.sleep(2.5)  # it tries again
+            assert process.poll() is None
+            (line,) = log.read_text().splitlines()
+        return line
+
+    return said
+
+
+def test_workers_and_deliverers_say_what_is_wrong_with_a_name(says: Callable[[str], str]) -> None:
+    assert "connecting to nowhere.invalid:6379. Name or service not known" in says("redis://nowhere.invalid:6379/0")
+
+
+def test_workers_and_deliverers_say_what_is_wrong_with_a_certificate(
+    says: Callable[[str], str], with_tls: tuple[Server, Callable[..., str]]
+) -> None:
+    assert "certificate verify failed" in says(with_tls[1](trustme.CA()))
+
+
+def test_workers_and_deliverers_say_what_is_wrong_with_a_sentinel(
+    says: Callable[[str], str], sentinels: Sentinels
+) -> None:
+    assert says(sentinels.url.replace(SERVICE, "other")).endswith(
+        "no Sentinel names a primary for 'other'; is that its name in `sentinel monitor`, and is it up?"
+    )
+
+
+def test_workers_and_deliverers_say_which_sentinels_they_ask(says: Callable[[str], str]) -> None:
+    line = says("redis+sentinel://127.0.0.1:1,localhost:2/queue")
+    assert line.endswith("no Sentinel names a primary for 'queue': not all of 127.0.0.1:1, localhost:2 answer")
+
+
+def test_a_worker_that_started_before_its_primary_was_named_works(sentinels: Sentinels, tmp_path: Path) -> None:
+    log = tmp_path / "worker.log"
+    with client_of(settings_of(sentinels.primary.url)) as client, sentinels.ask() as control:
+        place = client.post("/predict", files=PICTURE).headers["location"]
+        with worker(sentinels.url.replace(SERVICE, "late"), log, {}):
+            until(lambda: "no Sentinel names a primary for 'late'" in log.read_text(), log)
+            control.sentinel_monitor("late", "127.0.0.1", sentinels.primary.port, 1)
+            until(lambda: client.get(place).json()["status"] == "SUCCESS", log, 60)
 
 
 def test_sentinels_name_the_primary_also_after_a_failover(sentinels: Sentinels) -> None:

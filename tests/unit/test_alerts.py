@@ -34,6 +34,14 @@ def test_prometheus_takes_its_configuration() -> None:
     promtool("check", "config", "prometheus.yml")
 
 
+def test_every_container_of_a_scaled_service_is_asked() -> None:
+    jobs = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text())["scrape_configs"]
+    services = yaml.safe_load((PROMETHEUS.parents[1] / "docker-compose.yml").read_text())["services"]
+    for job in jobs:
+        (found,) = job["dns_sd_configs"]
+        assert (found["names"], found["type"]) == ([job["job_name"]], "A") and job["job_name"] in services
+
+
 def test_alerts_fire_when_they_must_and_only_then() -> None:
     promtool("test", "rules", "alerts_test.yml")
 
