@@ -18,6 +18,7 @@ from redis.asyncio.connection import AbstractConnection
 
 Word = str | bytes | int | float
 _NOTHING = object()
+_ENDS = "this process ends"
 _LARGE_BYTES = 4_000
 _LATE_SECONDS = 0.1  # the loop itself may have been late: what has come meanwhile is read first
 
@@ -172,6 +173,7 @@ class PipelinedRedis:
         self._seconds: float = self._pool.connection_kwargs.get("socket_timeout") or 5
         self._link: Link | None = None
         self._connecting: asyncio.Task[Link] | None = None
+        self._closed = False
 
     async def run(self, *command: Word) -> Any:
         """The answer to a command. Raises redis.RedisError."""
@@ -203,11 +205,12 @@ class PipelinedRedis:
             link.lose(redis.ConnectionError("the subscription has ended"))
 
     async def aclose(self) -> None:
+        self._closed = True
         while (task := self._connecting) is not None and not task.done():
             task.cancel()  # redis-py loses a cancellation that comes while it connects
             await asyncio.wait([task], timeout=0.2)
         if self._link is not None:
-            self._link.lose(redis.ConnectionError("this process ends"))
+            self._link.lose(redis.ConnectionError(_ENDS))
 
     async def _ask(self, packed: list[bytes], number: int) -> list[Any]:
         try:
@@ -226,7 +229,7 @@ class PipelinedRedis:
         if not done:
             raise redis.TimeoutError(f"no connection to Redis within {self._seconds:g} s")
         if self._connecting.cancelled():
-            raise redis.ConnectionError("this process ends")
+            raise redis.ConnectionError(_ENDS)
         try:
             return self._connecting.result()
         except redis.RedisError as error:
@@ -238,7 +241,14 @@ class PipelinedRedis:
 
     async def _connect(self, pushed: Callable[[list[Any]], None] | None = None) -> Link:
         connection = self._pool.make_connection()  # type: ignore[no-untyped-call]
-        await connection.connect()
+        try:
+            await connection.connect()
+        except BaseException:  # redis-py leaves it open where the loop ends it
+            connection._close()
+            raise
+        if self._closed:
+            connection._close()
+            raise redis.ConnectionError(_ENDS)
         return Link(connection, self._seconds, pushed)
 
 

@@ -78,6 +78,5 @@ def test_it_comes_to_what_was_measured() -> None:
     whole_ms = sum(measured.cpu_ms.values()) + measured.client_cpu_ms
     machine = Stage("machine", measured.cores, 1e3 / whole_ms, whole_ms, 0.0)
     assert measured.cores * machine.per_second == pytest.approx(measured.per_second, rel=0.2)
-    for seen in measured.latencies:
-        expected = measured.alone_ms + machine.wait_ms(seen.rate)
-        assert expected / 3 < seen.p99 < expected * 3, (seen, expected)
+    for seen in measured.latencies:  # what is calculated is the least: nothing of the machine's own hiccups is in it
+        assert measured.alone_ms + machine.wait_ms(seen.rate) < seen.p99
