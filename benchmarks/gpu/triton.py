@@ -154,7 +154,7 @@ def send(url: str, key: str, model: str, size: int, seconds: float) -> Load:
         memory = SharedMemory(client, url, key)
         with memory.lent(image.nbytes) as region:
             if region is not None:
-                region.write(image)
+                region.view(image.shape)[:] = image
             tensor = image_tensor(image) if region is None else region.tensor(image.shape)
             outputs = [InferRequestedOutput(OUTPUT)]
             begun = time.monotonic() + 1

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -15,7 +16,7 @@ from gateway.telemetry import tracing
 from gateway.triton.connection import CHANNEL_ARGUMENTS, OUTAGE
 from gateway.triton.http_inference import Answer, HttpFailed, HttpInference
 from gateway.triton.loading import is_absent
-from gateway.triton.shared_memory import SharedMemory
+from gateway.triton.shared_memory import Canvas, SharedMemory
 from gateway.triton.spec import OUTPUT, ModelSpec, image_size, image_tensor, label_question, read_spec
 from gateway.triton.statistics import Statistics
 
@@ -120,15 +121,25 @@ class TritonClient:
         for key in [key for key in self._specs if key[0] == model]:
             self._specs.pop(key, None)
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
-        """Run the model on one letterboxed image, RGB uint8 (height, width, 3).
+    @contextmanager
+    def canvas(self, spec: ModelSpec, least_bytes: int = 0) -> Iterator[Canvas]:
+        """For one image of the model's size, or of that many bytes. An image made there is not copied for Triton."""
+        with self._memory.lent(max(spec.image_bytes, least_bytes)) as region:
+            yield Canvas(region)
+
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference:
+        """Run the model on one letterboxed image, RGB uint8 (height, width, 3), which may have been made on a canvas.
 
         Raises TritonUnavailable in an outage, ModelChanged when another version has taken the place of that of `spec`
         and the answer cannot be used, TritonFailing when the model does not run, ModelUnavailable when Triton refuses
         the request or no longer serves `version`.
         """
         try:
-            answer = self._answer(spec, image, version)
+            answer = (
+                self._copied(spec, image, version) if canvas is None else self._answer(spec, image, version, canvas)
+            )
         except InferenceServerException as error:
             translated = self._translated(error, spec.name, version)
             if error.status() in _REFUSED:
@@ -153,19 +164,27 @@ class TritonClient:
             raise ModelChanged(f"version {spec.version} of {used.name} is served now, for images of another size")
         return spec
 
-    def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> Answer:
-        deadline = time.monotonic() + self._timeout
-        region, http = None, self._http if self._http is not None and self._http.is_worth_a_try() else None
+    def _copied(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str) -> Answer:
+        with self.canvas(spec, image.nbytes) as canvas:
+            if canvas.region is not None:
+                canvas(image.shape)[:] = image
+            return self._answer(spec, image, version, canvas)
+
+    def _answer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str, canvas: Canvas) -> Answer:
+        deadline, region = time.monotonic() + self._timeout, canvas.region
+        if region is None:
+            return self._ask(spec.name, image_tensor(image), version, deadline)
+        http = self._http if self._http is not None and self._http.is_worth_a_try() else None
+        region.is_asked_for = True
         try:
-            with self._memory.lent(max(3 * spec.size_hw[0] * spec.size_hw[1], image.nbytes)) as region:
-                if region is None:
-                    return self._ask(spec.name, image_tensor(image), version, deadline)
-                region.write(image)
-                if http is None:
-                    return self._ask(spec.name, region.tensor(image.shape), version, deadline)
-                return http.infer(region, image.shape, spec.name, version, deadline)
+            if http is None:
+                answer = self._ask(spec.name, region.tensor(image.shape), version, deadline)
+            else:
+                answer = http.infer(region, image.shape, spec.name, version, deadline)
+            region.is_asked_for = False
+            return answer
         except InferenceServerException as error:
-            if region is None or error.status() in OUTAGE:
+            if error.status() in OUTAGE:
                 raise
             failure: Exception = error
         except HttpFailed as error:

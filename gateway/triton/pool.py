@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from gateway.triton.client import (
     TritonUnavailable,
 )
 from gateway.triton.connection import POOLED_ARGUMENTS
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 
 _T = TypeVar("_T")
@@ -90,7 +91,13 @@ class TritonPool:
             self._learn(model, version)
         return self._asked(model, version, lambda peer: self._agreed(peer, model, version))
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+    def canvas(self, spec: ModelSpec) -> AbstractContextManager[Canvas]:
+        """In no Triton's memory: which of them gets the image is open until then."""
+        return nullcontext(Canvas())
+
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference:
         """As `TritonClient.infer`; tried on each Triton that has the model before it raises."""
 
         def infer(peer: Peer) -> Inference:

@@ -18,7 +18,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +65,8 @@ class Region:
                 os.posix_fallocate(self._file, 0, size)  # a file without pages would end the process at its first write
                 self._path = self._path.rename(path)
             self._memory = mmap.mmap(self._file, size)
+            self.size = len(self._memory)
+            self.is_asked_for = False  # Triton may read it at any time, or does not know it
             self.requests: dict[tuple[str, str, tuple[int, ...]], tuple[bytes, bytes]] = {}  # of `http_inference`
         except (OSError, ValueError):
             os.close(self._file)
@@ -72,21 +74,36 @@ class Region:
                 self._path.unlink(missing_ok=True)
             raise
 
-    def write(self, image: npt.NDArray[np.uint8]) -> None:
-        """Copy an RGB uint8 (height, width, 3) image here."""
-        np.frombuffer(self._memory, np.uint8, image.nbytes).reshape(image.shape)[:] = image
+    def view(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """An image of this shape, in this memory. Whoever keeps it keeps the memory, even of one that was removed."""
+        return np.frombuffer(self._memory, np.uint8, math.prod(shape)).reshape(shape)
 
     def tensor(self, shape: tuple[int, ...]) -> InferInput:
-        """A batch of one, the image of this shape that was written here."""
+        """A batch of one, the image of this shape that was written here. From now on it is asked for."""
+        self.is_asked_for = True
         tensor = InferInput(INPUT, [1, *shape], "UINT8")
         tensor.set_shared_memory(self.name, math.prod(shape))
         return tensor
 
     def remove(self) -> None:
         """Let it go; a Triton that has mapped it keeps it until it is asked to forget it."""
-        self._memory.close()
         self._path.unlink(missing_ok=True)
         os.close(self._file)
+        with suppress(BufferError):  # there is a view of it: the memory goes with that
+            self._memory.close()
+
+
+class Canvas:
+    """Where the image of one request is made: in a region that Triton reads, or in memory that is sent as bytes."""
+
+    def __init__(self, region: Region | None = None) -> None:
+        self.region = region
+
+    def __call__(self, shape: tuple[int, ...]) -> npt.NDArray[np.uint8]:
+        """RGB uint8 of this shape, with whatever was there."""
+        if self.region is not None and math.prod(shape) > self.region.size:
+            self.region = None
+        return np.empty(shape, np.uint8) if self.region is None else self.region.view(shape)
 
 
 class SharedMemory:
@@ -122,7 +139,7 @@ class SharedMemory:
     def lent(self, size: int) -> Iterator[Region | None]:
         """A region of `size` bytes for one request; None where there is none at the moment.
 
-        After an exception Triton may still read it, or does not know it: then it is dropped.
+        One that is still asked for is dropped.
         """
         try:
             region: Region | None = self._free[size].pop()
@@ -130,12 +147,11 @@ class SharedMemory:
             region = self._made(size)
         try:
             yield region
-        except BaseException:  # whatever ends the request, it is raised again once the region is out of use
-            if region is not None:
+        finally:
+            if region is not None and region.is_asked_for:
                 self._drop(region)
-            raise
-        if region is not None:
-            self._free[size].append(region)
+            elif region is not None:
+                self._free[size].append(region)
 
     def close(self) -> None:
         """Let all go, no request being under way."""

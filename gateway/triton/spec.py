@@ -31,6 +31,12 @@ class ModelSpec:
         """What the letterbox of an image depends on."""
         return self.size_hw, self.stride, self.fixed
 
+    @property
+    def image_bytes(self) -> int:
+        """What the largest letterboxed image takes."""
+        height, width = (-(-side // self.stride) * self.stride for side in self.size_hw)
+        return 3 * height * width
+
 
 def image_tensor(image: np.ndarray[Any, np.dtype[np.uint8]]) -> InferInput:
     """A batch of one, from an RGB uint8 (height, width, 3) image."""

@@ -4,6 +4,7 @@ Source of the arithmetic: `utils/augmentations.py:letterbox` of ultralytics/yolo
 interpolation, grey 114, odd padding to the right and the bottom).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,13 +43,14 @@ def letterbox(
     stride: int,
     fixed: bool,
     source_hw: tuple[int, int] | None = None,
+    canvas: Callable[[tuple[int, int, int]], npt.NDArray[np.uint8]] = lambda shape: np.empty(shape, np.uint8),
 ) -> tuple[npt.NDArray[np.uint8], Placement]:
     """Fit an image into the model's input.
 
     `image` is RGB uint8 (height, width, 3). It is scaled to the largest that has room in `size_hw` (height, width); the
     result is RGB uint8 of exactly that size when `fixed`, otherwise padded by the least that makes both sides multiples
     of `stride`. `source_hw` is the source's (height, width) in pixels where `image` is a reduced copy of it; the
-    placement is the source's.
+    placement is the source's. `canvas` gives the array of a shape that the result is made in.
     """
     height, width = source_hw or image.shape[:2]
     scale = min(size_hw[0] / height, size_hw[1] / width)
@@ -59,11 +61,14 @@ def letterbox(
         input_h, input_w = -(-fitted_h // stride) * stride, -(-fitted_w // stride) * stride
     left, top = round((input_w - fitted_w) / 2 - 0.1), round((input_h - fitted_h) / 2 - 0.1)
 
-    canvas = np.full((input_h, input_w, 3), GREY, np.uint8)
-    inside = canvas[top : top + fitted_h, left : left + fitted_w]
+    letterboxed = canvas((input_h, input_w, 3))
+    bottom, right = top + fitted_h, left + fitted_w
+    letterboxed[:top] = letterboxed[bottom:] = GREY
+    letterboxed[top:bottom, :left] = letterboxed[top:bottom, right:] = GREY
+    inside = letterboxed[top:bottom, left:right]
     if (fitted_h, fitted_w) == image.shape[:2]:
         inside[:] = image
     else:
         cv2.resize(image, (fitted_w, fitted_h), dst=inside, interpolation=cv2.INTER_LINEAR)
     padding_w, padding_h = input_w - width * scale, input_h - height * scale
-    return canvas, Placement((height, width), scale, padding_w / 2, padding_h / 2)
+    return letterboxed, Placement((height, width), scale, padding_w / 2, padding_h / 2)

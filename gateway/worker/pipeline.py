@@ -2,8 +2,8 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Protocol
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,12 @@ from gateway.task import Box, Detection, DetectionResult, ImageSize, ServedModel
 from gateway.telemetry import tracing
 from gateway.telemetry.metrics import WorkerMetrics
 from gateway.triton.client import Inference
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 from gateway.vision.annotate import resized
 from gateway.vision.decode import decode_with_warnings, peak_bytes, reduction, upright_hw
-from gateway.vision.header import probe
-from gateway.vision.letterbox import letterbox
+from gateway.vision.header import ImageHeader, probe
+from gateway.vision.letterbox import Placement, letterbox
 from gateway.vision.nms import nms
 from gateway.worker.memory import Memory
 
@@ -29,7 +30,11 @@ class Inferer(Protocol):
 
     def spec(self, model: str, version: str = "") -> ModelSpec: ...
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference: ...
+    def canvas(self, spec: ModelSpec) -> AbstractContextManager[Canvas]: ...
+
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference: ...
 
 
 class Timings(dict[str, float]):
@@ -43,6 +48,15 @@ class Timings(dict[str, float]):
                 yield
         finally:
             self[name] = round((time.perf_counter() - begun) * 1e3, 2)
+
+
+class _Prepared(NamedTuple):
+    """What Triton is asked about, which is another task's once it has answered, and what is kept for afterwards."""
+
+    image: npt.NDArray[np.uint8]
+    placement: Placement
+    warnings: list[str]
+    kept: npt.NDArray[np.uint8] | None
 
 
 class Pipeline:
@@ -65,19 +79,10 @@ class Pipeline:
         limits, timings = self._settings, Timings()
         header = probe(data, max_pixels=limits.max_image_pixels, max_side=limits.max_image_side)
         spec = self._inferer.spec(request.model, request.version)
-        reduced = 1 if request.annotate else reduction(header, max(spec.size_hw))
-        with self._memory.taken(peak_bytes(header, len(data))):
-            with timings.step("decode"):
-                image, warnings = decode_with_warnings(data, reduced)
-            source_hw = upright_hw(header, image, reduced)
-            with timings.step("letterbox"):
-                letterboxed, placement = letterbox(
-                    image, size_hw=spec.size_hw, stride=spec.stride, fixed=spec.fixed, source_hw=source_hw
-                )
-            kept = resized(image) if request.annotate else None
-            del image  # a worker waits for Triton with several at a time
-        with timings.step("triton"):
-            candidates, spec, parts_ms = self._inferer.infer(spec, letterboxed, request.version)
+        with self._inferer.canvas(spec) as canvas:
+            prepared = self._prepared(data, header, spec, request.annotate, canvas, timings)
+            with timings.step("triton"):
+                candidates, spec, parts_ms = self._inferer.infer(spec, prepared.image, request.version, canvas)
         timings |= parts_ms
         with timings.step("nms"):
             rows = nms(
@@ -88,16 +93,35 @@ class Pipeline:
                 classes=wanted_ids(request, spec),
                 agnostic=request.agnostic_nms,
             )
-            boxes_xyxy_source = placement.to_source(rows[:, :4])
-        height, width = source_hw
+            boxes_xyxy_source = prepared.placement.to_source(rows[:, :4])
+        height, width = prepared.placement.source_hw
         result = DetectionResult(
             model=ServedModel(spec.name, spec.version),
             image=ImageSize(width, height),
             detections=_detections(boxes_xyxy_source, rows[:, 4], _class_ids(rows, spec), spec.labels),
             timings_ms=timings,
-            warnings=warnings,
+            warnings=prepared.warnings,
         )
-        return result, kept
+        return result, prepared.kept
+
+    def _prepared(
+        self, data: bytes, header: ImageHeader, spec: ModelSpec, annotate: bool, canvas: Canvas, timings: Timings
+    ) -> _Prepared:
+        reduced = 1 if annotate else reduction(header, max(spec.size_hw))
+        with self._memory.taken(peak_bytes(header, len(data))):
+            with timings.step("decode"):
+                image, warnings = decode_with_warnings(data, reduced)
+            source_hw = upright_hw(header, image, reduced)
+            with timings.step("letterbox"):
+                letterboxed, placement = letterbox(
+                    image,
+                    size_hw=spec.size_hw,
+                    stride=spec.stride,
+                    fixed=spec.fixed,
+                    source_hw=source_hw,
+                    canvas=canvas,
+                )
+            return _Prepared(letterboxed, placement, warnings, resized(image) if annotate else None)
 
 
 def wanted_ids(request: TaskRequest, spec: ModelSpec) -> frozenset[int] | None:

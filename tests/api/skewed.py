@@ -28,6 +28,7 @@ import numpy.typing as npt
 from gateway.queue.task_queue import TaskQueue
 from gateway.settings import Settings
 from gateway.triton.client import Inference
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
@@ -38,7 +39,9 @@ WORKER_TTL = 2
 
 
 class SlowTriton(FakeTriton):
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference:
         time.sleep(float(sys.argv[3]))
         return super().infer(spec, image, version)
 

@@ -16,6 +16,7 @@ from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import job_key
 from gateway.settings import Settings
 from gateway.triton.client import Inference
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
@@ -32,7 +33,9 @@ class CrowdedTriton(FakeTriton):
         self.together: list[int] = []
         self._seconds, self._lock, self._now = seconds, threading.Lock(), 0
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference:
         answer = super().infer(spec, image, version)
         with self._lock:
             self._now += 1

@@ -11,6 +11,7 @@ from gateway.queue.task_queue import TaskQueue
 from gateway.settings import load
 from gateway.telemetry import logs, tracing
 from gateway.triton.client import Inference
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
@@ -19,7 +20,9 @@ from tests.support.fakes import FakeTriton
 
 
 class SlowTriton(FakeTriton):
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference:
         time.sleep(float(os.environ["TASK_SECONDS"]))
         return super().infer(spec, image, version)
 

@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from gateway.page.colours import palette
 from gateway.settings import Settings
 from gateway.triton.client import Inference
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 from gateway.vision.colours import class_colour, ink_on
 from tests.api.serving import serving, working
@@ -26,7 +27,7 @@ class OddlyLabelled(FakeTriton):
     def spec(self, model: str, version: str = "") -> ModelSpec:
         return dataclasses.replace(SPEC, labels=(LABEL, "bicycle", "car"))
 
-    def infer(self, spec: ModelSpec, image: RGB, version: str = "") -> Inference:
+    def infer(self, spec: ModelSpec, image: RGB, version: str = "", canvas: Canvas | None = None) -> Inference:
         return Inference(self.rows, spec, {})
 
 

@@ -14,11 +14,15 @@ import numpy as np
 import pytest
 from tritonclient.grpc import InferenceServerClient
 
-from gateway.errors import ModelUnavailable
+from gateway.errors import InvalidImage, ModelUnavailable
+from gateway.queue.records import TaskRequest
+from gateway.settings import Settings
 from gateway.triton.client import TritonClient
 from gateway.triton.connection import memory_headers
 from gateway.triton.shared_memory import FOLDER, Region, SharedMemory, prefix
+from gateway.worker.pipeline import Pipeline
 from local.triton import Keys
+from tests.support.pictures import turned
 from tests.support.stack import ROOT, Triton, running_triton
 
 KEY = "fedcba9876543210"
@@ -113,6 +117,51 @@ def wait_until_forgotten(memory: SharedMemory, admin: InferenceServerClient) -> 
         memory.close()
         time.sleep(0.05)
     assert known(admin) == set()
+
+
+def test_an_image_may_be_made_where_triton_reads_it(
+    server: Triton, client: TritonClient, admin: InferenceServerClient
+) -> None:
+    spec, kept = client.spec("tiny"), []
+    for value in range(20):
+        with client.canvas(spec) as canvas:
+            image = canvas((64, 96, 3))
+            image[:] = value
+            rows = client.infer(spec, image, "", canvas).rows
+        assert canvas.region is not None and rows[-1, -1] == value
+        kept.append((image, rows))
+    assert len(names(server)) == 1, "one region for all"
+    assert [rows[-1, -1] for _, rows in kept] == list(range(20)), "rows are no view of it"
+    assert {int(image[0, 0, 0]) for image, _ in kept} == {19}
+
+
+def test_an_image_that_cannot_be_decoded_costs_no_region(server: Triton, client: TritonClient) -> None:
+    pipeline, asked = Pipeline(client, Settings()), TaskRequest(model="tiny", accepted_at=0.0)
+    black = turned(1, ".png", picture=np.zeros((64, 64, 3), np.uint8))
+    pipeline.detect(black, asked)
+    before = names(server)
+    with pytest.raises(InvalidImage):
+        pipeline.detect(black[:60], asked)
+    pipeline.detect(black, asked)
+    assert names(server) == before and len(before) == 1
+
+
+def test_a_canvas_has_room_for_every_letterbox(server: Triton, client: TritonClient) -> None:
+    spec = client.spec("tiny")
+    with client.canvas(spec) as canvas:
+        image = canvas((672, 672, 3))
+        assert canvas.region is None
+        image[:] = 7
+        assert client.infer(spec, image, "", canvas).rows[-1, -1] == 7
+
+
+def test_a_region_that_is_still_looked_at_leaves_no_file(tmp_path: Path) -> None:
+    region = Region(tmp_path / "region", 1000)
+    view = region.view((10, 10, 3))
+    view[:] = 5
+    region.remove()
+    assert list(tmp_path.iterdir()) == []
+    assert int(view.sum()) == 1500
 
 
 class GivenUp(Exception):

@@ -1,9 +1,12 @@
 """The one fake: a Triton whose model finds what it is told to find."""
 
+from contextlib import AbstractContextManager, nullcontext
+
 import numpy as np
 import numpy.typing as npt
 
 from gateway.triton.client import Inference, TritonFailing, TritonUnavailable
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 
 SPEC = ModelSpec(
@@ -28,7 +31,12 @@ class FakeTriton:
     def spec(self, model: str, version: str = "") -> ModelSpec:
         return SPEC
 
-    def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+    def canvas(self, spec: ModelSpec) -> AbstractContextManager[Canvas]:
+        return nullcontext(Canvas())
+
+    def infer(
+        self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+    ) -> Inference:
         self.seen.append(image.shape)
         if self.outages:
             self.outages -= 1

@@ -47,6 +47,22 @@ def test_letterbox_pads_with_grey_on_both_sides() -> None:
     assert (letterboxed[160:480] == 0).all()
 
 
+@pytest.mark.parametrize("square", [False, True], ids=["free sides", "square"])
+@pytest.mark.parametrize("source", [(640, 480), (1280, 720), (500, 999), (37, 1), (640, 640)], ids=str)
+def test_letterbox_covers_what_was_on_the_canvas(source: tuple[int, int], square: bool) -> None:
+    expected, placement = letterbox(gradient(*source), size_hw=(640, 640), stride=32, fixed=square)
+    used = np.random.default_rng(0).integers(0, 256, 640 * 640 * 3, np.uint8)
+    made, made_placement = letterbox(
+        gradient(*source),
+        size_hw=(640, 640),
+        stride=32,
+        fixed=square,
+        canvas=lambda shape: used[: int(np.prod(shape))].reshape(shape),
+    )
+    np.testing.assert_array_equal(made, expected)
+    assert made_placement == placement and np.shares_memory(made, used)
+
+
 def test_placement_maps_boxes_back_to_the_source() -> None:
     _, placement = letterbox(gradient(1280, 720), size_hw=(640, 640), stride=32, fixed=True)
     boxes = np.array([[10, 150, 110, 250]], np.float32)
