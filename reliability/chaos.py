@@ -18,6 +18,7 @@ from reliability.load import Outcome, client, read_all, upload_all
 from reliability.promises import Promise, until
 from reliability.service import Service
 
+RUNNING_KEY = "rq:wip:predict"  # RQ's registry of the executions of tasks that have begun
 LONGEST_DELAY_SECONDS = 90
 _MOST_RUNS = 3
 _STATUS_SAYS_SECONDS = 5
@@ -144,7 +145,7 @@ def books_are_closed(connect: Callable[[], "redis.Redis"]) -> Promise:
             "open": int(connection.hlen(OPEN_KEY)),
             "bytes": int(connection.get(OPEN_BYTES_KEY) or 0),
             "queued": int(connection.llen(QUEUE_KEY)) + int(connection.llen(f"{QUEUE_KEY}:intermediate")),
-            "started": int(connection.zcard("rq:wip:predict")),
+            "started": int(connection.zcard(RUNNING_KEY)),
             "images": sum(1 for _ in connection.scan_iter(image_key("*"), count=1000)),
         }
     found = ", ".join(f"{name} {number}" for name, number in left.items())

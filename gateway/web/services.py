@@ -15,7 +15,7 @@ from gateway.outbound.https import Outbound
 from gateway.outbound.images import Fetcher
 from gateway.queue.results import Results
 from gateway.queue.submission import Submission
-from gateway.redis_connections import connect_async
+from gateway.redis_connections import connect_async, connect_listening
 from gateway.security.api_keys import Keyring
 from gateway.security.rate_limit import Limiter
 from gateway.server.limits import Limits
@@ -77,7 +77,7 @@ async def connected(
     """The services, with what runs in the background for them; `outbound` is the way to other hosts."""
     once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # a restart of Redis cuts connections
     connection = connect_async(settings.redis_url, retry=once_more, **_POOL)
-    subscribing = connect_async(settings.redis_url, socket_connect_timeout=5, health_check_interval=15)
+    subscribing = connect_listening(settings.redis_url)
     triton = connect_triton(settings.triton_url)
     outbound = outbound or Outbound(settings.url_ports)
     services = Services(
