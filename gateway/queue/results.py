@@ -34,7 +34,7 @@ from gateway.task import State, Status, TaskView
 log = logging.getLogger(__name__)
 
 _RECONNECT_SECONDS = 0.5
-_CHECK_SECONDS = 15  # of a subscription on which nothing comes
+_CHECK_SECONDS = 5.0  # a host that has vanished is noticed by its silence
 _PLACE_SECONDS = 2.0
 
 

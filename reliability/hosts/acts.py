@@ -8,16 +8,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway.redis_names import EXECUTING_KEY
+from gateway.settings import Settings
 from local.errors import LocalError
 from reliability import chaos
 from reliability.hosts.load import Load, clients
 from reliability.hosts.network import Network, unavailable
 from reliability.hosts.service import GATEWAYS, REDISES, TRITONS, WORKERS, Hosts, part_on, running
-from reliability.promises import Promise
+from reliability.promises import Promise, until
 from reliability.service import records
 
 _LARGEST_IMAGE = 200_000  # bytes; on lossy links a larger one takes seconds
-_BUSY_SECONDS = 0.7  # after which the workers have begun what was sent at once, and not ended it
+_BUSY_SECONDS = 30  # until both workers have tasks in hand, of those sent at once
 _PAUSE_SECONDS = 20
 _RECOVERED_SECONDS = 60
 _FAILOVER_SECONDS = 20.0  # Sentinels notice after 5
@@ -36,7 +38,7 @@ class Plan(NamedTuple):
     settings: tuple[tuple[str, str], ...] = ()
 
 
-QUICK = Plan(at_once=24, cut_seconds=12, seconds=6, settings=(("WORKER_TTL", "3"),))
+QUICK = Plan(cut_seconds=12, seconds=12, settings=(("WORKER_TTL", "3"),))
 
 
 class Act(NamedTuple):
@@ -109,14 +111,24 @@ async def worker_loses_redis(scene: Scene) -> list[Promise]:
 
 
 async def with_tasks_in_hand(scene: Scene, act: Act, host: str) -> list[Promise]:
-    scene.load.begin(scene.plan.at_once)
-    await asyncio.sleep(_BUSY_SECONDS)
+    await keep_workers_busy(scene)
     begun_at, promises = await perform(scene, act, scene.plan.cut_seconds)
     moved = moved_from(scene.hosts, host, begun_at)
     most = max(moved, default=0.0)
     wanted = f"begun elsewhere within {chaos.LONGEST_DELAY_SECONDS} s"
     kept = bool(moved) and most <= chaos.LONGEST_DELAY_SECONDS
     return [*promises, Promise("the tasks that it had", wanted, f"{len(moved)}, after at most {most:.1f} s", kept)]
+
+
+async def keep_workers_busy(scene: Scene) -> None:
+    """Returns when more tasks run than one worker runs."""
+
+    def are_busy() -> bool:
+        with scene.hosts.redis() as connection:
+            return int(connection.zcard(EXECUTING_KEY)) > Settings().worker_tasks
+
+    scene.load.begin(scene.plan.at_once)
+    await asyncio.to_thread(until, are_busy, _BUSY_SECONDS, 0.02)
 
 
 def moved_from(hosts: Hosts, host: str, at: float) -> list[float]:
@@ -169,8 +181,7 @@ async def primary_is_cut_off(scene: Scene) -> list[Promise]:
     two again.
     """
     net, host = scene.hosts.net, await asyncio.to_thread(scene.hosts.primary)
-    scene.load.begin(scene.plan.at_once)
-    await asyncio.sleep(_BUSY_SECONDS)
+    await keep_workers_busy(scene)
     act = Act("the primary of Redis cut off", lambda: net.cut(host), lambda: net.mend(host), serves=False)
     _, promises = await perform(scene, act, max(scene.plan.seconds, _FAILOVER_SECONDS))
     after = await asyncio.to_thread(scene.hosts.primary)

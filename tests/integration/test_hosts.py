@@ -1,5 +1,6 @@
 """The hosts that `make chaos` makes of this machine: they reach each other until cut off, and nothing of them stays."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -10,10 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
+from gateway.queue.results import Results
+from gateway.redis_connections import connect_async
+from gateway.redis_names import EVENTS_CHANNEL
+from gateway.redis_pipelined import PipelinedRedis
+from local import valkey
 from reliability.hosts import network
 from reliability.hosts.network import Network
-from tests.support.stack import ROOT
+from tests.support.stack import ROOT, running_program
 
 REASON = network.unavailable()
 needs_hosts = pytest.mark.skipif(bool(REASON), reason=REASON)
@@ -107,6 +114,39 @@ def test_hosts_share_no_memory(net: Network) -> None:
         assert (listing.returncode, listing.stdout) == (0, "")
     finally:
         here.unlink()
+
+
+@needs_hosts
+def test_a_gateway_notices_that_the_host_of_redis_has_vanished(
+    net: Network, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also where nobody sends anything, as on its subscription to the ends of tasks."""
+    url = f"redis://{net.address['two']}:6379/0"
+    server = net.command("two", [*valkey.command(tmp_path, "6379", "0.0.0.0"), "--protected-mode", "no"])
+
+    async def seconds_to_notice() -> float:
+        async with connect_async(url, socket_timeout=5, socket_connect_timeout=5) as connection:
+            while True:
+                try:
+                    await connection.ping()
+                    break
+                except redis.RedisError:
+                    await asyncio.sleep(0.1)
+            listening = asyncio.create_task(Results(connection, PipelinedRedis(connection), 2).listen())
+            while not (await connection.pubsub_numsub(EVENTS_CHANNEL))[0][1]:
+                await asyncio.sleep(0.1)
+            net.cut("two")
+            begun = time.monotonic()
+            while "subscription lost" not in caplog.text and time.monotonic() - begun < SECONDS:
+                await asyncio.sleep(0.1)
+            listening.cancel()
+            return time.monotonic() - begun
+
+    with running_program(server, {}, tmp_path / "redis.log"), net.inside("one"):
+        try:
+            assert asyncio.run(seconds_to_notice()) < 30, "it is asked every 5 s, and has 5 s to answer"
+        finally:
+            net.mend("two")
 
 
 def made_by_another() -> "tuple[subprocess.Popen[str], str, int]":
