@@ -14,6 +14,7 @@ from gateway.queue.task_queue import Claim, TaskQueue
 from gateway.redis_names import EXECUTING_KEY, QUEUE_KEY, job_key
 from gateway.settings import Settings
 from gateway.triton.client import Inference
+from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
 from gateway.worker.loop import TaskWorker
 from gateway.worker.pipeline import Pipeline
@@ -112,9 +113,11 @@ def test_a_worker_that_stops_then_keeps_nothing(
     submitted: Callable[[], str],
 ) -> None:
     class Last(FakeTriton):
-        def infer(self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "") -> Inference:
+        def infer(
+            self, spec: ModelSpec, image: npt.NDArray[np.uint8], version: str = "", canvas: Canvas | None = None
+        ) -> Inference:
             between.lose_answer(on_cut=worker.stop)
-            return super().infer(spec, image, version)
+            return super().infer(spec, image, version, canvas)
 
     worker = TaskWorker(cut, Processor(Pipeline(Last(), settings), settings), settings)
     worker._threads = 1
