@@ -73,7 +73,7 @@ def measure(images: list[Path], rounds: int, seconds: float) -> Capacity:
         say("one worker")
         drained = statistics.median(drain(service, images) for _ in range(rounds))
     return Capacity(
-        machine=f"{platform.machine()}, Python {platform.python_version()}",
+        machine=f"{processor()}, Python {platform.python_version()}",
         cores=os.cpu_count() or 1,
         image_bytes=round(statistics.mean(image.stat().st_size for image in images)),
         workers=DEFAULT_WORKERS,
@@ -98,6 +98,12 @@ def running(workers: int, images: list[Path]) -> Iterator[tuple[arms.Service, ar
             target = Target("raw", [str(image) for image in images], service.address, "/predict?wait=60")
             with arms.loading(target, folder, "load") as loader:
                 yield service, loader
+
+
+def processor() -> str:
+    """Its name as Linux has it."""
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found[1] if found else platform.machine()
 
 
 def drain(service: arms.Service, images: list[Path]) -> float:
