@@ -90,10 +90,8 @@ class Results:
                     ended, view = await self._read(task_id)
                     if ended or self._released or clock.time() >= give_up_at:
                         return ended, view
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout_at(give_up_at):
-                        if (end := await watch.end()) is not None:
-                            return True, end
+                if (end := await watch.end(give_up_at)) is not None:
+                    return True, end
                 look = True
 
     async def wait_all(self, task_ids: Sequence[str], seconds: float) -> None:
@@ -173,8 +171,8 @@ class Results:
                 self._wake(task_id, None)  # it may have ended while nobody listened
 
     def _wake(self, task_id: str, change: bytes | None) -> None:
-        for changes in self._waiting.get(task_id, ()):
-            changes.put_nowait(change)
+        for watch in self._waiting.get(task_id, ()):
+            watch.put(change)
 
     async def _read(self, task_id: str) -> tuple[bool, bytes]:
         # At any instant a task has its job or its result: asked in this order it is found though it ends in between. No

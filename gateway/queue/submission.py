@@ -120,9 +120,9 @@ class Submission:
         await self._check_refused(client, idempotency_key)
         settings = self._settings
         key = names.idempotency_key(idempotency_key)
-        group = self._group(tasks, acceptance, idempotency_key)
-        self._note_callbacks(tasks, client, group)
-        words = [word for task in tasks for word in task.words(_bytes_of(group) if task is tasks[-1] else 0)]
+        group = self._group(tasks, acceptance, idempotency_key, client)
+        group_bytes = sum(len(word) if isinstance(word, bytes) else len(str(word)) for word in group)
+        words = [word for task in tasks for word in task.words(group_bytes if task is tasks[-1] else 0)]
         of_client = client_key(client), waiting_key(client), *TURNS
         keys = (*LEDGER, key, result_key(tasks[0].task_id), *of_client, HIGH_KEY, *rq_lua.ENQUEUE_KEYS)
         bounds = settings.max_queued_tasks, settings.max_queued_bytes, MEMORY_SHARE
@@ -130,7 +130,7 @@ class Submission:
         description = f"predict {tasks[0].request.model}"
         records = rq_lua.enqueue_args(description, settings.result_ttl, settings.task_retries)
         kinds = int(not high), image_key(""), *records
-        args = (*bounds, batch_key(""), *own, *kinds, len(tasks), *words, *scripts.words(group))
+        args = (*bounds, batch_key(""), *own, *kinds, len(tasks), *words, *group)
         with redis_errors(_DOUBT):
             outcome, *details = await self._run_accept(keys, args, [task for task in tasks if task.passes_scripts])
             if outcome == b"overloaded":
@@ -197,11 +197,16 @@ class Submission:
             self._replication.end(pipe, as_one)
             return self._replication.answer(await pipe.execute(), as_one)
 
-    def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str) -> "redis.client.Pipeline":
-        """What is kept of a batch, and of an Idempotency-Key, which refers to the batch or to its one task."""
+    def _group(
+        self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, client: str
+    ) -> Sequence[bytes | str | int | float]:
+        """Commands for what is kept of a batch, of an Idempotency-Key, which refers to the batch or to its one task,
+        and of callbacks. Most tasks have nothing of it.
+        """
+        has_callback = bool(tasks[0].request.callback_url)
+        if not acceptance.batch_id and not digest and not has_callback:
+            return ()
         pipe = self._unsent.pipeline()
-        if not acceptance.batch_id and not digest:
-            return pipe
         kept_seconds = self._settings.image_ttl + self._settings.result_ttl
         first, group = tasks[0].task_id, group_key(acceptance.batch_id or tasks[0].task_id)
         if acceptance.batch_id:
@@ -209,14 +214,13 @@ class Submission:
         if digest:
             known = msgspec.structs.replace(acceptance, entries=[BatchEntry(0, "", first)])
             pipe.set(names.idempotency_key(digest), msgspec.json.encode(known), ex=kept_seconds)
-        pipe.hset(group, mapping={"open": len(tasks), "kept": len(tasks), **({"key": digest} if digest else {})})
-        pipe.expire(group, kept_seconds)
-        return pipe
-
-    def _note_callbacks(self, tasks: Sequence[NewTask], client: str, pipe: "redis.client.Pipeline") -> None:
-        if tasks[0].request.callback_url:
+        if acceptance.batch_id or digest:
+            pipe.hset(group, mapping={"open": len(tasks), "kept": len(tasks), **({"key": digest} if digest else {})})
+            pipe.expire(group, kept_seconds)
+        if has_callback:
             pipe.sadd(callbacks_key(client), *(task.task_id for task in tasks))
             pipe.expire(callbacks_key(client), self._settings.image_ttl + _DELIVERED_SECONDS)
+        return scripts.words(pipe)
 
     async def _check_refused(self, client: str, idempotency_key: str) -> None:
         """A client that was refused a moment ago costs Redis next to nothing: counting what it has open takes 10 ms.
@@ -264,12 +268,6 @@ def _full(used: int, reserved: int, most: int) -> Overloaded:
         f"the memory of Redis is taken up: {used} of {most} bytes are used and {reserved} are kept for the results of "
         f"open tasks; try again in {FULL_SECONDS} s",
         FULL_SECONDS,
-    )
-
-
-def _bytes_of(pipe: "redis.client.Pipeline") -> int:
-    return sum(
-        len(word) if isinstance(word, bytes) else len(str(word)) for words, _ in pipe.command_stack for word in words
     )
 
 

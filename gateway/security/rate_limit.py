@@ -3,7 +3,7 @@
 import ipaddress
 import math
 from datetime import timedelta
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from throttled.asyncio import Quota, RedisStore, RedisStoreBackend, Throttled, per_duration
@@ -15,6 +15,7 @@ from gateway.redis_pipelined import PipelinedRedis
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _IPV6_CLIENT_BITS = 64  # one client has all addresses below
+_LONGEST_ADDRESS = 50  # that is kept in memory with what came of it
 
 
 class Standing(NamedTuple):
@@ -53,6 +54,10 @@ class Limiter:
 
 def client_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or the network that an IPv6 client has for itself."""
+    return _known_client_of(address) if len(address) <= _LONGEST_ADDRESS else _client_of(address)
+
+
+def _client_of(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -60,6 +65,9 @@ def client_of(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv4Address):
         return address
     return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed), _IPV6_CLIENT_BITS), strict=False))
+
+
+_known_client_of = lru_cache(maxsize=4096)(_client_of)
 
 
 @cache

@@ -2,14 +2,14 @@
 
 import hashlib
 import hmac
-import uuid
+import os
 
 _TAG_LENGTH = 16
 
 
 def new_id(owner: str) -> str:
     """An id that cannot be guessed, for a task or a batch. It is bound to its owner, when it has one."""
-    identity = uuid.uuid4().hex
+    identity = os.urandom(16).hex()
     return identity + _tag(identity, owner) if owner else identity
 
 

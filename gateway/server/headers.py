@@ -1,13 +1,13 @@
 """The headers that every answer has, whatever answers."""
 
-import asyncio
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import cast
 
-from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Scope
+
+Raw = tuple[bytes, bytes]
 
 # A page that needs more sets a policy of its own.
 SECURITY_HEADERS = {
@@ -24,29 +24,20 @@ def answer_headers(scope: Scope) -> dict[str, str]:
     return cast("dict[str, str]", scope.setdefault("state", {}).setdefault(_KEY, {}))
 
 
-class AnswerHeaders:
-    """ASGI middleware that adds both kinds; once `stopping` is set it also has clients leave their connections."""
+def raw(name: str, value: str) -> Raw:
+    """A header as ASGI has it."""
+    return name.lower().encode("latin-1"), value.encode("latin-1")
 
-    def __init__(self, app: ASGIApp, stopping: asyncio.Event) -> None:
-        self._app = app
-        self._stopping = stopping
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        wanted = answer_headers(scope)
+_DEFAULTS = tuple(raw(name, value) for name, value in SECURITY_HEADERS.items())
 
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in SECURITY_HEADERS.items():
-                    headers.setdefault(name, value)
-                headers.update(wanted)
-                if self._stopping.is_set():
-                    headers["Connection"] = "close"
-            await send(message)
 
-        await self._app(scope, receive, send_with_headers)
+def completed(headers: Iterable[Raw], wanted: Iterable[Raw]) -> list[Raw]:
+    """The headers, with those `wanted` in place of others of the same names, and with the security headers."""
+    replaced = {name for name, _ in wanted}
+    found = [header for header in headers if header[0] not in replaced]
+    names = {name for name, _ in found}
+    return [*found, *wanted, *(header for header in _DEFAULTS if header[0] not in names)]
 
 
 def cross_origin(origins: Collection[str]) -> Middleware:

@@ -1,7 +1,6 @@
 """A connection: bounded in bytes, read on behind an early answer; problems for what never reaches the application."""
 
 import asyncio
-import uuid
 from typing import Any
 
 import msgspec
@@ -9,8 +8,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from gateway.errors import GatewayError, HeadersTooLarge, MalformedRequest
-from gateway.server.headers import SECURITY_HEADERS
-from gateway.server.request_id import HEADER
+from gateway.server.headers import completed, raw
+from gateway.server.request_id import HEADER, new_request_id
 from gateway.task import problem_of
 
 MOST_HEAD_BYTES = 65_536
@@ -188,17 +187,16 @@ class ProblemProtocol(HttpToolsProtocol):
             return self.transport.close()
         running = self._running  # others may wait behind it
         if running is None or not running.response_started or running.response_complete:
-            identity = uuid.uuid4().hex
+            identity = new_request_id()
             body = msgspec.json.encode(problem_of(error, identity))
             headers = [
                 *self.server_state.default_headers,
                 (b"content-type", b"application/problem+json"),
                 (b"content-length", str(len(body)).encode()),
-                _raw(HEADER, identity),
-                *(_raw(name, value) for name, value in (SECURITY_HEADERS | error.headers).items()),
+                *(raw(name, value) for name, value in error.headers.items()),
                 (b"connection", b"close"),
             ]
-            lines = [name + b": " + value + b"\r\n" for name, value in headers]
+            lines = [name + b": " + value + b"\r\n" for name, value in completed(headers, [raw(HEADER, identity)])]
             self.transport.write(b"".join([STATUS_LINE[error.status], *lines, b"\r\n", body]))
             self._refused = True
         self._tell_application()
@@ -236,10 +234,6 @@ def _closing_early(cycle: RequestResponseCycle, app: ASGI3Application) -> ASGI3A
         await app(scope, receive, sending)
 
     return closing
-
-
-def _raw(name: str, value: str) -> tuple[bytes, bytes]:
-    return name.lower().encode(), value.encode()
 
 
 def _too_far_ahead() -> MalformedRequest:

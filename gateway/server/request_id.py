@@ -1,33 +1,24 @@
 """A request id for every request: taken from the client, or made; in every answer and in the logs."""
 
+import os
 import re
-import uuid
-
-from starlette.datastructures import MutableHeaders
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from collections.abc import Iterable
 
 from gateway.telemetry.logs import request_id as request_id
 
 HEADER = "X-Request-ID"
-_ACCEPTED = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_RAW_HEADER = HEADER.lower().encode()
+_ACCEPTED = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
-class RequestId:
-    """ASGI middleware that sets `request_id` and the answer's header."""
+def new_request_id() -> str:
+    return os.urandom(16).hex()
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return await self._app(scope, receive, send)
-        given = dict(scope["headers"]).get(HEADER.lower().encode(), b"").decode("latin-1")
-        identity = given if _ACCEPTED.fullmatch(given) else uuid.uuid4().hex
-        request_id.set(identity)
-
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)[HEADER] = identity
-            await send(message)
-
-        await self._app(scope, receive, send_with_id)
+def request_id_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The one that a request brings, where it can be taken; the last of several. Else a new one."""
+    given = b""
+    for name, value in headers:
+        if name == _RAW_HEADER:
+            given = value
+    return given.decode() if given and _ACCEPTED.fullmatch(given) else new_request_id()

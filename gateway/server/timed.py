@@ -60,8 +60,10 @@ class TimedProtocol(ProblemProtocol):
     body_seconds: ClassVar[float]
     least_body_bytes: ClassVar[float]  # in that time
 
-    _body_bytes = 0  # since the timer began
-    _reading: asyncio.TimerHandle | None = None
+    _body_bytes = 0  # since the clock was set
+    _read_until: float | None = None  # and what is done then
+    _otherwise: Callable[[], None]
+    _reading: asyncio.TimerHandle | None = None  # rings then or before, and stays where there is no such time
     _writing: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -75,7 +77,9 @@ class TimedProtocol(ProblemProtocol):
             self._read_within(self.header_seconds, self._no_headers)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stop_reading_timer()
+        if self._reading is not None:
+            self._reading.cancel()
+        self._read_until = None
         self.resume_writing()
         self.limits.leave(self._address)
         super().connection_lost(exc)
@@ -85,12 +89,12 @@ class TimedProtocol(ProblemProtocol):
         if self.lingering:
             return
         idle = self.cycle is None or self.cycle.response_complete
-        if idle and self._reading is None and not self.transport.is_closing():
+        if idle and self._read_until is None and not self.transport.is_closing():
             self._read_within(self.header_seconds, self._no_headers)  # empty lines count for the next request
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
-        if self._reading is None:
+        if self._read_until is None:
             self._read_within(self.header_seconds, self._no_headers)
 
     def on_headers_complete(self) -> None:
@@ -103,7 +107,7 @@ class TimedProtocol(ProblemProtocol):
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
-        self._stop_reading_timer()
+        self._read_until = None
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -125,14 +129,24 @@ class TimedProtocol(ProblemProtocol):
         return self.client[0] if self.client else ""
 
     def _read_within(self, seconds: float, otherwise: Callable[[], None]) -> None:
-        self._stop_reading_timer()
+        """Set the clock. A timer for each time it is set would cost each request three."""
         self._body_bytes = 0
-        self._reading = self.loop.call_later(seconds, otherwise)
-
-    def _stop_reading_timer(self) -> None:
-        if self._reading is not None:
+        self._read_until, self._otherwise = self.loop.time() + seconds, otherwise
+        if self._reading is not None and self._reading.when() > self._read_until:
             self._reading.cancel()
             self._reading = None
+        if self._reading is None:
+            self._reading = self.loop.call_at(self._read_until, self._ring)
+
+    def _ring(self) -> None:
+        self._reading = None
+        if self._read_until is None:
+            return
+        if self.loop.time() < self._read_until:
+            self._reading = self.loop.call_at(self._read_until, self._ring)
+        else:
+            self._read_until = None
+            self._otherwise()
 
     def _no_headers(self) -> None:
         if self._reading_head:

@@ -33,6 +33,9 @@ def configure(level: str, log_format: str, process: str) -> None:
     """Log to standard error, `json` or `text`; `process` is the name of this kind of process in each JSON line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines(process) if log_format == "json" else Text())
+    # What no line shows is not looked up: it would take a third of the time.
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for noisy in ("rq", "httpx", "httpcore", "uvicorn"):  # httpcore would log the signatures of webhooks
         logging.getLogger(noisy).setLevel(logging.WARNING)

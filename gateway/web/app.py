@@ -20,17 +20,17 @@ from gateway.redis_connections import connect
 from gateway.security.api_keys import load_keys
 from gateway.security.exposure import check_exposure
 from gateway.security.rate_limit import client_of
-from gateway.server.access_log import Access
-from gateway.server.headers import AnswerHeaders, cross_origin
+from gateway.server.access_log import AccessLog
+from gateway.server.envelope import Envelope
+from gateway.server.headers import cross_origin
 from gateway.server.limits import Limits
-from gateway.server.request_id import RequestId
 from gateway.server.timed import server
 from gateway.settings import Settings, SettingsError, load
 from gateway.telemetry import exporter, logs, tracing
 from gateway.telemetry.metrics import GatewayMetrics, QueueCollector
 from gateway.web import responses
 from gateway.web.routes import routes
-from gateway.web.services import connected
+from gateway.web.services import Services, connected
 
 
 def create_app(
@@ -44,10 +44,10 @@ def create_app(
     limits = Limits(settings, counted, client_of)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Services]]:
         async with connected(settings, counted, keys, stopping, limits, outbound) as services:
             app.state.services = services
-            yield
+            yield {"services": services}
 
     handlers = {
         GatewayError: responses.gateway_error,
@@ -56,7 +56,7 @@ def create_app(
         Exception: responses.internal_error,
     }
     table = routes(settings.page)
-    middleware = [Middleware(RequestId), Middleware(AnswerHeaders, stopping), Middleware(Access, counted, table)]
+    middleware = [Middleware(Envelope, stopping, AccessLog(counted, table))]
     if settings.origins:
         middleware.append(cross_origin(settings.origins))
     app = Starlette(routes=table, lifespan=lifespan, exception_handlers=handlers, middleware=middleware)

@@ -1,5 +1,6 @@
 """What each request is checked for before its handler sees it: host, origin, key, rate, owner of the task."""
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
@@ -23,6 +24,7 @@ from gateway.security.task_ids import is_owner
 from gateway.server.headers import answer_headers
 from gateway.web.services import Services, services_of
 
+_LONGEST_HOST = 300  # names have 253 characters at most
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -48,7 +50,7 @@ def refusals(method: str) -> tuple[type[GatewayError], ...]:
 
 def owner_of(request: Request) -> str:
     """The name of the key that was given; empty where no keys are asked for."""
-    owner: str = getattr(request.state, "owner", "")
+    owner: str = request.scope["state"].get("owner", "")
     return owner
 
 
@@ -59,7 +61,7 @@ def has_key(request: Request) -> bool:
 
 def client_of(request: Request) -> str:
     """Whose the request is, for what is shared between clients: a key's, or an address'."""
-    client: str = getattr(request.state, "client", "")
+    client: str = request.scope["state"].get("client", "")
     return client
 
 
@@ -73,18 +75,23 @@ def check_priority(request: Request, priority: str) -> None:
 
 def _check_host(request: Request, services: Services) -> None:
     """A page of another site could otherwise reach this service through a name that it lets point here."""
-    if len(request.headers.getlist("host")) > 1:
+    given = [value for name, value in request.scope["headers"] if name == b"host"]
+    if len(given) > 1:
         raise MalformedRequest("the request has several Host headers; send one")
     allowed = services.hosts
     if "*" in allowed:
         return
-    given = request.headers.get("host", "")
-    try:
-        name = urlsplit(f"//{given}").hostname or ""
-    except ValueError:
-        name = ""
-    if not any(name == each or (each.startswith("*.") and name.endswith(each[1:])) for each in allowed):
+    name = _name_of(given[0].decode("latin-1")) if given and len(given[0]) <= _LONGEST_HOST else ""
+    if name not in allowed and not any(each.startswith("*.") and name.endswith(each[1:]) for each in allowed):
         raise UnknownHost("this service has another host name; its operator lists those it has in TRUSTED_HOSTS")
+
+
+@lru_cache(maxsize=256)
+def _name_of(host: str) -> str:
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
 
 
 def _check_origin(request: Request, services: Services) -> None:
@@ -110,7 +117,7 @@ async def _check_client(request: Request, services: Services) -> None:
             raise Unauthorized("give a key of this service as `Authorization: Bearer KEY` or as `X-API-Key: KEY`")
         request.state.owner, request.state.may_go_first = key.name, key.high
         client, rate = f"key:{key.name}", key.rate or rate
-    request.state.client = client
+    request.scope["state"]["client"] = client
     if rate:
         standing = await services.limiter.ask(client, rate)
         answer_headers(request.scope).update(standing.headers)

@@ -93,7 +93,8 @@ async def accept(
     Raises as `probe` and `Submission.accept` do.
     """
     with tracing.enqueue(len(upload.images)):
-        wanted = msgspec.structs.replace(wanted, trace=tracing.carrier())
+        if trace := tracing.carrier():
+            wanted = msgspec.structs.replace(wanted, trace=trace)
         return await _accept(request, upload, wanted, choices, key, watch)
 
 
@@ -102,7 +103,8 @@ async def _accept(
 ) -> tuple[Acceptance, bool]:
     services, owner = services_of(request), owner_of(request)
     batch_id = new_id(owner) if len(upload.images) > 1 else ""
-    wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
+    if batch_id:
+        wanted = msgspec.structs.replace(wanted, batch_id=batch_id)
     entries, tasks, errors = [], [], []
     for index, image in enumerate(upload.images):
         try:

@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, TypeVar
+from urllib.parse import parse_qsl
 
 import msgspec
 from msgspec import Meta
@@ -14,6 +16,7 @@ from gateway.web.classes import shown
 from gateway.web.formats import Format
 
 LONGEST_WAIT_SECONDS = 60
+_LONGEST_KNOWN = 300  # characters of a query that is kept in memory with what it gives
 
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
@@ -115,6 +118,18 @@ def parse(kind: type[_Parameters], *parts: Given) -> _Parameters:
             raise InvalidParameter(f"{error.name}={shown}: give {error.expected}") from error
         found |= {name: getattr(values, name) for name in given}
     return msgspec.convert(found, kind)
+
+
+def of_query(query: str) -> Given:
+    """What a query gives; clients ask for the same again and again."""
+    return _known_query(query) if len(query) <= _LONGEST_KNOWN else _of_query(query)
+
+
+def _of_query(query: str) -> Given:
+    return joined(parse_qsl(query, keep_blank_values=True))
+
+
+_known_query = lru_cache(maxsize=256)(_of_query)
 
 
 def with_defaults(choices: Choices, settings: Settings) -> tuple[str, float, float, int]:

@@ -45,13 +45,13 @@ def server_timing(view: bytes) -> dict[str, str]:
     return {"Server-Timing": ", ".join(f"{name};dur={value}" for name, value in result.timings_ms.items())}
 
 
-def gateway_error(request: Request, error: Exception) -> Response:
+async def gateway_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     services_of(request).metrics.rejected.labels(error.code).inc()
     return ProblemJSON(problem_of(error, request_id.get()), error.status, error.headers)
 
 
-def http_error(request: Request, error: Exception) -> Response:
+async def http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     known = _OF_STARLETTE.get(error.status_code)
     problem = Problem(
@@ -64,7 +64,7 @@ def http_error(request: Request, error: Exception) -> Response:
     return ProblemJSON(problem, error.status_code, error.headers)
 
 
-def internal_error(request: Request, error: Exception) -> Response:
+async def internal_error(request: Request, error: Exception) -> Response:
     problem = Problem(
         title="Internal error",
         status=500,
@@ -77,6 +77,6 @@ def internal_error(request: Request, error: Exception) -> Response:
     return ProblemJSON(problem, 500, headers)
 
 
-def client_gone(request: Request, error: Exception) -> Response:
+async def client_gone(request: Request, error: Exception) -> Response:
     assert isinstance(error, ClientDisconnect)
     return Response(status_code=400)  # nobody reads it

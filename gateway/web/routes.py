@@ -11,6 +11,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
 from werkzeug.http import parse_accept_header
 
 from gateway import errors
@@ -320,15 +321,20 @@ def routes(home: bool = True) -> list[BaseRoute]:
     for operation in operations:
         handler = operation.handler if operation.public else guarded(operation.handler)
         by_path.setdefault(operation.path, {})[operation.method] = handler
-    made = [Route(path, _dispatch(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
+    made = [Route(path, _Endpoint(handlers), methods=list(handlers)) for path, handlers in by_path.items()]
     packages: list[str | tuple[str, str]] = [("gateway.openapi", "static")]
     if home:
         packages.append(("gateway.page", "static"))
     return [*made, Mount("/static", _Files(packages=packages), name="static")]
 
 
-def _dispatch(handlers: dict[str, Handler]) -> Handler:
-    async def endpoint(request: Request) -> Response:
-        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+class _Endpoint:
+    """An ASGI application of handlers by method. Starlette would wrap a function once more, for its exceptions."""
 
-    return endpoint
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self._handlers = handlers
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        method = scope["method"]
+        answer = await self._handlers["GET" if method == "HEAD" else method](Request(scope, receive, send))
+        await answer(scope, receive, send)

@@ -57,7 +57,7 @@ class Services:
 
 
 def services_of(request: Request) -> Services:
-    services: Services = request.app.state.services
+    services: Services = request.scope["state"]["services"]
     return services
 
 

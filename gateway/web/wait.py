@@ -12,6 +12,7 @@ from gateway.web.parameters import LONGEST_WAIT_SECONDS
 from gateway.web.services import services_of
 
 _T = TypeVar("_T")
+_UNWATCHED_SECONDS = 0.1
 
 
 def wait_seconds(request: Request, wanted: float | None) -> tuple[float, bool]:
@@ -27,29 +28,47 @@ def wait_seconds(request: Request, wanted: float | None) -> tuple[float, bool]:
 
 
 async def while_connected(request: Request, waiting: Awaitable[_T]) -> _T:
-    """What is waited for, by a request that has come whole. Raises ClientDisconnect as soon as the client leaves."""
-    task, has_left = asyncio.current_task(), asyncio.Event()
+    """What is waited for, by a request that has come whole. Raises ClientDisconnect soon after the client has left."""
+    task = asyncio.current_task()
     assert task is not None
-    leaving = asyncio.ensure_future(_cancel_when_left(request, task, has_left))
+    leaving = _Leaving(request, task)
     try:
         return await waiting
     except asyncio.CancelledError:
-        if not has_left.is_set():
+        if not leaving.has_left:
             raise
         while task.uncancel():
             pass
         raise ClientDisconnect from None
     finally:
-        leaving.cancel()
+        leaving.end()
 
 
-async def _cancel_when_left(request: Request, task: "asyncio.Task[object]", has_left: asyncio.Event) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-    has_left.set()
-    while True:  # redis-py loses a cancellation that comes while it connects
-        task.cancel()
-        await asyncio.sleep(0.2)
+class _Leaving:
+    """Cancels the task of a request whose client leaves. Most are answered before it is worth a task to look."""
+
+    has_left = False
+
+    def __init__(self, request: Request, task: "asyncio.Task[object]") -> None:
+        self._request, self._task = request, task
+        self._clock = asyncio.get_running_loop().call_later(_UNWATCHED_SECONDS, self._begin)
+        self._looking: asyncio.Task[None] | None = None
+
+    def _begin(self) -> None:
+        self._looking = asyncio.create_task(self._cancel_when_left())
+
+    async def _cancel_when_left(self) -> None:
+        while (await self._request.receive())["type"] != "http.disconnect":
+            pass
+        self.has_left = True
+        while True:  # redis-py loses a cancellation that comes while it connects
+            self._task.cancel()
+            await asyncio.sleep(0.2)
+
+    def end(self) -> None:
+        self._clock.cancel()
+        if self._looking is not None:
+            self._looking.cancel()
 
 
 async def forget(request: Request, task_id: str) -> None:

@@ -25,8 +25,10 @@ def submit(
             task = NewTask(task_id, image, TaskRequest(model="fake", accepted_at=time.time(), **wanted))
             acceptance = Acceptance([BatchEntry(0, "", task_id)])
             shared = PipelinedRedis(connection)
-            await Submission(connection, shared, settings).accept([task], acceptance, high=high, client=client)
-            await shared.aclose()
+            try:
+                await Submission(connection, shared, settings).accept([task], acceptance, high=high, client=client)
+            finally:
+                await shared.aclose()
 
     asyncio.run(accepted())
     return task_id

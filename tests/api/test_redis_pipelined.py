@@ -171,7 +171,8 @@ def test_a_server_that_is_killed_fails_all_and_serves_again_once_it_is_back(tmp_
                 server.process.kill()
                 assert set(await asyncio.gather(*asking)) == {"ConnectionError"}
                 assert await outcome(pipelined.run("PING")) == "ConnectionError"
-                with running_program([str(get_binary_path()), "--port", str(server.port)], {}, tmp_path / "again.log"):
+                again = [str(get_binary_path()), "--port", str(server.port), "--dir", str(tmp_path), "--save", ""]
+                with running_program(again, {}, tmp_path / "again.log"):
                     await until_answers(pipelined)
                     assert await script([], ["sent again"]) == b"sent again"
 

@@ -32,7 +32,7 @@ def test_every_answer_has_the_security_headers(client: httpx2.Client, method: st
 def test_a_defect_has_them_too(settings: Settings) -> None:
     app = create_app(settings)
     with TestClient(app, URL, raise_server_exceptions=False) as client:
-        app.state.services = None
+        client.app_state["services"] = None
         answer = client.get("/models")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
     assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS

@@ -14,7 +14,7 @@ from gateway.telemetry import logs
 from gateway.web.batch_view import batch_view
 from gateway.web.checks import client_of, owner_of
 from gateway.web.intake import accept, task_request
-from gateway.web.parameters import Choices, joined, parse
+from gateway.web.parameters import Choices, of_query, parse
 from gateway.web.responses import JSON, server_timing
 from gateway.web.services import services_of
 from gateway.web.uploads import UploadedImage, read_upload
@@ -31,7 +31,7 @@ async def predict(request: Request) -> Response:
             upload = await receiving.read(read_upload(request, services.settings, receiving.received))
             for size in [len(image.data) for image in upload.images]:
                 services.metrics.uploaded.observe(size)
-            choices = parse(Choices, upload.fields, joined(request.query_params.multi_items()))
+            choices = parse(Choices, upload.fields, of_query(request.scope["query_string"].decode("latin-1")))
             if upload.url:
                 fetched = await while_connected(request, services.fetcher.fetch(upload.url, client_of(request)))
                 upload.images.append(UploadedImage(data=fetched))
