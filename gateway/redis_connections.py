@@ -24,8 +24,9 @@ _Client = TypeVar("_Client", bound="redis.Redis")
 # How a blocked command and a script of Redis 6.2 say it, in the middle of their lines.
 _DEMOTED = ("READONLY", "UNBLOCKED", "MASTERDOWN")
 
-# Of a Sentinel: one that is silent is not asked again, there are others. By itself redis-py asks it eleven times.
-_ONCE_MORE = NoBackoff(), 1, (redis.ConnectionError,)
+# What a connection that was cut has swallowed is asked once more, by itself redis-py does it ten times; a Sentinel that
+# is silent not at all, there are others.
+ONCE_MORE = NoBackoff(), 1, (redis.ConnectionError,)
 
 
 class Demoted(redis.ConnectionError):
@@ -94,7 +95,7 @@ def connect(url: str, kind: type[_Client], **options: Any) -> _Client:
         plain: _Client = kind.from_url(url, **options)  # type: ignore[assignment]
         return plain
     parts = redis_url.parse_sentinels(url)
-    of_sentinels, options = parts.of_sentinels() | {"retry": Retry(*_ONCE_MORE)}, {**parts.of_redis(), **options}
+    of_sentinels, options = parts.of_sentinels() | {"retry": Retry(*ONCE_MORE)}, {**parts.of_redis(), **options}
     manager = _Sentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     client: _Client = manager.master_for(parts.service, kind, **options)  # type: ignore[no-untyped-call]
     return client
@@ -108,7 +109,7 @@ def connect_async(url: str, **options: Any) -> "aioredis.Redis":
         kind = aioconnection.BlockingConnectionPool if is_bounded else aioconnection.ConnectionPool
         return aioredis.Redis.from_pool(kind.from_url(url, **options))
     parts = redis_url.parse_sentinels(url)
-    of_sentinels, options = parts.of_sentinels() | {"retry": AsyncRetry(*_ONCE_MORE)}, {**parts.of_redis(), **options}
+    of_sentinels, options = parts.of_sentinels() | {"retry": AsyncRetry(*ONCE_MORE)}, {**parts.of_redis(), **options}
     manager = _AsyncSentinel(parts.addresses, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
     pool = _BlockingSentinelPool if is_bounded else _SentinelPool
     client: aioredis.Redis = manager.master_for(parts.service, connection_pool_class=pool, **options)

@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 
 Word = str | bytes | int | float
+Command = tuple[Word, ...]
 _NOTHING = object()
 _ENDS = "this process ends"
 _LARGE_BYTES = 4_000
@@ -177,12 +178,12 @@ class PipelinedRedis:
 
     async def run(self, *command: Word) -> Any:
         """The answer to a command. Raises redis.RedisError."""
-        (answer,) = await self._ask(_packed(command), 1)
+        (answer,) = await self._ask(packed(command), 1)
         return answer
 
-    async def run_all(self, *commands: tuple[Word, ...]) -> list[Any]:
+    async def run_all(self, *commands: Command) -> list[Any]:
         """The answers to commands that are sent together; no transaction. Raises redis.RedisError."""
-        return await self._ask([part for each in commands for part in _packed(each)], len(commands))
+        return await self._ask([part for each in commands for part in packed(each)], len(commands))
 
     def register_script(self, text: str) -> "Script":
         return Script(self, text)
@@ -195,11 +196,11 @@ class PipelinedRedis:
         """
         link = await self._connect(pushed)
         try:
-            link.send(_packed(("SUBSCRIBE", channel)))
+            link.send(packed(("SUBSCRIBE", channel)))
             while link.lost is None:
                 await asyncio.wait([link.ended], timeout=check_seconds)
                 if link.lost is None:
-                    await link.ask(_packed(("PING",)))
+                    await link.ask(packed(("PING",)))
             raise _again(link.lost)
         finally:
             link.lose(redis.ConnectionError("the subscription has ended"))
@@ -252,7 +253,7 @@ class PipelinedRedis:
         return Link(connection, self._seconds, pushed)
 
 
-def _packed(command: tuple[Word, ...]) -> list[bytes]:
+def packed(command: Command) -> list[bytes]:
     """As Redis takes it. A large word goes past hiredis, which takes 1.2 ms for a megabyte."""
     parts, begin = [b"*%d\r\n" % len(command)], 0
     for at, word in enumerate(command):
@@ -263,7 +264,7 @@ def _packed(command: tuple[Word, ...]) -> list[bytes]:
     return parts
 
 
-def _words(words: tuple[Word, ...]) -> bytes:
+def _words(words: Command) -> bytes:
     if not words:
         return b""
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its types are those of one word

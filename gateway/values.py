@@ -1,12 +1,14 @@
 """Named values → a checked struct, and in plain words what is allowed where one is not."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
 from typing import TypeVar
 
 import msgspec
 from msgspec import inspect
 
 _Struct = TypeVar("_Struct", bound=msgspec.Struct)
+_T = TypeVar("_T")
 
 
 class NotAllowed(ValueError):
@@ -71,3 +73,18 @@ def _range(kind: inspect.IntType | inspect.FloatType) -> str:
     if kind.ge is not None:
         least = f" of at least {kind.ge}" if kind.le is None else f" from {kind.ge}"
     return least + ("" if kind.le is None else f" to {kind.le}")
+
+
+def remembered(longest: int, most: int) -> Callable[[Callable[[str], _T]], Callable[[str], _T]]:
+    """Keep what a function gives for the `most` last texts of at most `longest` characters: clients repeat theirs."""
+
+    def decorated(function: Callable[[str], _T]) -> Callable[[str], _T]:
+        known = lru_cache(maxsize=most)(function)
+
+        @wraps(function)
+        def remembering(text: str) -> _T:
+            return known(text) if len(text) <= longest else function(text)
+
+        return remembering
+
+    return decorated

@@ -14,7 +14,6 @@ from rq.serializers import JSONSerializer
 from gateway import clock
 from gateway.errors import Canceled, GatewayError, Overloaded, ServiceUnavailable
 from gateway.queue import rq_clock
-from gateway.queue.kept_connection import Command
 from gateway.queue.records import TaskRequest
 from gateway.queue.throughput import KEPT_SECONDS, counter_key
 from gateway.redis_names import (
@@ -31,10 +30,11 @@ from gateway.redis_names import (
     image_key,
     result_key,
 )
+from gateway.redis_pipelined import Command
 from gateway.settings import Settings
 from gateway.task import State, TaskView, problem_of, timestamp
 from gateway.telemetry import tracing
-from gateway.webhooks.queue import scheduling
+from gateway.webhooks.queue import schedule
 
 rq_clock.follow()
 
@@ -84,18 +84,12 @@ def end_commands(view: TaskView, request: TaskRequest | None, result_ttl: int) -
     ]
     if request is not None and request.callback_url:
         trace = tracing.carrier() or request.trace
-        commands += scheduling(view.task_id, request.callback_url, body, request.owner, trace)
+        commands += schedule(view.task_id, request.callback_url, body, request.owner, trace)
     if view.state != "canceled":  # no work, and so no measure of how fast it goes
         counter = counter_key(ended_at)
         commands += (b"INCR", counter), (b"EXPIRE", counter, KEPT_SECONDS)
     commands.append((b"PUBLISH", EVENTS_CHANNEL, f"{view.task_id}:{view.state}:".encode() + body))
     return commands
-
-
-def store_end(pipe: "redis.client.Pipeline", view: TaskView, request: TaskRequest | None, result_ttl: int) -> None:
-    """The same in a pipeline."""
-    for command in end_commands(view, request, result_ttl):
-        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 def end_keys(task_id: str, batch_id: str) -> tuple[str, ...]:

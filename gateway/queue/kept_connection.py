@@ -9,12 +9,9 @@ from collections.abc import Sequence
 from hashlib import sha1
 from typing import Any
 
-import hiredis
 import redis
 
-Word = bytes | str | int | float
-Command = tuple[Word, ...]
-
+from gateway.redis_pipelined import Command, Word, packed
 
 _sources: dict[Word, str] = {}  # of all scripts of this process, by their digests
 
@@ -58,8 +55,8 @@ class KeptConnection:
             if not self._is_connected:
                 connection.connect()
                 self._is_connected = True
-            packed = [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]  # any number
-            connection.send_packed_command([b"".join(packed)], check_health=False)
+            parts = [part for command in commands for part in packed(command)]
+            connection.send_packed_command([b"".join(parts)], check_health=False)
             return [self._reply() for _ in commands]
         except BaseException:  # what is still to come belongs to no other command
             self._is_connected = False

@@ -24,6 +24,7 @@ import redis
 
 from gateway.queue import client_turns, retention, rq_lua
 from gateway.redis_names import FREEING
+from gateway.redis_pipelined import Command, Word
 
 # Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
 SCRIPT_BYTES = 500_000
@@ -303,11 +304,11 @@ end
 RESCUE = "if redis.call('lrem', KEYS[1], 1, ARGV[1]) == 1 then return redis.call('lpush', KEYS[2], ARGV[1]) end"
 
 
-def words(pipe: "redis.client.Pipeline") -> Sequence[bytes | str | int | float]:
+def words(pipe: "redis.client.Pipeline") -> Sequence[Word]:
     """The commands that a pipeline has collected, as a script takes them."""
     return flat(command for command, _ in pipe.command_stack)
 
 
-def flat(commands: Iterable[Sequence[bytes | str | int | float]]) -> list[bytes | str | int | float]:
+def flat(commands: Iterable[Command]) -> list[Word]:
     """Commands as a script takes them: each after the number of its words."""
     return [word for command in commands for word in (len(command), *command)]

@@ -15,11 +15,11 @@ from gateway.queue import rq_lua, scripts
 from gateway.queue.common import (
     FULL_SECONDS,
     end_args,
+    end_commands,
     end_keys,
     failure,
     redis_errors,
     request_of,
-    store_end,
 )
 from gateway.queue.records import BatchEntry, TaskRequest
 from gateway.queue.redis_server import MEMORY_SHARE
@@ -44,7 +44,7 @@ from gateway.redis_names import (
     result_key,
     waiting_key,
 )
-from gateway.redis_pipelined import PipelinedRedis
+from gateway.redis_pipelined import PipelinedRedis, Word
 from gateway.settings import Settings
 from gateway.task import TaskView
 
@@ -161,7 +161,6 @@ class Submission:
 
         Raises TaskRunning, TaskNotFound, ServiceUnavailable.
         """
-        commands = self._unsent.pipeline()
         with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipe:
                 pipe.hget(job_key(task_id), "data")
@@ -170,11 +169,10 @@ class Submission:
             request = request_of(stored) if isinstance(stored, bytes) else None
             batch_id = request.batch_id if request else _batch_of(ended)
             view = failure(task_id, Canceled("the task was canceled before it began"), request)
-            commands.delete(job_key(task_id))
-            store_end(commands, view, request, self._settings.result_ttl)
+            commands = (b"DEL", job_key(task_id)), *end_commands(view, request, self._settings.result_ttl)
             own = QUEUE_KEY, picture_key(task_id), job_key(task_id), PICTURES_KEY, PICTURES_BYTES_KEY
             keys = (*end_keys(task_id, batch_id), *own, HIGH_KEY, *TURNS)
-            args = (*end_args(task_id, self._settings), msgspec.json.encode(view), *scripts.words(commands))
+            args = (*end_args(task_id, self._settings), msgspec.json.encode(view), *scripts.flat(commands))
             outcome = await self._redis.eval(scripts.CANCEL, len(keys), *keys, *args)
         if outcome == b"unknown":
             raise TaskNotFound.of("task", task_id)
@@ -182,9 +180,7 @@ class Submission:
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None
 
-    async def _run_accept(
-        self, keys: Sequence[str], args: Sequence[str | int | float | bytes], large: Sequence[NewTask]
-    ) -> Any:
+    async def _run_accept(self, keys: Sequence[str], args: Sequence[Word], large: Sequence[NewTask]) -> Any:
         replicas, as_one = self._settings.redis_replicas, bool(large)
         if not replicas and not as_one:
             return await self._accept_script(keys, args)
@@ -197,9 +193,7 @@ class Submission:
             self._replication.end(pipe, as_one)
             return self._replication.answer(await pipe.execute(), as_one)
 
-    def _group(
-        self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, client: str
-    ) -> Sequence[bytes | str | int | float]:
+    def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, client: str) -> Sequence[Word]:
         """Commands for what is kept of a batch, of an Idempotency-Key, which refers to the batch or to its one task,
         and of callbacks. Most tasks have nothing of it.
         """

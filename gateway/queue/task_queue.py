@@ -9,14 +9,14 @@ from functools import cached_property
 from typing import Any, Literal, NamedTuple, cast
 
 import redis
-from rq.executions import Execution, ExecutionRegistry
+from rq.executions import Execution
 from rq.job import Job, JobStatus
 from rq.serializers import JSONSerializer
 
 from gateway import clock
 from gateway.queue import retention, rq_lua, scripts
-from gateway.queue.common import end_args, end_commands, end_keys, request_of, rq_queue, store_end
-from gateway.queue.kept_connection import Command, KeptConnection, Script
+from gateway.queue.common import end_args, end_commands, end_keys, request_of, rq_queue
+from gateway.queue.kept_connection import KeptConnection, Script
 from gateway.queue.records import TaskRequest
 from gateway.redis_names import (
     EVENTS_CHANNEL,
@@ -29,10 +29,12 @@ from gateway.redis_names import (
     QUEUE_KEY,
     QUEUE_NAME,
     TURNS,
+    executions_key,
     image_key,
     job_key,
     picture_key,
 )
+from gateway.redis_pipelined import Command
 from gateway.settings import Settings
 from gateway.task import TaskView
 from gateway.telemetry import tracing
@@ -159,19 +161,19 @@ class TaskQueue:
         epoch: then nothing was done, since the task may run elsewhere.
         """
         task_id, job = view.task_id, self._job(view.task_id)
-        always, retry, end = (self.connection.pipeline() for _ in range(3))
+        always, retry = self.connection.pipeline(), self.connection.pipeline()
         execution.delete(job, always)
         job.set_status(JobStatus.QUEUED, pipeline=retry)
         retry.hincrby(job.key, "retries_left", -1)
         _note_former(retry, job.key, execution)
         self.rq.push_job_id(task_id, pipeline=retry, at_front=True)
-        end.delete(job.key, ExecutionRegistry(task_id, self.connection).key)
-        store_end(end, view, request, self._settings.result_ttl)
+        records = b"DEL", job.key, executions_key(task_id)
+        end = records, *end_commands(view, request, self._settings.result_ttl)
         first, second = scripts.words(always), scripts.words(retry)
         own = end_args(task_id, self._settings)
         last = len(own) + 4 + len(first), len(own) + 4 + len(first) + len(second)
         keys = (*end_keys(task_id, request.batch_id if request else ""), self.rq.started_job_registry.key, job.key)
-        args = (*own, execution.composite_key, dead_by, *last, *first, *second, *scripts.words(end))
+        args = (*own, execution.composite_key, dead_by, *last, *first, *second, *scripts.flat(end))
         outcome: bytes = self.connection.eval(scripts.FAIL, len(keys), *keys, *args)
         return cast(Literal["retry", "ended", "left"], outcome.decode())
 

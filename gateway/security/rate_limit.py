@@ -3,7 +3,7 @@
 import ipaddress
 import math
 from datetime import timedelta
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any, NamedTuple
 
 from throttled.asyncio import Quota, RedisStore, RedisStoreBackend, Throttled, per_duration
@@ -12,10 +12,10 @@ from throttled.exceptions import StoreUnavailableError
 from gateway.errors import RateLimited, ServiceUnavailable
 from gateway.redis_names import FREEING, LIMIT_PREFIX
 from gateway.redis_pipelined import PipelinedRedis
+from gateway.values import remembered
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
 _IPV6_CLIENT_BITS = 64  # one client has all addresses below
-_LONGEST_ADDRESS = 50  # that is kept in memory with what came of it
 
 
 class Standing(NamedTuple):
@@ -52,12 +52,9 @@ class Limiter:
         return Standing(headers, RateLimited(f"more than {rate}; send the next request in {seconds} s", seconds))
 
 
+@remembered(longest=50, most=4096)
 def client_of(address: str) -> str:
     """What counts as one client: an IPv4 address, or the network that an IPv6 client has for itself."""
-    return _known_client_of(address) if len(address) <= _LONGEST_ADDRESS else _client_of(address)
-
-
-def _client_of(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:
@@ -65,9 +62,6 @@ def _client_of(address: str) -> str:
     if isinstance(parsed, ipaddress.IPv4Address):
         return address
     return str(parsed.ipv4_mapped or ipaddress.ip_network((int(parsed), _IPV6_CLIENT_BITS), strict=False))
-
-
-_known_client_of = lru_cache(maxsize=4096)(_client_of)
 
 
 @cache

@@ -33,7 +33,7 @@ def configure(level: str, log_format: str, process: str) -> None:
     """Log to standard error, `json` or `text`; `process` is the name of this kind of process in each JSON line."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines(process) if log_format == "json" else Text())
-    # What no line shows is not looked up: it would take a third of the time.
+    # What no line shows is not looked up: it takes 2 of 14 µs.
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

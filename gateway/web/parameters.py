@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Annotated, Literal, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
@@ -11,12 +10,11 @@ from msgspec import Meta
 
 from gateway.errors import InvalidParameter
 from gateway.settings import Settings
-from gateway.values import NotAllowed, checked
+from gateway.values import NotAllowed, checked, remembered
 from gateway.web.classes import shown
 from gateway.web.formats import Format
 
 LONGEST_WAIT_SECONDS = 60
-_LONGEST_KNOWN = 300  # characters of a query that is kept in memory with what it gives
 
 _Fraction = Annotated[float, Meta(ge=0, le=1)]
 _Count = Annotated[int, Meta(ge=1, le=1000)]
@@ -120,16 +118,10 @@ def parse(kind: type[_Parameters], *parts: Given) -> _Parameters:
     return msgspec.convert(found, kind)
 
 
+@remembered(longest=300, most=256)
 def of_query(query: str) -> Given:
-    """What a query gives; clients ask for the same again and again."""
-    return _known_query(query) if len(query) <= _LONGEST_KNOWN else _of_query(query)
-
-
-def _of_query(query: str) -> Given:
+    """What a query gives."""
     return joined(parse_qsl(query, keep_blank_values=True))
-
-
-_known_query = lru_cache(maxsize=256)(_of_query)
 
 
 def with_defaults(choices: Choices, settings: Settings) -> tuple[str, float, float, int]:

@@ -6,16 +6,14 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
-import redis
 from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from starlette.requests import Request
 
 from gateway.outbound.https import Outbound
 from gateway.outbound.images import Fetcher
 from gateway.queue.results import Results
 from gateway.queue.submission import Submission
-from gateway.redis_connections import connect_async
+from gateway.redis_connections import ONCE_MORE, connect_async
 from gateway.redis_pipelined import PipelinedRedis
 from gateway.security.api_keys import Keyring
 from gateway.security.rate_limit import Limiter
@@ -71,8 +69,7 @@ async def connected(
     outbound: Outbound | None = None,
 ) -> AsyncIterator[Services]:
     """The services, with what runs in the background for them; `outbound` is the way to other hosts."""
-    once_more = Retry(NoBackoff(), 1, (redis.ConnectionError,))  # a restart of Redis cuts connections
-    connection = connect_async(settings.redis_url, retry=once_more, **_POOL)
+    connection = connect_async(settings.redis_url, retry=Retry(*ONCE_MORE), **_POOL)  # a restart of Redis cuts them
     shared = PipelinedRedis(connection)
     triton = connect_triton(settings.triton_url)
     outbound = outbound or Outbound(settings.url_ports)

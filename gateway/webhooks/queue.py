@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import msgspec
-import redis
 import redis.asyncio as aioredis
 
 from gateway import clock
 from gateway.redis_names import FREEING, WEBHOOKS_KEY, webhook_key
+from gateway.redis_pipelined import Command
 from gateway.telemetry.tracing import Carrier
 
 _KEPT_SECONDS = 86_400  # as long as nobody delivers
@@ -76,9 +76,7 @@ class Delivery(NamedTuple):
     trace: Carrier | None = None
 
 
-def scheduling(
-    task_id: str, url: str, body: bytes, owner: str = "", trace: Carrier | None = None
-) -> list[tuple[bytes | str | int | float, ...]]:
+def schedule(task_id: str, url: str, body: bytes, owner: str = "", trace: Carrier | None = None) -> list[Command]:
     """Commands to have `body`, the ended task as JSON, delivered to `url`, for the script in which the task ends."""
     key = webhook_key(task_id)
     known = ("owner", owner.encode()), ("trace", msgspec.json.encode(trace) if trace else b"")
@@ -88,14 +86,6 @@ def scheduling(
         ("EXPIRE", key, _KEPT_SECONDS),
         ("ZADD", WEBHOOKS_KEY, clock.now(), task_id),
     ]
-
-
-def schedule(
-    pipe: "redis.client.Pipeline", task_id: str, url: str, body: bytes, owner: str = "", trace: Carrier | None = None
-) -> None:
-    """The same in a pipeline."""
-    for command in scheduling(task_id, url, body, owner, trace):
-        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 class WebhookQueue:

@@ -66,8 +66,13 @@ async def delivering(
 def put(connection: "redis.Redis", *task_ids: str, url: str = URL) -> None:
     with connection.pipeline() as pipe:
         for task_id in task_ids:
-            schedule(pipe, task_id, url, BODY)
+            put_into(pipe, task_id, url)
         pipe.execute()
+
+
+def put_into(pipe: "redis.client.Pipeline", task_id: str, url: str = URL, owner: str = "") -> None:
+    for command in schedule(task_id, url, BODY, owner):
+        pipe.execute_command(*command)  # type: ignore[no-untyped-call]
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10) -> None:

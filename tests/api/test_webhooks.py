@@ -20,11 +20,11 @@ from gateway.queue.task_queue import TaskQueue
 from gateway.redis_names import WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings, SettingsError, check_callbacks, load
 from gateway.webhooks.deliverer import Deliverer
-from gateway.webhooks.queue import WebhookQueue, schedule
+from gateway.webhooks.queue import WebhookQueue
 from gateway.webhooks.signing import Signer, secret_of
 from tests.api.clients import client_of
 from tests.api.deliver import NAME
-from tests.api.receiving import BODY, SECRET, URL, Empty, answers, body_of, delivering, headers_of, put, until
+from tests.api.receiving import BODY, SECRET, Empty, answers, body_of, delivering, headers_of, put, put_into, until
 from tests.support.internet import PUBLIC_ADDRESS, Internet, Site, reachable, reply
 from tests.support.pictures import encoded
 
@@ -44,7 +44,7 @@ def run_delivery(redis_url: str, site: Site, until_empty: Empty, **knobs: Any) -
 
 def test_a_delivery_is_scheduled_with_its_transaction_or_not_at_all(connection: "redis.Redis") -> None:
     with connection.pipeline() as pipe:
-        schedule(pipe, "t1", URL, BODY)
+        put_into(pipe, "t1")
     assert connection.keys() == []
     put(connection, "t1")
     assert connection.zcard(WEBHOOKS_KEY) == 1
@@ -219,7 +219,7 @@ def test_each_owner_has_a_secret_that_signs_for_no_other(
 ) -> None:
     site = Site(reply(204), NAME)
     with connection.pipeline() as pipe:
-        schedule(pipe, "t1", URL, BODY, "camera-1")
+        put_into(pipe, "t1", owner="camera-1")
         pipe.execute()
     run_delivery(redis_url, site, until_empty)
     headers = headers_of(site.requests[0])
