@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,8 @@ class Sentinels:
         """Have a replica take over from a primary that lives."""
         before = self.primary_port()
         with self.ask() as sentinel:
-            sentinel.execute_command("SENTINEL", "FAILOVER", SERVICE)
+            begin = partial(sentinel.execute_command, "SENTINEL", "FAILOVER", SERVICE)
+            until(begin, self.watching[0].log)  # for a moment it may know of no replica that it could promote
         until(lambda: self.primary_port() != before, self.watching[0].log)
 
 
