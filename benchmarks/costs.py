@@ -53,7 +53,8 @@ class Arm:
 
     def parts(self) -> str:
         """The medians of the parts that take something, the largest first."""
-        medians = {part: statistics.median(each[part] for each in self.parts_ms) for part in self.parts_ms[0]}
+        names = {part for each in self.parts_ms for part in each}  # a rewrite of the append-only file comes and goes
+        medians = {part: statistics.median(each.get(part, 0.0) for each in self.parts_ms) for part in names}
         shown = sorted(medians.items(), key=lambda each: -each[1])
         return ", ".join(f"{part} {value:.2f}" for part, value in shown if value >= 0.01)
 
@@ -103,8 +104,9 @@ def measure(
         found = start(peers, against, [str(image) for image in images], folder, exits)
         for number in range(rounds):
             say(f"a model that costs nothing, round {number + 1} of {rounds}")
-            for arm in found.values():
+            for name, arm in found.items():
                 arm.measure(clients, seconds)
+                say(f"{name}: {arm.cpu_ms[-1]:.2f} ms, {arm.rates[-1]:.0f} images/s, alone {arm.alone_ms[-1]:.2f} ms")
     return found
 
 
