@@ -32,10 +32,11 @@ class NotStarted(Exception):
 
 @dataclass(frozen=True)
 class Service:
-    """The running stack: host:port of gateway and Triton, Redis' port, processes by role."""
+    """The running stack: host:port of gateway and Triton (gRPC, HTTP), Redis' port, processes by role."""
 
     address: str
     triton_address: str
+    triton_http_address: str
     redis_port: int
     processes: dict[str, list[psutil.Process]]
 
@@ -66,7 +67,8 @@ def stack(
         found["triton"] = [server]
         found["backend"] = [each for each in below if each.name().startswith("triton_python_b")]
         port, redis_port = (int(environment[name]) for name in ("PORT", "LOCAL_REDIS_PORT"))
-        yield Service(f"127.0.0.1:{port}", environment["TRITON_URL"], redis_port, found)
+        of_triton = environment["TRITON_URL"], environment["TRITON_HTTP_URL"]
+        yield Service(f"127.0.0.1:{port}", *of_triton, redis_port, found)
     except LocalError as error:
         raise NotStarted(str(error)) from error
     finally:
