@@ -2,6 +2,7 @@
 
 from yolo_gateway import errors
 from yolo_gateway.aio import AsyncClient, AsyncTask
+from yolo_gateway.calls import Models
 from yolo_gateway.client import Client, Task
 from yolo_gateway.errors import (
     InvalidInput,
@@ -14,7 +15,7 @@ from yolo_gateway.errors import (
     YoloGatewayError,
 )
 from yolo_gateway.prediction import Item, Prediction
-from yolo_gateway.schema import Box, Detection, ImageSize, ModelList, ModelView, ServedModel, TaskView
+from yolo_gateway.schema import Box, Detection, ImageSize, ModelView, ServedModel, TaskView
 
 __all__ = [
     "AsyncClient",
@@ -25,8 +26,8 @@ __all__ = [
     "ImageSize",
     "InvalidInput",
     "Item",
-    "ModelList",
     "ModelView",
+    "Models",
     "NotReached",
     "Prediction",
     "Refused",

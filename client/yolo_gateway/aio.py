@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import httpx
 
 from yolo_gateway import flows
-from yolo_gateway.calls import DEFAULT_SECONDS, PATIENCE_SECONDS, READY_SECONDS, fetched, predicted, prediction
+from yolo_gateway.calls import (
+    DEFAULT_SECONDS,
+    PATIENCE_SECONDS,
+    READY_SECONDS,
+    Models,
+    fetched,
+    models,
+    predicted,
+    prediction,
+)
 from yolo_gateway.connection import Address, broken_errors, check, from_environment, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
 from yolo_gateway.errors import ServiceError, YoloGatewayError
@@ -20,7 +29,7 @@ from yolo_gateway.inputs import Source, source_of
 from yolo_gateway.many import check_many
 from yolo_gateway.messages import Answer, Ask, Broken, Events, Pause, Request, decoded, refusal
 from yolo_gateway.prediction import Item, Prediction
-from yolo_gateway.schema import ModelList, TaskView
+from yolo_gateway.schema import TaskView
 from yolo_gateway.uploads import Options, params_of, upload
 
 if TYPE_CHECKING:
@@ -141,11 +150,9 @@ class AsyncClient:
                 each.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def models(self, *, timeout: float | None = None) -> ModelList:
+    async def models(self, *, timeout: float | None = None) -> Models:
         """As `Client.models`."""
-        deadline = self._deadline(timeout)
-        answer = await self._run(flows.answered(lambda left: Request("GET", "/models"), deadline))
-        return decoded(answer, ModelList)[0]
+        return await self._run(models(self._deadline(timeout)))
 
     async def ready(self, *, timeout: float = READY_SECONDS) -> bool:
         """As `Client.ready`."""

@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
+import msgspec
+
 from yolo_gateway import flows
 from yolo_gateway.deadline import Deadline
 from yolo_gateway.errors import InvalidInput, NotReached, ServiceError
 from yolo_gateway.inputs import Source
-from yolo_gateway.messages import Answer, Ask, Pause, Request
+from yolo_gateway.messages import Answer, Ask, Pause, Request, decoded
 from yolo_gateway.prediction import Prediction
+from yolo_gateway.schema import ModelList
 
 DEFAULT_SECONDS, READY_SECONDS, PATIENCE_SECONDS = 60.0, 6.0, 600.0
 MANY_WAIT_SECONDS = 5.0  # of one request among many: whoever breaks off has to wait for it
+
+
+class Models(ModelList):
+    """The models that are served, `default` is asked by default; `raw` is all that was answered."""
+
+    raw: dict[str, Any] = msgspec.field(default_factory=dict)
 
 
 def fetched(url: str, deadline: Deadline) -> Generator[Ask | Pause, Any, bytes]:
@@ -30,6 +39,13 @@ def predicted(upload: Request, deadline: Deadline) -> Generator[Ask | Pause, Any
     """The finished task of an upload."""
     known = yield from flows.submitted(upload, deadline, wait=True)
     return (yield from flows.finished(known[0].task_id, deadline, known))
+
+
+def models(deadline: Deadline) -> Generator[Ask | Pause, Any, Models]:
+    """What GET /models tells."""
+    answer: Answer = yield from flows.answered(lambda left: Request("GET", "/models"), deadline)
+    listed, raw = decoded(answer, Models)
+    return msgspec.structs.replace(listed, raw=raw)
 
 
 def prediction(read: flows.Read, source: Source | None) -> Prediction:

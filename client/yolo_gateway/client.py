@@ -16,7 +16,9 @@ from yolo_gateway.calls import (
     MANY_WAIT_SECONDS,
     PATIENCE_SECONDS,
     READY_SECONDS,
+    Models,
     fetched,
+    models,
     predicted,
     prediction,
 )
@@ -27,7 +29,7 @@ from yolo_gateway.inputs import Source, source_of
 from yolo_gateway.many import many
 from yolo_gateway.messages import Answer, Ask, Broken, Events, Pause, Request, decoded, refusal
 from yolo_gateway.prediction import Item, Prediction
-from yolo_gateway.schema import ModelList, TaskView
+from yolo_gateway.schema import TaskView
 from yolo_gateway.uploads import Options, params_of, upload
 
 if TYPE_CHECKING:
@@ -139,10 +141,9 @@ class Client:
 
         return many(images, one, concurrency, ordered)
 
-    def models(self, *, timeout: float | None = None) -> ModelList:
+    def models(self, *, timeout: float | None = None) -> Models:
         """The models that are served, and the one that is asked by default."""
-        deadline = self._deadline(timeout)
-        return decoded(self._run(flows.answered(lambda left: Request("GET", "/models"), deadline)), ModelList)[0]
+        return self._run(models(self._deadline(timeout)))
 
     def ready(self, *, timeout: float = READY_SECONDS) -> bool:
         """Whether all is there that answers need, Triton and workers too; False too where nobody answers."""

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from yolo_gateway import AsyncClient, Client, InvalidInput, Prediction, errors
+from yolo_gateway import AsyncClient, Client, InvalidInput, Prediction, errors, flows
+from yolo_gateway.messages import Answer
 
 from tests.support.pictures import encoded, turned
 
@@ -162,6 +163,19 @@ def test_a_task_that_fails_says_why(service: str) -> None:
 def test_unknown_fields_are_kept(found: Prediction) -> None:
     assert found.raw["detections"][0]["box"]["x1"] == found.detections[0].box.x1
     assert set(found.raw) >= {"model", "image", "detections", "timings_ms", "warnings"}
+
+
+def test_unknown_fields_of_the_models_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    body = b'{"default": "coco", "models": [], "unavailable": [], "licence": "AGPL-3.0"}'
+
+    def newer(*_: Any) -> Any:
+        yield from ()
+        return Answer(200, {}, body)
+
+    monkeypatch.setattr(flows, "answered", newer)
+    with Client("http://127.0.0.1:1") as client:
+        listed = client.models()
+    assert (listed.default, listed.raw["licence"]) == ("coco", "AGPL-3.0")
 
 
 def test_coco(found: Prediction) -> None:
