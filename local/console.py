@@ -1,5 +1,6 @@
 """What the parts of the stack say, line by line on one terminal."""
 
+import codecs
 import os
 import sys
 import threading
@@ -11,6 +12,7 @@ from typing import IO
 _NAME_WIDTH = len("worker.10")
 _COLOURS = (36, 33, 32, 35, 34, 31)  # cyan, yellow, green, magenta, blue, red
 _EOF_SECONDS = 2.0
+_READ_BYTES, _GATHER_SECONDS = 1 << 16, 0.02  # a pipe holds no more
 
 
 class Console:
@@ -51,9 +53,17 @@ class Console:
         return self._last.get(name, "")
 
     def _read(self, name: str, colour: int, pipe: int) -> None:
-        with os.fdopen(pipe, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.strip():
-                    self._last[name] = line.strip()
-                head = f"{time.strftime('%H:%M:%S')} {name:<{_NAME_WIDTH}} | "
-                self.say((f"\033[{colour}m{head}\033[0m" if self._coloured else head) + line.rstrip("\n"))
+        decoder, begun = codecs.getincrementaldecoder("utf-8")("replace"), ""
+        while read := os.read(pipe, _READ_BYTES):
+            *lines, begun = (begun + decoder.decode(read)).split("\n")
+            self._show(name, colour, lines)
+            time.sleep(_GATHER_SECONDS)  # a busy part says hundreds of lines a second: a wake for each is dear
+        os.close(pipe)
+        self._show(name, colour, [last] if (last := begun + decoder.decode(b"", final=True)) else [])
+
+    def _show(self, name: str, colour: int, lines: list[str]) -> None:
+        head = f"{time.strftime('%H:%M:%S')} {name:<{_NAME_WIDTH}} | "
+        shown = f"\033[{colour}m{head}\033[0m" if self._coloured else head
+        self._last.update((name, line.strip()) for line in lines if line.strip())
+        if lines:
+            self.say("\n".join(shown + line for line in lines))

@@ -15,6 +15,7 @@ from PIL import Image
 from gateway.vision import jpeg
 
 _ORIENTATION_TAG = 0x0112
+_AS_STORED = b"\x01\x12", b"\x12\x01"
 _EXIF, _XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _MOST_BLOCKS, _MOST_EXIF_BLOCKS = 64, 16  # one of EXIF may take 9 ms
@@ -37,6 +38,8 @@ def orientation(data: bytes) -> int:
 
 
 def _of_exif(block: bytes) -> int | None:
+    if not any(tag in block for tag in _AS_STORED):
+        return None
     exif = Image.Exif()
     try:
         exif.load(block)

@@ -40,6 +40,14 @@ def test_first_process_to_end_is_named_with_its_last_words(capfd: pytest.Capture
     assert [line.split(" ", 1)[1] for line in lines] == ["worker.1  | one", "worker.1  | why"]
 
 
+def test_lines_of_a_busy_part_are_whole_and_in_order(capfd: pytest.CaptureFixture[str]) -> None:
+    script = "i=0; while [ $i -lt 9999 ]; do echo line $i of größe; i=$((i+1)); done; printf end; exit 3"
+    run = Foreground({"worker.1": script})
+    assert run.console.last_words("worker.1") == "end"
+    said = [line.partition("| ")[2] for line in capfd.readouterr().out.splitlines()]
+    assert said == [*(f"line {number} of größe" for number in range(9999)), "end"]
+
+
 def test_servers_stop_after_those_who_use_them(tmp_path: Path) -> None:
     order = tmp_path / "order"
     told = f"trap 'echo $NAME >> {order}; exit 0' TERM; while :; do sleep 0.05; done"
