@@ -23,7 +23,7 @@ import redis
 
 from benchmarks import arms, constant_model, pictures, say
 from benchmarks.load import Plan
-from benchmarks.plan import FILE, Capacity
+from benchmarks.plan import FILE, WORKER_TASKS, Capacity
 from benchmarks.results import latency_of
 from benchmarks.senders import Target
 from gateway.redis_names import QUEUE_KEY
@@ -32,7 +32,11 @@ from local.stack import DEFAULT_WORKERS
 CLIENTS, QUEUED, EDGE = 16, 1500, 100
 LOADS = (0.5, 0.7, 0.85)  # of the most: where latency is measured
 # All that is queued comes from one address.
-SETTINGS = {"MAX_QUEUED_TASKS_PER_CLIENT": "5000", "MAX_QUEUED_BYTES_PER_CLIENT": "1000000000"}
+SETTINGS = {
+    "MAX_QUEUED_TASKS_PER_CLIENT": "5000",
+    "MAX_QUEUED_BYTES_PER_CLIENT": "1000000000",
+    "WORKER_TASKS": str(WORKER_TASKS),
+}
 
 
 def main() -> int:

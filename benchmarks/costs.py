@@ -18,6 +18,7 @@ import psutil
 
 from benchmarks import arms, constant_model, pictures, say
 from benchmarks.load import WARM_SECONDS, Plan
+from benchmarks.plan import WORKER_TASKS
 from benchmarks.results import AROUND, table
 from benchmarks.senders import Target
 from local import processes
@@ -143,6 +144,7 @@ def checkout(root: Path, folder: Path, repository: Path) -> Iterator[Target]:
         "RUN_DIR": str(folder),
         "MODEL_REPOSITORY": str(repository),
         "MODEL": constant_model.NAME,
+        "WORKER_TASKS": str(WORKER_TASKS),
         **NO_METRICS,
     }
     log = folder.with_suffix(".log")

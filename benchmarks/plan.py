@@ -17,7 +17,7 @@ FILE = Path(__file__).with_name("capacity.json")
 
 BUSY = 0.7  # of a process: beyond it waiting grows faster than what is carried
 REDIS = "Redis"
-WORKER_TASKS = 3  # of the setting of this name
+WORKER_TASKS = 3  # the setting of this name where the model is fast
 WIRE = 1.05  # bytes on the wire for each byte of an image: headers of HTTP, TCP and IP
 RAW_BYTES = 640 * 480 * 3  # of the pixels that a Triton on another host is sent of a photograph of 640 x 480
 GIGABIT = 1e9 / 8

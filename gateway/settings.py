@@ -129,7 +129,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(ge=0, description="how long deleted data may stay in Redis' append-only file, seconds; 0: up to Redis"),
     ] = 900
-    worker_tasks: Annotated[int, Meta(ge=1, le=64, description="tasks that one worker process runs at a time")] = 3
+    worker_tasks: Annotated[
+        int,
+        Meta(ge=1, le=64, description="tasks that one worker process runs at a time, besides two with large pictures"),
+    ] = 2
     max_decoding_bytes: Annotated[
         int, Meta(ge=1, description="maximum bytes one worker process decodes images into; a larger image goes alone")
     ] = 600_000_000

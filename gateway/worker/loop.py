@@ -83,7 +83,6 @@ class TaskWorker(SimpleWorker):
         self._metrics_port = metrics_port
         self._limit_seconds, self._trace_seconds = settings.task_timeout, settings.trace_ttl
         self._metrics.slots.set(settings.worker_tasks)
-        self._threads = settings.worker_tasks
         self._room = Room()
         self._left_at = float("-inf")
         self._heart = Heartbeat(settings.worker_ttl, self._keep_fresh, self._maintain)
@@ -94,8 +93,9 @@ class TaskWorker(SimpleWorker):
         self._hold(self.register_birth)
         self._heart.start()
         try:
-            with ThreadPoolExecutor(self._threads, thread_name_prefix="task") as pool:
-                for ended in [pool.submit(self._work, burst) for _ in range(self._threads)]:
+            threads = self.processor.places.threads
+            with ThreadPoolExecutor(threads, thread_name_prefix="task") as pool:
+                for ended in [pool.submit(self._work, burst) for _ in range(threads)]:
                     ended.result()
             self._metrics.count()
         finally:
@@ -113,15 +113,17 @@ class TaskWorker(SimpleWorker):
     def _work(self, burst: bool) -> None:
         """One task after the other; each of the worker's threads does."""
         claim: Claim | None = None
+        places, stopping, is_empty = self.processor.places, self.processor.stopping, False
         try:
-            while not self.processor.stopping.is_set():
-                self._metrics.count()
-                self._room.wait_until_shared()
-                claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
-                if claim is not None:
-                    claim = self._run_all(claim)
-                elif burst:
-                    break
+            while not (is_empty or stopping.is_set()):
+                with places.taken():
+                    while places.is_usual and not (is_empty or stopping.is_set()):
+                        self._metrics.count()
+                        self._room.wait_until_shared()
+                        claim = self._claim(0 if burst else _DEQUEUE_SECONDS)
+                        is_empty = burst and claim is None
+                        if claim is not None:
+                            claim = self._run_all(claim)
             self._give_back_last(claim)
         except BaseException:
             self.stop()  # a defect of the loop itself: the others end too, and the process with it
@@ -211,7 +213,7 @@ class TaskWorker(SimpleWorker):
 
     def _finish(self, view: TaskView, claim: Claim, pictures: Mapping[str, bytes]) -> tuple[bool, Claim | None]:
         """Keep the end of a task, and claim the next one with it if this thread may run that at once."""
-        goes_on = self._room.is_shared and not self.processor.stopping.is_set()
+        goes_on = self._room.is_shared and self.processor.places.is_usual and not self.processor.stopping.is_set()
         if pictures or not goes_on:
             return self._tasks.finish(view, claim.request, claim.execution, pictures), None
         return self._tasks.finish_and_claim(view, claim.request, claim.execution)

@@ -23,6 +23,9 @@ from gateway.vision.header import ImageHeader, probe
 from gateway.vision.letterbox import Placement, letterbox
 from gateway.vision.nms import nms
 from gateway.worker.memory import Memory
+from gateway.worker.places import Places
+
+_LARGE_SHARE = 4  # a picture is large if four like it fill the memory for decoding
 
 
 class Inferer(Protocol):
@@ -68,6 +71,7 @@ class Pipeline:
         metrics = metrics or WorkerMetrics()
         metrics.decoding_limit.set(settings.max_decoding_bytes)
         self._memory = Memory(settings.max_decoding_bytes, metrics.decoding.inc)
+        self.places = Places(settings.worker_tasks)
 
     def detect(self, data: bytes, request: TaskRequest) -> tuple[DetectionResult, npt.NDArray[np.uint8] | None]:
         """Detect the objects in an encoded image; returns the result and, if `annotate` asks for it, the image to
@@ -108,7 +112,10 @@ class Pipeline:
         self, data: bytes, header: ImageHeader, spec: ModelSpec, annotate: bool, canvas: Canvas, timings: Timings
     ) -> _Prepared:
         reduced = 1 if annotate else reduction(header, max(spec.size_hw))
-        with self._memory.taken(peak_bytes(header, len(data))):
+        size = peak_bytes(header, len(data))
+        if size > self._settings.max_decoding_bytes / _LARGE_SHARE:
+            self.places.leave_to_others()
+        with self._memory.taken(size):
             with timings.step("decode"):
                 image, warnings = decode_with_warnings(data, reduced)
             source_hw = upright_hw(header, image, reduced)

@@ -34,7 +34,7 @@ class Processor:
     """Runs tasks; thread-safe. Once `stopping` is set, a task that waits for Triton is given back."""
 
     def __init__(self, pipeline: Pipeline, settings: Settings, metrics: WorkerMetrics | None = None) -> None:
-        self._pipeline = pipeline
+        self._pipeline, self.places = pipeline, pipeline.places
         self._patience_seconds = settings.triton_patience
         self._tries: dict[str, float] = {}  # when the running try of a task began
         self.metrics = metrics or WorkerMetrics()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import urlsplit
 
 import httpx2
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -119,8 +120,8 @@ def test_a_worker_that_stops_then_keeps_nothing(
             between.lose_answer(on_cut=worker.stop)
             return super().infer(spec, image, version, canvas)
 
-    worker = TaskWorker(cut, Processor(Pipeline(Last(), settings), settings), settings)
-    worker._threads = 1
+    one = msgspec.structs.replace(settings, worker_tasks=1)
+    worker = TaskWorker(cut, Processor(Pipeline(Last(), one), one), one)
     connection.script_load(scripts.END)
     ids = [submitted() for _ in range(2)]
     worker.run()

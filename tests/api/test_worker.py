@@ -18,11 +18,15 @@ from gateway.settings import Settings
 from gateway.triton.client import Inference
 from gateway.triton.shared_memory import Canvas
 from gateway.triton.spec import ModelSpec
+from gateway.vision import decode
 from gateway.worker.loop import TaskWorker, connect
 from gateway.worker.pipeline import Pipeline
 from gateway.worker.processor import Processor
 from tests.api.clients import status
+from tests.api.processes import until
+from tests.api.submit import submit
 from tests.support.fakes import FakeTriton
+from tests.support.pictures import encoded
 
 
 class CrowdedTriton(FakeTriton):
@@ -131,3 +135,55 @@ class TestStopping:
         assert connection.zcard(queue.rq.started_job_registry.key) == 0
         claim = queue.claim(0, "worker")
         assert claim is not None and claim.task_id == task_id
+
+
+def test_large_pictures_hold_up_nobody(
+    settings: Settings,
+    queue: TaskQueue,
+    connection: "redis.Redis",
+    client: httpx2.Client,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two of them are decoded, and their places are others'; the third keeps its own."""
+    small, large = encoded(64, 48), encoded(640, 480)
+    decoded, goes_on = decode.decode_with_warnings, threading.Event()
+
+    def slow(data: bytes, reduced: int) -> decode.Decoded:
+        if data == large:
+            assert goes_on.wait(30)
+        return decoded(data, reduced)
+
+    monkeypatch.setattr("gateway.worker.pipeline.decode_with_warnings", slow)
+    own = msgspec.structs.replace(settings, worker_tasks=2, max_decoding_bytes=4_000_000)
+    worker = TaskWorker(queue, Processor(Pipeline(FakeTriton(), own), own), own)
+    first = [submit(settings, large) for _ in range(3)]
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        until(lambda: len(worker.executions) == 3)
+        others = [submit(settings, small) for _ in range(5)]
+        until(lambda: [status(client, task_id) for task_id in others] == ["SUCCESS"] * 5)
+        assert {status(client, task_id) for task_id in first} == {"PENDING"} and len(worker.executions) == 3
+        last = [submit(settings, large), submit(settings, small)]
+        until(lambda: len(worker.executions) == 4)
+        time.sleep(0.3)
+        assert status(client, last[1]) == "PENDING", "no more than the places that there are"
+        goes_on.set()
+        until(lambda: [status(client, task_id) for task_id in first + last] == ["SUCCESS"] * 5)
+    finally:
+        goes_on.set()
+        worker.stop()
+        thread.join()
+
+
+def test_a_large_picture_that_runs_alone_waits_for_nobody_in_vain(
+    settings: Settings,
+    queue: TaskQueue,
+    connection: "redis.Redis",
+    client: httpx2.Client,
+) -> None:
+    own = msgspec.structs.replace(settings, worker_tasks=1, max_decoding_bytes=1)  # each picture is a large one
+    ids = [submit(settings, encoded(64, 48)) for _ in range(6)]
+    connection.hset(job_key(ids[2]), "retries_left", 1)
+    TaskWorker(queue, Processor(Pipeline(CrowdedTriton(), own), own), own).run(burst=True)
+    assert [status(client, task_id) for task_id in ids] == ["SUCCESS"] * 6
