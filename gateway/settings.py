@@ -295,6 +295,11 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     _check_redis(settings.redis_url)
     if settings.trusted_proxies:
         _check_proxies(settings.trusted_proxies)
+    if settings.drain_seconds > settings.stop_timeout - 1:
+        raise SettingsError(
+            f"DRAIN_SECONDS={settings.drain_seconds:g}: requests need a second to end within "
+            f"STOP_TIMEOUT={settings.stop_timeout:g}; give at most {settings.stop_timeout - 1:g}, or a longer STOP_TIMEOUT"
+        )
     return settings
 
 

@@ -90,6 +90,12 @@ def test_a_redis_url_that_cannot_be_used_is_one_line(url: str, shown: str) -> No
     assert "\n" not in str(told.value) and "hush" not in str(told.value)
 
 
+def test_a_gateway_has_time_to_end_after_it_has_drained() -> None:
+    with pytest.raises(SettingsError, match=r"DRAIN_SECONDS=8\.5: .* STOP_TIMEOUT=9; give at most 8, or a longer"):
+        load({"DRAIN_SECONDS": "8.5"})
+    assert load({"DRAIN_SECONDS": "8.5", "STOP_TIMEOUT": "9.5"}).drain_seconds == 8.5
+
+
 def test_proxies_are_addresses() -> None:
     with pytest.raises(SettingsError, match="TRUSTED_PROXIES=nginx: give addresses or networks"):
         load({"TRUSTED_PROXIES": "nginx"})
