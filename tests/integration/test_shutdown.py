@@ -21,7 +21,7 @@ UPLOAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r
 
 
 def bounds(drain: float = DRAIN_SECONDS) -> dict[str, str]:
-    return {"DRAIN_SECONDS": str(drain), "STOP_TIMEOUT": str(STOP_SECONDS)}
+    return {"DRAIN_SECONDS": str(drain), "STOP_TIMEOUT": str(max(STOP_SECONDS, drain + 1))}
 
 
 def ended(gateway: Gateway) -> int:
