@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from gateway.security.api_keys import new_key
 from gateway.settings import Settings
+from local.processes import running
+from local.wheel import ROOT
 from tests.api.serving import serving, working
 from tests.browser.pages import expect_rows, opened, picked
 from tests.support.fakes import FakeTriton
@@ -46,6 +49,21 @@ def test_place_and_cancelling(browser: Browser, settings: Settings, tmp_path: Pa
         bar = page.locator(".times:visible")
         for step in ("waiting", "decoding", "Triton", "NMS", "network and browser"):
             expect(bar).to_contain_text(step)
+
+
+def test_a_task_whose_worker_is_killed_is_watched_to_its_end(
+    browser: Browser, settings: Settings, redis_url: str, tmp_path: Path
+) -> None:
+    worker = [sys.executable, "-m", "tests.api.skewed", redis_url, "0"]  # takes it for dead after two seconds
+    with on(browser, settings) as page:
+        progress = page.locator(".progress:visible")
+        with running([*worker, "60"], {}, tmp_path / "first.log", ROOT) as first:
+            picked(page, tmp_path, "a.png")
+            expect(progress).to_contain_text("Being looked at", timeout=15_000)
+            first.kill()
+            first.wait()
+        with running([*worker, "0"], {}, tmp_path / "second.log", ROOT):
+            expect_rows(page, 1)
 
 
 def test_a_refusal_shows_detail_and_request_id(browser: Browser, settings: Settings, tmp_path: Path) -> None:
