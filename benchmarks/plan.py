@@ -5,9 +5,12 @@ Calculated from `benchmarks/capacity.json`, which `python -m benchmarks.capacity
 
 import argparse
 import math
+import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import msgspec
 
@@ -143,7 +146,7 @@ def sized(measured: Capacity, wanted: Wanted, most_ms: float) -> tuple[int, list
     while sum(kind.wait_ms(wanted.rate / stacks) for kind in kinds) > most_ms:
         slowest = max(kinds, key=lambda kind: kind.wait_ms(wanted.rate / stacks))
         if slowest.name == REDIS:
-            stacks += 1
+            stacks += max(1, stacks // 128)  # so that thousands are found at once
             kinds = stages(measured, wanted, wanted.rate / stacks)
         else:
             kinds = [replace(kind, count=kind.count + (kind is slowest)) for kind in kinds]
@@ -187,24 +190,49 @@ def report(measured: Capacity, wanted: Wanted, p99_ms: float) -> str:
     )
 
 
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line, by the names that make takes."""
+        said = re.sub(r"^argument --([a-z0-9-]+): ", lambda found: found[1].upper().replace("-", "_") + "=", message)
+        self.exit(2, f"plan: {said}\n")
+
+
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make plan", description=__doc__)
-    parser.add_argument("--rate", type=positive, help="images a second")
-    parser.add_argument("--triton", type=positive, help="images a second that one Triton runs alone")
-    parser.add_argument("--triton-ms", type=positive, help="how long a call takes; a batch of 8 unless given")
-    parser.add_argument("--kb", type=positive, help="kilobytes of an image; as measured unless given")
-    parser.add_argument("--p99", type=positive, default=1000.0, help="milliseconds within which 99 % are answered")
-    parser.add_argument("--link", type=positive, default=10.0, help="gigabits a second of a host's network")
-    parser.add_argument("--disk", type=positive, default=500.0, help="megabytes a second that Redis' disk writes")
-    parser.add_argument("--replicas", type=int, default=0, help="of each Redis")
-    parser.add_argument("--elsewhere", action="store_true", help="Tritons on other hosts than the workers")
+    parser = Parser(prog="make plan", description=__doc__)
+    add = parser.add_argument
+    add("--rate", type=between(1e-3, 1e6), help="images a second")
+    add("--triton", type=between(1e-1, 1e6), help="images a second that one Triton runs alone")
+    add("--triton-ms", type=between(1e-3, 1e6), help="how long a call takes; a batch of 8 unless given")
+    add("--kb", type=between(1e-1, 1e5), help="kilobytes of an image; as measured unless given")
+    add("--p99", type=between(1, 1e7), default=1000.0, help="milliseconds within which 99 %% are answered")
+    add("--link", type=between(1e-2, 1e4), default=10.0, help="gigabits a second of a host's network")
+    add("--disk", type=between(1, 1e6), default=500.0, help="megabytes a second that Redis' disk writes")
+    add("--replicas", type=whole(10), default=0, help="of each Redis")
+    add("--elsewhere", type=whole(1), nargs="?", const=1, default=0, help="1: Tritons on other hosts than the workers")
     return parser.parse_args()
 
 
-def positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError
+def between(least: float, most: float) -> Callable[[str], float]:
+    """The bounds are far from anything built, and keep the calculation short."""
+
+    def number(text: str) -> float:
+        try:
+            found = float(text)
+        except ValueError:
+            found = math.nan
+        if not least <= found <= most:
+            raise argparse.ArgumentTypeError(f"{text}: give a number from {least:.10g} to {most:,.0f}")
+        return found
+
+    return number
+
+
+def whole(most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not re.fullmatch("[0-9]{1,3}", text) or int(text) > most:
+            raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 to {most}")
+        return int(text)
+
     return number
 
 
@@ -226,7 +254,7 @@ def main() -> int:
         link_bytes=given.link * GIGABIT,
         disk_bytes=given.disk * 1e6,
         replicas=given.replicas,
-        triton_elsewhere=given.elsewhere,
+        triton_elsewhere=bool(given.elsewhere),
     )
     try:
         print(report(measured, wanted, given.p99))

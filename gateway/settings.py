@@ -298,7 +298,8 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     if settings.drain_seconds > settings.stop_timeout - 1:
         raise SettingsError(
             f"DRAIN_SECONDS={settings.drain_seconds:g}: requests need a second to end within "
-            f"STOP_TIMEOUT={settings.stop_timeout:g}; give at most {settings.stop_timeout - 1:g}, or a longer STOP_TIMEOUT"
+            f"STOP_TIMEOUT={settings.stop_timeout:g}; give at most {settings.stop_timeout - 1:g}, or a longer "
+            "STOP_TIMEOUT"
         )
     return settings
 

@@ -57,6 +57,7 @@ class Results:
         self._task_retries = task_retries
         self._waiting: Waiting = defaultdict(set)
         self._released = False
+        self._lost = ""  # why there is no subscription, as it was logged
 
     def release(self) -> None:
         """Let all who wait have their tasks as they stand, and nobody wait from now on."""
@@ -159,7 +160,9 @@ class Results:
             try:
                 await self._shared.subscribe(self._heard, EVENTS_CHANNEL, _CHECK_SECONDS)
             except RedisError as error:
-                log.warning("Redis subscription lost, trying again: %s", error)
+                if str(error) != self._lost:  # each reason once, not at every try
+                    log.warning("Redis subscription lost, trying again: %s", error)
+                self._lost = str(error)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     def _heard(self, message: list[Any]) -> None:
@@ -167,6 +170,7 @@ class Results:
             task_id, _, change = message[2].partition(b":")
             self._wake(task_id.decode(), change.partition(b":")[2])
         else:  # subscribed
+            self._lost = ""
             for task_id in list(self._waiting):
                 self._wake(task_id, None)  # it may have ended while nobody listened
 

@@ -68,6 +68,8 @@ class Spans:
             except (ValueError, OSError, RuntimeError) as error:
                 found.append(str(error))
         if found:
+            if found[0].startswith("Header"):  # the SDK's line has the value, which is a key
+                raise SettingsError("OTEL_EXPORTER_OTLP_HEADERS: give name=value, several with commas, URL-encoded")
             raise SettingsError(f"one of the variables OTEL_... has no meaning: {found[0]}")
         self._tracer = self._provider.get_tracer("gateway")
         sdk = logging.getLogger("opentelemetry")

@@ -117,6 +117,18 @@ def test_each_part_holds_the_secrets_that_it_uses() -> None:
             | {"externalRedis": {"url": {"name": "a"}}},
             "externalRedis.keda.address: KEDA asks Redis by itself; give host:port",
         ),
+        (
+            {"settings": {"DRAIN_SECONDS": 19.5}},
+            "settings.DRAIN_SECONDS: 19.5 leaves requests no second to end within STOP_TIMEOUT, 20; give less",
+        ),
+        (
+            {"settings": {"DRAIN_SECONDS": "8.5", "STOP_TIMEOUT": None}},
+            "settings.DRAIN_SECONDS: 8.5 leaves requests no second to end within STOP_TIMEOUT, 9; give less",
+        ),
+        (
+            {"worker": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}},
+            "worker.autoscaling.maxReplicas: 2 is below minReplicas, 5",
+        ),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: name the Gateway that takes this route"),
         ({"ingress": {"enabled": True}, "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "choose one"),
     ],
@@ -156,3 +168,8 @@ def test_the_command_of_redis_is_one_that_it_takes(tmp_path: Path) -> None:
                 break
         process.terminate()
     assert "ready to accept connections" in lines[-1].lower(), "".join(lines)
+
+
+@pytest.mark.parametrize("given", [{"DRAIN_SECONDS": 19}, {"DRAIN_SECONDS": 0, "STOP_TIMEOUT": 1}])
+def test_a_drain_that_leaves_a_second_is_taken(given: dict[str, Any]) -> None:
+    load(Rendered({"settings": given}).environment("gateway"))

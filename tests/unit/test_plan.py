@@ -7,7 +7,7 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from benchmarks.plan import FILE, Capacity, Stage, Wanted, erlang_c, report, sized, walls
+from benchmarks.plan import FILE, Capacity, Stage, Wanted, erlang_c, main, report, sized, walls
 from tests.support.stack import ROOT
 
 MEASURED = Capacity(
@@ -70,6 +70,34 @@ def test_what_cannot_be_is_said() -> None:
     command = [sys.executable, "-m", "benchmarks.plan", "--rate=100"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1) and "give RATE=" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("--rate=0", "plan: RATE=0: give a number from 0.001 to 1,000,000"),
+        ("--rate=1e300", "plan: RATE=1e300: give a number from 0.001 to 1,000,000"),
+        ("--p99=soon", "plan: P99=soon: give a number from 1 to 10,000,000"),
+        ("--kb=1e9", "plan: KB=1e9: give a number from 0.1 to 100,000"),
+        ("--triton-ms=nan", "plan: TRITON_MS=nan: give a number from 0.001 to 1,000,000"),
+        ("--replicas=-1", "plan: REPLICAS=-1: give a whole number from 0 to 10"),
+        ("--elsewhere=no", "plan: ELSEWHERE=no: give a whole number from 0 to 1"),
+    ],
+)
+def test_a_value_without_meaning_is_one_line(
+    given: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["plan", "--rate=100", "--triton=400", given])
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main()
+    assert capsys.readouterr().err == f"{said}\n"
+
+
+def test_the_longest_calculation_ends_soon() -> None:
+    """Images that Redis' disk takes minutes for: millions of stacks, which are not counted one by one."""
+    wanted = replace(WANTED, rate=1e6, image_bytes=1e8, disk_bytes=1e6)
+    stacks, kinds = sized(MEASURED, wanted, 1000)
+    assert stacks > 1e8 and sum(kind.wait_ms(1e6 / stacks) for kind in kinds) <= 1000
 
 
 def test_it_comes_to_what_was_measured() -> None:
