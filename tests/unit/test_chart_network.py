@@ -70,6 +70,17 @@ def test_only_who_must_reaches_other_hosts(values: dict[str, Any], outside: set[
     assert found == outside
 
 
+def test_only_who_makes_spans_reaches_the_collectors() -> None:
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "observability"}}}]
+    found = {
+        component_of(policy)
+        for policy in SCALED.of_kind("NetworkPolicy")
+        for rule in policy["spec"].get("egress", [])
+        if rule == {"ports": [{"port": 4318}], "to": peers}
+    }
+    assert found == {"gateway", "worker", "webhooks"}
+
+
 def test_only_monitoring_reads_metrics_and_keda_the_ledger() -> None:
     def spaces(rule: dict[str, Any]) -> set[str]:
         selectors = [

