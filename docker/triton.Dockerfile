@@ -11,7 +11,7 @@ RUN python3 -m venv --without-pip /app/.venv-triton \
 WORKDIR /app
 COPY local local
 COPY export/contract.py export/contract.py
-COPY gateway/__init__.py gateway/secret_files.py gateway/
+COPY gateway/__init__.py gateway/redis_prefix.py gateway/secret_files.py gateway/
 RUN .venv-triton/bin/python3 -m local.container compose
 
 FROM ${BASE}

@@ -141,6 +141,20 @@ def test_a_large_body_passes_and_one_too_large_is_refused_with_a_problem(http: h
         assert refused.headers["content-type"] == "application/problem+json"
 
 
+def test_the_log_has_what_failed_and_neither_each_connection_nor_a_query(stack: Stack, tmp_path: Path) -> None:
+    with scaled(stack, tmp_path) as pair, pair.client() as client:
+        gateway = pair.add()
+        until(pair.ready)
+        for _ in range(3):
+            assert client.post("/predict", content=PICTURE).status_code == 202
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.process.wait(SECONDS)
+        until(lambda: client.get("/models", params={"secret": "no"}).status_code == 503)
+        log = (pair.folder / "haproxy.log").read_text()
+    assert "503" in log and '"GET /models"' in log
+    assert "Connect from" not in log and "secret" not in log and "/predict" not in log
+
+
 def test_the_client_is_who_connects_whatever_it_says(stack: Stack, tmp_path: Path) -> None:
     with scaled(stack, tmp_path) as pair, pair.client() as client:
         pair.add(RATE_LIMIT="5/hour")

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -256,6 +257,24 @@ def test_what_is_built_is_there(name: str) -> None:
     for service in composed(name)["services"].values():
         if "build" in service:
             assert (ROOT / service["build"]["dockerfile"]).is_file()
+
+
+def test_the_image_of_triton_has_all_that_its_program_imports(tmp_path: Path) -> None:
+    dockerfile = (ROOT / "docker" / "triton.Dockerfile").read_text()
+    copies = [line.split()[1:] for line in dockerfile.splitlines() if re.match("COPY (local|export|gateway)", line)]
+    assert len(copies) == 3
+    for *sources, target in copies:
+        for source in sources:
+            if (ROOT / source).is_dir():
+                shutil.copytree(ROOT / source, tmp_path / target)
+                continue
+            into = tmp_path / target / Path(source).name if target.endswith("/") else tmp_path / target
+            into.parent.mkdir(exist_ok=True)
+            shutil.copy(ROOT / source, into)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    command = [sys.executable, "-B", "-c", "import local.container"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_no_serving_image_has_torch() -> None:
