@@ -73,7 +73,7 @@ class Service:
 
     def changes(self, task_id: str) -> Iterator[dict[str, Any]]:
         """The task now and at each change of its state, until it has finished. Raises NoAnswer, Refused."""
-        with _plain_errors(), self._http.stream("GET", f"/result/{task_id}/events") as answer:
+        with _plain_errors(self.server), self._http.stream("GET", f"/result/{task_id}/events") as answer:
             if answer.is_error:
                 answer.read()
                 raise _refused(answer)
@@ -82,7 +82,7 @@ class Service:
                 yield from map(json.loads, events.feed(line))
 
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
-        with _plain_errors():
+        with _plain_errors(self.server):
             answer = self._http.request(method, path, **options)
         if not answer.is_success:
             raise _refused(answer)
@@ -90,13 +90,15 @@ class Service:
 
 
 @contextmanager
-def _plain_errors() -> Iterator[None]:
+def _plain_errors(server: str = "") -> Iterator[None]:
+    """`server` is named where the message goes to people as it is."""
+    where = f"{server}: " if server else ""
     try:
         yield
     except httpx.TimeoutException as error:
-        raise NoAnswer(f"no answer in time ({type(error).__name__})") from error
+        raise NoAnswer(f"{where}no answer in time ({type(error).__name__})") from error
     except (httpx.HTTPError, OSError) as error:
-        raise NoAnswer(shown(str(error)) or type(error).__name__) from error
+        raise NoAnswer(where + (shown(str(error)) or type(error).__name__)) from error
 
 
 def _json(answer: httpx.Response) -> dict[str, Any]:

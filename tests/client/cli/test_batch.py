@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(photos: Path, tmp_path: Path, yolo: Command) -
 def test_a_service_that_is_down_at_the_start_is_one_line(photos: Path, tmp_path: Path) -> None:
     done = Command("http://127.0.0.1:1").run("batch", photos, "--out", tmp_path / "out.json")
     assert done.returncode == 2
-    assert done.stderr == "yolo-gateway: the service is away: [Errno 111] Connection refused\n"
+    assert done.stderr == "yolo-gateway: the service is away: http://127.0.0.1:1: [Errno 111] Connection refused\n"
     assert not (tmp_path / "out.json.journal").exists()
 
 
@@ -202,6 +202,8 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(photos: Path, tmp_path: P
         (["photos", "--out", "notes.txt"], "notes.txt: is there already, and no journal of a run is"),
         (["photos", "--out", "notes.txt/out.json"], "notes.txt: File exists"),
         (["empty", "--out", "out.json"], "no images in empty"),
+        (["photos", "--out", "-"], "-: the outputs are files"),
+        (["photos", "--out", "mine", "--format", "yolo"], "mine/data.yaml: is there already"),
         (["photos", "--out", "o", "--annotate", "photos/boxes"], "photos/boxes: is inside of"),
         (
             ["photos", "--out", "o", "--model", "other"],
@@ -213,17 +215,44 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(photos: Path, tmp_path: P
             "0 of 40 files are done; the same command with --resume goes on",
         ),
     ],
-    ids=["folder", "taken", "no folder", "empty", "inside", "model", "version", "classes"],
+    ids=["folder", "taken", "no folder", "empty", "no output", "data.yaml", "inside", "model", "version", "classes"],
 )
 def test_what_cannot_be_done_is_one_line(
     arguments: list[str], line: str, photos: Path, tmp_path: Path, yolo: Command
 ) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/data.yaml").write_text("mine")
     done = yolo.run("batch", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert line in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
-    assert (tmp_path / "notes.txt").read_text() == "mine"
+    assert (tmp_path / "notes.txt").read_text() == (tmp_path / "mine/data.yaml").read_text() == "mine"
+
+
+@pytest.mark.parametrize("option", ["--out", "--annotate", "--classes"])
+def test_a_variable_that_came_out_empty_is_not_taken_for_something_else(
+    option: str, photos: Path, tmp_path: Path, yolo: Command
+) -> None:
+    done = yolo.run("batch", photos, "--out", "out", "--format", "yolo", option, "", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert f"'{option}': it is empty; " in done.stderr
+    assert not list(tmp_path.glob("*.txt"))
+
+
+def test_annotated_pictures_take_the_place_of_no_other_file(photos: Path, tmp_path: Path, yolo: Command) -> None:
+    name = min(path.relative_to(photos) for path in photos.rglob("*.png"))
+    mine = tmp_path / "boxes" / f"{name}.jpg"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    options = ["batch", photos, "--out", "out.json", "--annotate", "boxes"]
+    done = yolo.run(*options, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith(f"boxes/{name}.jpg: is there already; choose another --annotate, or move it away\n")
+    assert mine.read_text() == "mine"
+    mine.unlink()
+    assert yolo.run(*options, cwd=tmp_path).returncode == 0
+    assert yolo.run(*options, "--resume", cwd=tmp_path).returncode == 0
 
 
 def test_a_list_on_standard_input(photos: Path, tmp_path: Path, yolo: Command) -> None:

@@ -76,7 +76,7 @@ class Journal:
     @classmethod
     def create(cls, path: Path, header: Header) -> "Journal":
         """Begin one. Raises Unusable where there is one already, OSError."""
-        if _has_begun(path):
+        if has_begun(path):
             raise Unusable(
                 f"{shown(str(path))}: an earlier run began here; go on with it by --resume, or choose another --out"
             )
@@ -151,7 +151,7 @@ class Journal:
         return position
 
 
-def _has_begun(path: Path) -> bool:
+def has_begun(path: Path) -> bool:
     """Whether there is a journal with a whole first line."""
     try:
         with open(path, "rb") as file:
@@ -218,7 +218,7 @@ def _entry(line: bytes) -> Entry | None:
 def open_journal(path: Path, header: Header, resume: bool) -> Journal:
     """A new one, or with `resume` the one that is there. Raises Unusable."""
     try:
-        if resume and _has_begun(path):
+        if resume and has_begun(path):
             return Journal.resume(path, header)
         return Journal.create(path, header)
     except OSError as error:

@@ -16,7 +16,7 @@ from yolo_gateway.formats.picture import Model, Picture
 
 Form = Literal["coco", "yolo", "csv", "json"]
 Entries = Callable[[], Iterable[Entry]]
-_LABELS = "labels"
+_LABELS, _CLASSES, _DATA = "labels", "classes.txt", "data.yaml"
 _EXAMPLES = 10
 
 
@@ -91,13 +91,21 @@ class Output:
     def annotations(self) -> Path:
         return self.out / _LABELS if self.is_folder else self.out
 
+    @property
+    def _written(self) -> list[Path]:
+        rest = [self.out / _CLASSES, self.out / _DATA] if self.is_folder else []
+        return [self.annotations, *rest, self.failures]
+
     def prepare(self) -> None:
         """Make the folder, and see that nothing of somebody else's would be overwritten. Raises Unusable."""
+        if not self.is_folder and str(self.out) == "-":
+            raise Unusable("-: the outputs are files, written whole at the end; name a file")
         if not self.is_folder and self.out.is_dir():
             raise Unusable(f"{shown(str(self.out))}: is a folder; name a file for --format {self.form}")
-        if os.path.lexists(self.annotations) and not self.journal.exists():
+        taken = [path for path in self._written if os.path.lexists(path)]
+        if taken and not self.journal.exists():
             raise Unusable(
-                f"{shown(str(self.annotations))}: is there already, and no journal of a run is; "
+                f"{shown(str(taken[0]))}: is there already, and no journal of a run is; "
                 "choose another --out, or move it away"
             )
         try:
@@ -124,8 +132,8 @@ class Output:
         return tally
 
     def _write_folder(self, entries: Entries, model: Model) -> None:
-        _write(self.out / "classes.txt", [yolo.classes(model)])
-        _write(self.out / "data.yaml", [yolo.data_yaml(model)])
+        _write(self.out / _CLASSES, [yolo.classes(model)])
+        _write(self.out / _DATA, [yolo.data_yaml(model)])
         aside = self.out / f"{_LABELS}.part"
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir()

@@ -10,7 +10,7 @@ import click
 
 from yolo_gateway.cli import options
 from yolo_gateway.cli.batch.files import Files, find
-from yolo_gateway.cli.batch.journal import Header, open_journal
+from yolo_gateway.cli.batch.journal import Header, has_begun, open_journal
 from yolo_gateway.cli.batch.outputs import Form, Output, Tally, picture_name, refuse_twins
 from yolo_gateway.cli.batch.progress import Progress
 from yolo_gateway.cli.batch.run import Run, begin
@@ -30,11 +30,18 @@ Examples:
 """
 
 
+def _path(context: click.Context, option: click.Parameter, value: str | None) -> Path | None:
+    """An empty one would be the folder that one stands in, which nobody means whose variable came out empty."""
+    if value == "":
+        raise click.BadParameter("it is empty; name a file or a folder")
+    return None if value is None else Path(value)
+
+
 @click.command(epilog=EXAMPLES)
 @click.argument("sources", metavar="DIR|PATTERN|LIST|-...", nargs=-1, required=True)
 @click.option("--format", "form", type=click.Choice(["coco", "yolo", "csv", "json"]), default="coco", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="File to write; for yolo a folder.")
-@click.option("--annotate", type=click.Path(path_type=Path), metavar="DIR", help="Also save pictures with the boxes.")
+@click.option("--out", type=click.Path(), callback=_path, required=True, help="File to write; for yolo a folder.")
+@click.option("--annotate", type=click.Path(), callback=_path, metavar="DIR", help="Also save pictures with the boxes.")
 @click.option("--resume", is_flag=True, help="Go on with the run that began with this --out, or begin it.")
 @click.option("--senders", type=click.IntRange(1, 256), default=12, show_default=True, help="Images sent at a time.")
 @click.option(
@@ -107,7 +114,11 @@ def _check(files: Files, output: Output, annotate: Path | None) -> None:
     inside = os.path.commonpath([os.path.realpath(annotate), os.path.realpath(files.base)])
     if inside == os.path.realpath(files.base):
         raise Unusable(f"{shown(str(annotate))}: is inside of {shown(files.base)}, whose images it would be mixed with")
+    places = (annotate / picture_name(name) for name in files.names)
+    taken = next(filter(os.path.lexists, places), None)
     try:
+        if taken is not None and not has_begun(output.journal):  # otherwise the pictures are that run's
+            raise Unusable(f"{shown(str(taken))}: is there already; choose another --annotate, or move it away")
         annotate.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise Unusable(f"{shown(str(annotate))}: {reason_of(error)}") from error
