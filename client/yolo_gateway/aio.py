@@ -21,6 +21,7 @@ from yolo_gateway.calls import (
     models,
     predicted,
     prediction,
+    reading,
 )
 from yolo_gateway.connection import Address, broken_errors, check, from_environment, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
@@ -178,7 +179,7 @@ class AsyncClient:
 
     async def _read(self, task_id: str, timeout: float | None) -> flows.Read:
         deadline = self._deadline(timeout)
-        request = Request("GET", f"/result/{task_id}")
+        request = reading(task_id)
         return decoded(await self._run(flows.answered(lambda left: request, deadline, task_id)), TaskView)
 
     async def _run(self, flow: Generator[Ask | Pause, Any, T]) -> T:
@@ -201,6 +202,8 @@ class AsyncClient:
             return outcome
 
     async def _ask(self, ask: Ask) -> Answer:
+        if self._own.is_closed:
+            raise RuntimeError("this client is closed; make a new one")
         try:
             return await asyncio.wait_for(self._whole(ask.request, ask.deadline), max(ask.deadline.left, 0.001))
         except asyncio.TimeoutError as error:

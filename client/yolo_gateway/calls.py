@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Generator
 from typing import Any
 
@@ -15,6 +16,7 @@ from yolo_gateway.messages import Answer, Ask, Pause, Request, decoded
 from yolo_gateway.prediction import Prediction
 from yolo_gateway.schema import ModelList
 
+TASK_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 DEFAULT_SECONDS, READY_SECONDS, PATIENCE_SECONDS = 60.0, 6.0, 600.0
 MANY_WAIT_SECONDS = 5.0  # of one request among many: whoever breaks off has to wait for it
 
@@ -33,6 +35,13 @@ def fetched(url: str, deadline: Deadline) -> Generator[Ask | Pause, Any, bytes]:
         why = f"HTTP {error.status}" if isinstance(error, ServiceError) else error
         raise InvalidInput(f"{url.partition('?')[0]} cannot be fetched: {why}; give a URL of an image") from error
     return answer.body
+
+
+def reading(task_id: str) -> Request:
+    """The request that reads a task. Raises InvalidInput for what would be another path."""
+    if not (isinstance(task_id, str) and TASK_ID.fullmatch(task_id)):
+        raise InvalidInput(f"{task_id!r} is no task id; give the task_id of a task or a prediction")
+    return Request("GET", f"/result/{task_id}")
 
 
 def predicted(upload: Request, deadline: Deadline) -> Generator[Ask | Pause, Any, flows.Read]:

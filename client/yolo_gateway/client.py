@@ -21,6 +21,7 @@ from yolo_gateway.calls import (
     models,
     predicted,
     prediction,
+    reading,
 )
 from yolo_gateway.connection import Address, broken_errors, check, from_environment, is_foreign, timeouts
 from yolo_gateway.deadline import Deadline
@@ -173,7 +174,7 @@ class Client:
 
     def _read(self, task_id: str, timeout: float | None) -> flows.Read:
         deadline = self._deadline(timeout)
-        request = Request("GET", f"/result/{task_id}")
+        request = reading(task_id)
         return decoded(self._run(flows.answered(lambda left: request, deadline, task_id)), TaskView)
 
     def _run(self, flow: Generator[Ask | Pause, Any, T], stopped: threading.Event | None = None) -> T:

@@ -32,6 +32,8 @@ class Address:
             raise InvalidInput(f"the server's address has more than host and path; give the key as key, or in {KEY}")
         if url.scheme not in ("http", "https") or not url.host or any(each.isspace() for each in self.server):
             raise InvalidInput(f"server {self.server!r} is no address; give such as {DEFAULT_SERVER}")
+        if url.port is not None and not 0 < url.port < 65536:
+            raise InvalidInput(f"server {self.server!r}: {url.port} is no port; give one from 1 to 65535")
         if not self._key.isascii() or any(each.isspace() for each in self._key):
             raise InvalidInput("the key has characters that no key has; give it as `keys new` printed it")
 

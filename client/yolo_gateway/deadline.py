@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from numbers import Real
 
 from yolo_gateway.errors import InvalidInput
 
@@ -25,6 +26,8 @@ class Deadline:
     ends_at: float = field(init=False)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.seconds, Real):
+            raise InvalidInput(f"timeout={self.seconds!r}: give seconds, a number")
         if not 0 <= self.seconds <= LONGEST_SECONDS:  # nor NaN
             raise InvalidInput(f"timeout={self.seconds}: give seconds, from 0 to {LONGEST_SECONDS:.0f}")
         self.ends_at = self.clock() + self.seconds

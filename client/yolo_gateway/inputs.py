@@ -95,7 +95,12 @@ def _of_path(path: Path) -> bytes:
 
 
 def _of_file(file: Any) -> bytes:
-    data = file.read(MOST_BYTES + 1)
+    try:
+        data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:  # closed, or opened for writing only
+        raise InvalidInput(f"the file cannot be read: {error}; open it with open(path, 'rb')") from error
+    if data is None:
+        raise InvalidInput("the file has nothing to read yet; it does not block, so read it and give the bytes")
     if not isinstance(data, bytes):
         raise InvalidInput("the file is opened as text; open it with open(path, 'rb')")
     return _some(data, "the contents of the file, read from where it stood,")

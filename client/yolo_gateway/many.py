@@ -27,8 +27,8 @@ def check_many(images: Iterable[Any], concurrency: int) -> None:
     """Raises InvalidInput, for a single path too: it would be taken letter by letter."""
     if isinstance(images, (str, bytes, PathLike)):
         raise InvalidInput(f"images is one {type(images).__name__}; give a list of images, or call predict")
-    if concurrency < 1:
-        raise InvalidInput(f"concurrency={concurrency}: give 1 or more")
+    if not isinstance(concurrency, int) or concurrency < 1:
+        raise InvalidInput(f"concurrency={concurrency!r}: give a whole number, 1 or more")
 
 
 def _items(images: Iterable[Any], one: One, concurrency: int, ordered: bool) -> Iterator[Item]:

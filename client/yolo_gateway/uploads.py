@@ -9,6 +9,7 @@ from typing import Any, TypedDict
 from yolo_gateway.errors import InvalidInput
 from yolo_gateway.messages import Request
 
+_NO_CLASSES = "classes is empty; give labels or ids, or leave it out for all of them"
 _IMAGE = {"Content-Type": "application/octet-stream"}  # the service looks at the bytes
 
 
@@ -50,6 +51,8 @@ def trace(traceparent: str | None) -> Mapping[str, str]:
 
 
 def _header(name: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(f"{name} is a {type(value).__name__}; give a str")
     if not (value.isascii() and value.isprintable()):
         raise InvalidInput(f"{name} {value!r} has characters that no header can carry; give ASCII letters and digits")
     return value
@@ -58,8 +61,11 @@ def _header(name: str, value: str) -> str:
 def _text(name: str, value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    if name == "classes" and not isinstance(value, str):
-        return json.dumps(_classes(value if isinstance(value, Iterable) else [value]))
+    if name == "classes":
+        if not isinstance(value, str):
+            return json.dumps(_classes(value if isinstance(value, Iterable) else [value]))
+        if not value.strip(", "):
+            raise InvalidInput(_NO_CLASSES)
     return str(value)
 
 
@@ -67,7 +73,7 @@ def _classes(given: Iterable[Any]) -> list[str | int]:
     """The service takes an empty list as all classes, which is not what a list that came out empty means."""
     if classes := [_class(each) for each in given]:
         return classes
-    raise InvalidInput("classes is empty; give labels or ids, or leave it out for all of them")
+    raise InvalidInput(_NO_CLASSES)
 
 
 def _class(given: Any) -> str | int:

@@ -1,5 +1,6 @@
 """What people give to `predict` and what they get."""
 
+import asyncio
 import io
 import pickle
 import sys
@@ -81,6 +82,19 @@ def test_a_turned_photo_is_sent_upright() -> None:
         assert sent.size == image.size[::-1]
 
 
+def closed_file() -> io.BytesIO:
+    file = io.BytesIO(b"x")
+    file.close()
+    return file
+
+
+class NothingYet(io.RawIOBase):
+    """As a pipe that does not block and that nobody has written to."""
+
+    def read(self, size: int = -1) -> None:
+        return None
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -91,6 +105,9 @@ def test_a_turned_photo_is_sent_upright() -> None:
         (b"", "the bytes are empty"),
         (io.BytesIO(b""), "the contents of the file"),
         (io.StringIO("x"), "opened as text"),
+        (closed_file(), "the file cannot be read: I/O operation on closed file"),
+        (io.BufferedWriter(io.BytesIO()), "the file cannot be read: read"),
+        (NothingYet(), "the file has nothing to read yet"),
         ("no/such/file.jpg", "no/such/file.jpg: No such file"),
         (Path("."), "Is a directory"),
         ("nul\0.jpg", "null"),
@@ -114,7 +131,7 @@ def test_an_option_that_the_service_does_not_know_is_refused() -> None:
         client.predict(PICTURE, confidence=0.5)  # type: ignore[call-arg]
 
 
-@pytest.mark.parametrize("classes", [[], (), set()], ids=["list", "tuple", "set"])
+@pytest.mark.parametrize("classes", [[], (), set(), "", " , "], ids=["list", "tuple", "set", "text", "comma"])
 def test_a_list_of_classes_that_came_out_empty_is_not_taken_for_all(classes: Any) -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="classes is empty; give labels"):
         client.predict(PICTURE, classes=classes)
@@ -214,6 +231,14 @@ def test_a_closed_client_says_so(service: str) -> None:
     with pytest.raises(RuntimeError, match="this client is closed"):
         client.predict(PICTURE)
 
+    async def ask() -> None:
+        other = AsyncClient(service)
+        await other.close()
+        await other.predict(PICTURE)
+
+    with pytest.raises(RuntimeError, match="this client is closed"):
+        asyncio.run(ask())
+
 
 @pytest.mark.parametrize("server", ["http://me:top-secret@127.0.0.1", "http://127.0.0.1/?key=top-secret"])
 def test_a_secret_in_the_address_is_refused_and_not_said(server: str) -> None:
@@ -227,6 +252,36 @@ def test_a_secret_in_the_address_is_refused_and_not_said(server: str) -> None:
 def test_what_no_header_can_carry_is_refused(name: str, value: str) -> None:
     with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match=f"{name} .*no header"):
         client.predict(PICTURE, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("option", ["timeout", "idempotency_key", "traceparent"])
+def test_an_option_of_another_type_is_named(option: str) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match=f"{option}.* give "):
+        client.predict(PICTURE, **{option: [5]})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task_id", ["../models", "", "a?b", 5])
+def test_what_is_no_task_id_is_not_asked_for(task_id: Any) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="is no task id; give the task_id"):
+        client.task(task_id)
+
+    async def ask() -> None:
+        async with AsyncClient("http://127.0.0.1:1") as other:
+            await other.task(task_id)
+
+    with pytest.raises(InvalidInput, match="is no task id; give the task_id"):
+        asyncio.run(ask())
+
+
+@pytest.mark.parametrize("concurrency", [0, 1.5, "2"])
+def test_a_concurrency_that_is_none_is_refused(concurrency: Any) -> None:
+    with Client("http://127.0.0.1:1") as client, pytest.raises(InvalidInput, match="give a whole number, 1 or more"):
+        client.predict_many([PICTURE], concurrency=concurrency)
+
+
+def test_a_port_that_there_is_none_of_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="70000 is no port; give one from 1 to 65535"):
+        Client("http://127.0.0.1:70000")
 
 
 @pytest.mark.parametrize("server", ["127.0.0.1:5000", "ftp://x", "http://", "http://exa mple", ""])

@@ -1,17 +1,16 @@
 """Options that several commands have."""
 
-import re
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from yolo_gateway.calls import TASK_ID
 from yolo_gateway.cli.service import Service
 from yolo_gateway.cli.text import Unusable, shown
 from yolo_gateway.connection import DEFAULT_SERVER, KEY, SERVER, Address
 from yolo_gateway.errors import InvalidInput
 
-_TASK_ID = re.compile(r"[A-Za-z0-9-]{1,64}")
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -41,8 +40,15 @@ def _sendable(context: click.Context, option: click.Parameter, value: str | None
 
 
 def _task_id(context: click.Context, argument: click.Parameter, value: str) -> str:
-    if not _TASK_ID.fullmatch(value):
+    if not TASK_ID.fullmatch(value):
         raise click.BadParameter(f"{shown(value)!r} is no task id; `predict --json` prints one as task_id")
+    return value
+
+
+def _classes(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    """The service takes an empty list as all classes, which is not what a variable that came out empty means."""
+    if value is not None and not value.strip(", "):
+        raise click.BadParameter("it is empty; give labels or ids, or leave it out for all of them")
     return value
 
 
@@ -81,7 +87,12 @@ choices = _all(
     click.option("--conf", type=click.FloatRange(0, 1), help="Minimum score of a detection."),
     click.option("--iou", type=click.FloatRange(0, 1), help="NMS removes the weaker of boxes that overlap more."),
     click.option("--max-det", type=click.IntRange(1, 1000), help="Maximum detections in an image."),
-    click.option("--classes", metavar="NAMES", help="Only these labels or ids, with commas between: person,2"),
+    click.option(
+        "--classes",
+        callback=_classes,
+        metavar="NAMES",
+        help="Only these labels or ids, with commas between: person,2",
+    ),
     click.option("--agnostic-nms", is_flag=True, help="Boxes of different classes suppress each other too."),
 )
 
