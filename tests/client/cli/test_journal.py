@@ -73,9 +73,18 @@ def test_a_second_run_without_resume_is_refused(path: Path) -> None:
     ids=["model", "version", "value", "added"],
 )
 def test_a_run_goes_on_only_as_it_began(path: Path, header: Header, line: str) -> None:
-    written(path)
+    written(path, FOUND)
     with pytest.raises(Unusable, match=line):
         open_journal(path, header, resume=True)
+
+
+def test_a_run_in_which_nothing_finished_goes_on_with_another_command(path: Path) -> None:
+    written(path)
+    corrected = Header("shapes", "3", HEADER.labels, {"classes": ["circle"]})
+    journal = open_journal(path, corrected, resume=True)
+    journal.add(FOUND)
+    journal.close()
+    assert [entry for _, entry in Journal.resume(path, corrected).entries()] == [FOUND]
 
 
 @pytest.mark.parametrize("content", ["a diary\n", "a diary"], ids=["a line", "half a line"])

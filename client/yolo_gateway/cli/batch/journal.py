@@ -84,23 +84,28 @@ class Journal:
         if not _BEGIN.startswith(os.read(journal._descriptor, len(_BEGIN))):
             journal.close()
             raise Unusable(_no_journal(path))
-        os.ftruncate(journal._descriptor, 0)  # killed while its first line was written
-        journal._append({"yolo-gateway": _FORMAT, **asdict(header)})
-        journal.sync()
+        journal._begin(header)  # or begun again: it was killed while its first line was written
         return journal
 
     @classmethod
     def resume(cls, path: Path, header: Header) -> "Journal":
-        """Go on with one. Raises Unusable where it is of another run or none, OSError."""
+        """Go on with one. Raises Unusable where it is of another run or none, OSError.
+
+        One without a finished file is begun anew: its command may have been refused, and is corrected now.
+        """
         descriptor = _opened(path)
         with open(path, "rb") as file:
             first = file.readline()
             end = len(first)
             for line in file:
                 end += len(line) if line.endswith(b"\n") else 0
+        journal = cls(path, descriptor, end)
+        if end == len(first) and first.startswith(_BEGIN):
+            journal._begin(header)
+            return journal
         _check(path, first, header)
         os.truncate(path, end)  # a line that was cut when the process was killed
-        return cls(path, descriptor, end)
+        return journal
 
     def add(self, entry: Entry) -> int:
         """Append a finished file and return its position. Raises OSError when the disk is full."""
@@ -138,6 +143,12 @@ class Journal:
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+    def _begin(self, header: Header) -> None:
+        os.ftruncate(self._descriptor, 0)
+        self._end = 0
+        self._append({"yolo-gateway": _FORMAT, **asdict(header)})
+        self.sync()
 
     def _append(self, value: dict[str, Any]) -> int:
         try:
