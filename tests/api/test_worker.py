@@ -89,7 +89,7 @@ class TestAlone:
     def test_a_task_that_was_lost_before_runs_with_no_other(
         self,
         queue: TaskQueue,
-        work: Callable[[], None],
+        settings: Settings,
         triton: CrowdedTriton,
         connection: "redis.Redis",
         client: httpx2.Client,
@@ -97,7 +97,8 @@ class TestAlone:
     ) -> None:
         ids = [submitted() for _ in range(7)]
         connection.hset(job_key(ids[3]), "retries_left", 1)
-        work()
+        three = msgspec.structs.replace(settings, worker_tasks=3)
+        TaskWorker(queue, Processor(Pipeline(triton, three), three), three).run(burst=True)
         assert [status(client, task_id) for task_id in ids] == ["SUCCESS"] * 7
         assert triton.together[3] == 1
         assert max(triton.together) > 1, "the others do share the worker"
