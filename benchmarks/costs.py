@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import arms, constant_model, pictures, say
-from benchmarks.load import WARM_SECONDS, Plan
+from benchmarks.load import Plan
 from benchmarks.plan import WORKER_TASKS
 from benchmarks.results import AROUND, table
 from benchmarks.senders import Target
@@ -44,8 +44,7 @@ class Arm:
         before = self._cpu_seconds()
         sample = self.loader.run(Plan(clients, seconds))
         used = {part: seconds - before.get(part, 0.0) for part, seconds in self._cpu_seconds().items()}
-        answered = max(sample.rate * (seconds + WARM_SECONDS), 1)  # the warming's CPU time is in the difference
-        self.parts_ms.append({part: seconds / answered * 1e3 for part, seconds in used.items()})
+        self.parts_ms.append({part: seconds / sample.with_warming * 1e3 for part, seconds in used.items()})
         self.cpu_ms.append(sum(self.parts_ms[-1].values()))
         self.rates.append(sample.rate)
         self.wrong += sample.wrong + sample.failed

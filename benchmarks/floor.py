@@ -17,7 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import httptools
 import numpy as np
 import psutil
@@ -25,15 +24,17 @@ import redis
 import uvloop
 
 from benchmarks import arms, constant_model, pictures, say
-from benchmarks.load import WARM_SECONDS, Plan
+from benchmarks.load import Plan
 from benchmarks.results import table
 from benchmarks.senders import Target
+from export.config import LEAST_ROWS
 from gateway.allocator import give_back_large_blocks
 from gateway.queue.kept_connection import KeptConnection
 from gateway.redis_pipelined import Command
 from gateway.triton.client import TritonClient
 from gateway.vision.letterbox import letterbox
 from gateway.vision.nms import nms
+from gateway.vision.opencv import cv2
 from local.ports import free_ports
 
 HEAD = "alone | here, µs of CPU | the other process | both"
@@ -78,7 +79,6 @@ def row(part: Part) -> str:
 def measure(images: Sequence[Path], count: int) -> list[Part]:
     """Raises NotStarted."""
     give_back_large_blocks(4)  # as the worker does
-    cv2.setNumThreads(1)
     encoded = [image.read_bytes() for image in images]
     say("the picture")
     parts = of_picture(encoded, count)
@@ -102,7 +102,7 @@ def of_picture(encoded: Sequence[bytes], count: int) -> list[Part]:
     decoded = [np.asarray(cv2.imdecode(each, flags), np.uint8) for each in stored]
     size_hw, stride = (constant_model.IMGSZ, constant_model.IMGSZ), constant_model.STRIDE
     memory = np.empty(size_hw[0] * size_hw[1] * 3, np.uint8)
-    rows = np.zeros((300, 6), np.float32)
+    rows = np.zeros((LEAST_ROWS, 6), np.float32)
     rows[: len(constant_model.ROWS)] = constant_model.ROWS
 
     def fit(at: int) -> None:
@@ -136,7 +136,7 @@ def of_http(images: Iterable[Path], folder: Path) -> Part:
             before = arms.cpu_seconds(process)
             sample = loader.run(Plan(CLIENTS, HTTP_SECONDS))
             used = arms.cpu_seconds(process) - before
-        return Part("HTTP request", 0.0, used / (sample.rate * (HTTP_SECONDS + WARM_SECONDS)) * 1e6)
+        return Part("HTTP request", 0.0, used / sample.with_warming * 1e6)
     finally:
         server.terminate()
         server.join()
@@ -224,9 +224,7 @@ def own(work: Callable[[int], object], count: int) -> float:
 
 
 def both(service: arms.Service, roles: Sequence[str], work: Callable[[int], object], count: int) -> tuple[float, float]:
-    """The same, and what the processes of these roles take for it; nobody else asks them."""
-    for number in range(_WARM):
-        work(number)
+    """The same, and what the processes of these roles take for it, also while it warms up; nobody else asks them."""
     before = service.cpu()
     mine = own(work, count)
     after = service.cpu()

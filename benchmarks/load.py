@@ -47,6 +47,11 @@ class Sample(msgspec.Struct):
     def rate(self) -> float:
         return self.right / self.seconds
 
+    @property
+    def with_warming(self) -> float:
+        """How many were answered about, those of the warming too, whose CPU time nobody can take out."""
+        return max(self.rate * (self.seconds + WARM_SECONDS), 1)
+
 
 @dataclass
 class Tally:
