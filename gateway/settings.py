@@ -295,12 +295,7 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
     _check_redis(settings.redis_url)
     if settings.trusted_proxies:
         _check_proxies(settings.trusted_proxies)
-    if settings.drain_seconds > settings.stop_timeout - 1:
-        raise SettingsError(
-            f"DRAIN_SECONDS={settings.drain_seconds:g}: requests need a second to end within "
-            f"STOP_TIMEOUT={settings.stop_timeout:g}; give at most {settings.stop_timeout - 1:g}, or a longer "
-            "STOP_TIMEOUT"
-        )
+    _check_drain(settings.drain_seconds, settings.stop_timeout)
     return settings
 
 
@@ -342,6 +337,14 @@ def _check_proxies(given: str) -> None:
             raise SettingsError(
                 f"TRUSTED_PROXIES={given}: give addresses or networks with commas between, such as 10.0.0.5, or *"
             ) from error
+
+
+def _check_drain(drain: float, stop: float) -> None:
+    if drain > stop - 1:
+        raise SettingsError(
+            f"DRAIN_SECONDS={drain:g}: requests need a second to end within STOP_TIMEOUT={stop:g}; "
+            f"give at most {stop - 1:g}, or a longer STOP_TIMEOUT"
+        )
 
 
 def rows() -> list[tuple[str, Any, str]]:

@@ -15,7 +15,7 @@ from PIL import Image
 from gateway.vision import jpeg
 
 _ORIENTATION_TAG = 0x0112
-_AS_STORED = b"\x01\x12", b"\x12\x01"
+_AS_STORED = b"\x01\x12", b"\x12\x01"  # by the two orders of bytes: a block has one of them, or not the tag
 _EXIF, _XMP = b"Exif\x00\x00", b"http://ns.adobe.com/xap/1.0/\x00"
 _IN_XMP = re.compile(rb'tiff:Orientation(?:="|>)([0-9])')
 _MOST_BLOCKS, _MOST_EXIF_BLOCKS = 64, 16  # one of EXIF may take 9 ms
