@@ -64,9 +64,14 @@ def _text(name: str, value: object) -> str:
     if name == "classes":
         if not isinstance(value, str):
             return json.dumps(_classes(value if isinstance(value, Iterable) else [value]))
-        if not value.strip(", "):
+        if not has_classes(value):
             raise InvalidInput(_NO_CLASSES)
     return str(value)
+
+
+def has_classes(text: str) -> bool:
+    """Whether there is one between the commas."""
+    return bool(text.strip(", "))
 
 
 def _classes(given: Iterable[Any]) -> list[str | int]:

@@ -10,6 +10,7 @@ from yolo_gateway.cli.service import Service
 from yolo_gateway.cli.text import Unusable, shown
 from yolo_gateway.connection import DEFAULT_SERVER, KEY, SERVER, Address
 from yolo_gateway.errors import InvalidInput
+from yolo_gateway.uploads import has_classes
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -47,7 +48,7 @@ def _task_id(context: click.Context, argument: click.Parameter, value: str) -> s
 
 def _classes(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
     """The service takes an empty list as all classes, which is not what a variable that came out empty means."""
-    if value is not None and not value.strip(", "):
+    if value is not None and not has_classes(value):
         raise click.BadParameter("it is empty; give labels or ids, or leave it out for all of them")
     return value
 

@@ -91,7 +91,8 @@ class Journal:
     def resume(cls, path: Path, header: Header) -> "Journal":
         """Go on with one. Raises Unusable where it is of another run or none, OSError.
 
-        One without a finished file is begun anew: its command may have been refused, and is corrected now.
+        A journal in which no file has finished is begun anew. Perhaps the service refused the first command, and this
+        one is corrected.
         """
         descriptor = _opened(path)
         with open(path, "rb") as file:
