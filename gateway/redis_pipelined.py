@@ -292,9 +292,15 @@ class Script:
         self._shared, self._text = shared, text
         self._digest = hashlib.sha1(text.encode()).hexdigest().encode()
 
-    async def __call__(self, keys: Sequence[Word], args: Sequence[Word]) -> Any:
-        """What it returns. Raises redis.RedisError."""
+    async def __call__(self, keys: Sequence[Word], args: Sequence[Word], *then: Command) -> Any:
+        """What it returns; the commands of `then` follow it in one transaction. Raises redis.RedisError."""
         try:
-            return await self._shared.run("EVALSHA", self._digest, len(keys), *keys, *args)
+            return await self._run(then, "EVALSHA", self._digest, len(keys), *keys, *args)
         except redis.exceptions.NoScriptError:  # a Redis that was started since, or flushed
-            return await self._shared.run("EVAL", self._text, len(keys), *keys, *args)
+            return await self._run(then, "EVAL", self._text, len(keys), *keys, *args)
+
+    async def _run(self, then: Sequence[Command], *command: Word) -> Any:
+        if not then:
+            return await self._shared.run(*command)
+        *_, answers = await self._shared.run_all(("MULTI",), command, *then, ("EXEC",))
+        return _checked(answers)[0]

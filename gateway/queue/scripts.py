@@ -26,7 +26,7 @@ from gateway.queue import client_turns, retention, rq_lua
 from gateway.redis_names import FREEING
 from gateway.redis_pipelined import Command, Word
 
-# Larger images go past the scripts: to Lua each string is copied, and hashed from end to end.
+# Larger images go past the script that begins a task: to Lua each string is copied, and hashed from end to end.
 SCRIPT_BYTES = 500_000
 
 _RUN = """
@@ -67,7 +67,8 @@ end
 # wait for their turn, turns, whose turn each task waits for, queue of high priority, then as for `rq_lua.ENQUEUE`.
 # ARGV: most tasks, most bytes, share of Redis' memory, prefix of batches, the client's most tasks and bytes, seconds to
 # keep its tasks and images, 1 if they wait for their turn (0: they have high priority), prefix of images, seven for
-# `rq_lua.ENQUEUE`, number of tasks, (id, bytes, reserve, data, image) of each, commands.
+# `rq_lua.ENQUEUE`, number of tasks, (id, bytes, reserve, data) of each, commands.
+# Each image has a place then, which the caller fills in the same transaction. With 'look' nothing is accepted.
 # What the client has open is an upper bound, `sum` and the number of fields; it is counted only once that is reached.
 ACCEPT = (
     _RUN
@@ -75,7 +76,7 @@ ACCEPT = (
     + rq_lua.ENQUEUE
     + client_turns.WAIT
     + """
-local FIRST, WORDS = 18, 5
+local FIRST, WORDS = 18, 4
 local function of_task(number, word) return ARGV[FIRST + WORDS * (number - 1) + word - 1] end
 local known = redis.call('get', KEYS[5])
 if known then
@@ -117,6 +118,7 @@ if beyond(redis.call('hlen', KEYS[7]) - 1, known_sum) then
     if open > 0 then redis.call('hset', KEYS[7], 'sum', held) end
     if beyond(open, held) then return {'client', open, held} end
 end
+if ARGV[8] == 'look' then return {'room'} end
 for i = 1, number do
     local id, size = of_task(i, 1), of_task(i, 2)
     redis.call('hset', KEYS[1], id, size)
@@ -124,7 +126,7 @@ for i = 1, number do
     redis.call('hset', KEYS[7], id, size)
     if ARGV[8] == '1' then wait_for_turn(id) else redis.call('rpush', KEYS[11], id) end
     enqueue(id, of_task(i, 4))
-    redis.call('set', ARGV[9] .. id, of_task(i, 5), 'ex', ARGV[7])
+    redis.call('set', ARGV[9] .. id, '', 'ex', ARGV[7])
 end
 redis.call('hincrby', KEYS[7], 'sum', bytes)
 for at = 7, 11 do redis.call('expire', KEYS[at], ARGV[7]) end

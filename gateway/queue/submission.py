@@ -44,12 +44,13 @@ from gateway.redis_names import (
     result_key,
     waiting_key,
 )
-from gateway.redis_pipelined import PipelinedRedis, Word
+from gateway.redis_pipelined import Command, PipelinedRedis, Word
 from gateway.settings import Settings
 from gateway.task import TaskView
 
 _FUNCTION = "gateway.predict"  # a name for RQ's records: workers run no function that a job names
 _TASK_OVERHEAD = 2_000  # bytes that Redis takes for the names of one task, RQ's records of it, and around them
+_SHARED_BYTES = 500_000  # more would hold up what others ask over the same connection
 _REMEMBERED_SECONDS, _MOST_REFUSED = 0.5, 1_000
 _DELIVERED_SECONDS = 86_400  # the longest that a delivery waits, tries apart
 _DOUBT = ", and with the same Idempotency-Key, if it had one: it may have been accepted"
@@ -63,17 +64,16 @@ class NewTask(NamedTuple):
     image: bytes
     request: TaskRequest
 
-    @property
-    def passes_scripts(self) -> bool:
-        """Whether the image is written in parallel to the script that accepts the task."""
-        return len(self.image) > scripts.SCRIPT_BYTES
-
     def words(self, group_bytes: int) -> tuple[str | int | bytes, ...]:
-        """What ACCEPT takes of it; `group_bytes` more count as its own."""
+        """What ACCEPT takes of it, its image apart; `group_bytes` more count as its own."""
         data = msgspec.json.encode((_FUNCTION, None, (), self.request))
         at_end = self.request.end_bytes
         size = len(data) + len(self.image) + group_bytes + at_end + _TASK_OVERHEAD
-        return self.task_id, size, at_end, data, b"" if self.passes_scripts else self.image
+        return self.task_id, size, at_end, data
+
+    def filling(self) -> Command:
+        """Puts the image into the place that ACCEPT made; what it refused has none."""
+        return b"SET", image_key(self.task_id), self.image, b"XX", b"KEEPTTL"
 
 
 class Acceptance(msgspec.Struct, frozen=True):
@@ -129,10 +129,14 @@ class Submission:
         own = settings.max_queued_tasks_per_client, settings.max_queued_bytes_per_client, settings.image_ttl
         description = f"predict {tasks[0].request.model}"
         records = rq_lua.enqueue_args(description, settings.result_ttl, settings.task_retries)
-        kinds = int(not high), image_key(""), *records
-        args = (*bounds, batch_key(""), *own, *kinds, len(tasks), *words, *group)
+        before, behind = (*bounds, batch_key(""), *own), (image_key(""), *records, len(tasks), *words, *group)
         with redis_errors(_DOUBT):
-            outcome, *details = await self._run_accept(keys, args, [task for task in tasks if task.passes_scripts])
+            try:
+                outcome, *details = await self._run_accept(keys, (*before, int(not high), *behind), tasks)
+            except redis.OutOfMemoryError:  # what is known is told all the same, and why nothing else is accepted
+                outcome, *details = await self._accept_script(keys, (*before, "look", *behind))
+                if outcome == b"room":
+                    raise
             if outcome == b"overloaded":
                 raise await self._overloaded(*details)
             if outcome == b"client":
@@ -180,18 +184,19 @@ class Submission:
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None
 
-    async def _run_accept(self, keys: Sequence[str], args: Sequence[Word], large: Sequence[NewTask]) -> Any:
-        replicas, as_one = self._settings.redis_replicas, bool(large)
-        if not replicas and not as_one:
-            return await self._accept_script(keys, args)
+    async def _run_accept(self, keys: Sequence[str], args: Sequence[Word], tasks: Sequence[NewTask]) -> Any:
+        """The images follow the script in its transaction: to Lua each would be copied, and hashed from end to end."""
+        replicas = self._settings.redis_replicas
+        if not replicas and sum(len(task.image) for task in tasks) <= _SHARED_BYTES:
+            return await self._accept_script(keys, args, *(task.filling() for task in tasks))
         script, guarded = self._replication.guard(scripts.ACCEPT, args)
-        async with self._redis.pipeline(transaction=as_one and not replicas) as pipe:
-            self._replication.begin(pipe, as_one)
+        async with self._redis.pipeline(transaction=not replicas) as pipe:
+            self._replication.begin(pipe)
             pipe.eval(script, len(keys), *keys, *guarded)
-            for task in large:  # into the place that the script made; what it refused has none
-                pipe.set(image_key(task.task_id), task.image, xx=True, keepttl=True)
-            self._replication.end(pipe, as_one)
-            return self._replication.answer(await pipe.execute(), as_one)
+            for task in tasks:
+                pipe.execute_command(*task.filling())
+            self._replication.end(pipe)
+            return self._replication.answer(await pipe.execute())
 
     def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, client: str) -> Sequence[Word]:
         """Commands for what is kept of a batch, of an Idempotency-Key, which refers to the batch or to its one task,
