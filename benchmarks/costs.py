@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -62,7 +62,8 @@ class Arm:
         """CPU seconds of the processes by what they run."""
         used = defaultdict[str, float](float)
         for process in [self.root, *self.root.children(recursive=True)]:
-            used[part_of(process.cmdline())] += arms.cpu_seconds(process)
+            with suppress(psutil.Error):  # a rewrite of the append-only file has just ended
+                used[part_of(process.cmdline())] += arms.cpu_seconds(process)
         return used
 
 

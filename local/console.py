@@ -12,7 +12,7 @@ from typing import IO
 _NAME_WIDTH = len("worker.10")
 _COLOURS = (36, 33, 32, 35, 34, 31)  # cyan, yellow, green, magenta, blue, red
 _EOF_SECONDS = 2.0
-_READ_BYTES, _GATHER_SECONDS = 1 << 16, 0.02  # a pipe holds no more
+_READ_BYTES, _GATHER_SECONDS = 1 << 16, 0.1  # a pipe holds no more
 
 
 class Console:

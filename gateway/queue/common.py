@@ -106,8 +106,9 @@ def end_args(task_id: str, settings: Settings) -> tuple[str | int, ...]:
 
 def request_of(data: bytes) -> TaskRequest | None:
     """What was asked for, from the `data` of a job as RQ keeps it; None when it is not that of a task."""
-    with suppress(zlib.error):
-        data = zlib.decompress(data)
+    if not data.startswith(b"["):  # RQ itself compresses it
+        with suppress(zlib.error):
+            data = zlib.decompress(data)
     try:
         request: TaskRequest = msgspec.json.decode(data, type=_JobData)[3]
         return request
