@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx2
 import msgspec
@@ -17,9 +18,8 @@ from gateway.errors import Overloaded
 from gateway.queue.connection import WorkerRedis
 from gateway.queue.maintenance import Maintenance
 from gateway.queue.redis_server import nearly_full
-from gateway.queue.scripts import SCRIPT_BYTES
 from gateway.queue.task_queue import TaskQueue
-from gateway.redis_names import WEBHOOKS_KEY, webhook_key
+from gateway.redis_names import QUEUE_KEY, WEBHOOKS_KEY, webhook_key
 from gateway.settings import Settings
 from gateway.webhooks.queue import WebhookQueue
 from gateway.worker.loop import TaskWorker, connect
@@ -207,10 +207,26 @@ def test_it_is_told(
     assert "the memory of Redis is taken up" in refused.json()["detail"]
 
 
+@pytest.mark.parametrize("images", [1, 2], ids=["over the shared connection", "over one of its own"])
+def test_an_upload_that_is_sent_again_is_known(
+    client: httpx2.Client, connection: "redis.Redis", fill: None, images: int
+) -> None:
+    upload: dict[str, Any] = {
+        "headers": {"Idempotency-Key": "one upload"},
+        "files": [("image", (f"{each}.png", PICTURE + bytes(400_000))) for each in range(images)],
+    }
+    first = client.post("/predict", **upload)
+    full(connection)
+    again = client.post("/predict", **upload)
+    assert (first.status_code, again.status_code) == (202, 202), again.text
+    assert again.headers["location"] == first.headers["location"]
+    assert connection.llen(QUEUE_KEY) == images
+
+
 def test_a_large_image_is_refused_in_the_same_words(settings: Settings, connection: "redis.Redis", fill: None) -> None:
     full(connection)
     with pytest.raises(Overloaded, match=r"the memory of Redis is (full|taken up)"):
-        submit(settings, bytes(SCRIPT_BYTES + 1))
+        submit(settings, bytes(600_000))
 
 
 @pytest.mark.parametrize(

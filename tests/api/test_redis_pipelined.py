@@ -230,6 +230,26 @@ def test_a_script_that_was_flushed_is_sent_again(server: Server, run: Run) -> No
     run(test())
 
 
+def test_what_follows_a_script_is_in_one_transaction_with_it(server: Server, run: Run) -> None:
+    async def test() -> None:
+        async with shared(server.url) as pipelined:
+            script = Script(pipelined, "redis.call('set', KEYS[1], ''); return ARGV[1]")
+            for _ in range(2):  # the second time it was flushed
+                asking = (script([f"key{each}"], [each], ("SET", f"key{each}", "x" * each, "XX")) for each in range(20))
+                assert await asyncio.gather(*asking) == [str(each).encode() for each in range(20)]
+                assert await pipelined.run("GET", "key19") == b"x" * 19
+                await pipelined.run("SCRIPT", "FLUSH")
+            with pytest.raises(redis.ResponseError, match="the script says no"):
+                await Script(pipelined, "return redis.error_reply('the script says no')")([], [], ("SET", "other", 1))
+            assert await outcome(pipelined.run("PING")) == "b'PONG'"
+            await pipelined.run("CONFIG", "SET", "maxmemory", 1)
+            with pytest.raises(redis.OutOfMemoryError):
+                await script(["key"], ["said"], ("SET", "key", 1))
+            assert await pipelined.run("EXISTS", "key") == 0
+
+    run(test())
+
+
 def test_a_full_server_is_an_error_of_the_one_who_writes(server: Server, run: Run) -> None:
     async def test() -> None:
         async with shared(server.url) as pipelined:
