@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import arms, costs, pictures, plot, results, say
+from benchmarks.arguments import exit_with
 from benchmarks.suite import FULL, QUICK, Suite
 from gateway.triton.client import TritonClient
 from local import triton
@@ -92,4 +93,4 @@ def parse() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

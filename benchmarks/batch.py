@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from benchmarks.arguments import ROUNDS, SECONDS, exit_with
 from benchmarks.arms import ROOT, loading
 from benchmarks.load import Plan
 from benchmarks.pictures import photographs
@@ -68,10 +69,10 @@ def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description=__doc__)
     parser.add_argument("url", help="of a running service that nobody else uses")
     parser.add_argument("--images", type=Path, default=images, help="folder of photographs (*.jpg)")
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--rounds", type=ROUNDS, default=4)
+    parser.add_argument("--seconds", type=SECONDS, default=20.0)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

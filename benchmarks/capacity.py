@@ -22,6 +22,7 @@ import msgspec
 import redis
 
 from benchmarks import arms, constant_model, pictures, say
+from benchmarks.arguments import ROUNDS, SECONDS, exit_with
 from benchmarks.load import Plan
 from benchmarks.plan import FILE, WORKER_TASKS, Capacity
 from benchmarks.results import latency_of
@@ -149,11 +150,11 @@ def redis_counters(service: arms.Service) -> dict[str, float]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.capacity", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=4)
-    parser.add_argument("--seconds", type=float, default=6)
+    parser.add_argument("--rounds", type=ROUNDS, default=4)
+    parser.add_argument("--seconds", type=SECONDS, default=6)
     parser.add_argument("--images", type=Path, help="folder of photographs (*.jpg) like those that you will have")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -17,6 +17,7 @@ from pathlib import Path
 import psutil
 
 from benchmarks import arms, constant_model, pictures, say
+from benchmarks.arguments import CLIENTS, ROUNDS, SECONDS, exit_with
 from benchmarks.load import Plan
 from benchmarks.plan import WORKER_TASKS
 from benchmarks.results import AROUND, table
@@ -98,6 +99,12 @@ def measure(
 ) -> dict[str, Arm]:
     """Start all arms, measure them in turn, stop them; the photographs are those of 640 pixels. Raises NotStarted."""
     images = pictures.of_size(images, constant_model.IMGSZ)
+    names = [OURS, *peers, *(each.resolve().name for each in against)]
+    if len(set(names)) < len(names):
+        raise arms.NotStarted(f"the folders of --against need different names, others than {', '.join({OURS, *peers})}")
+    for each in against:
+        if not (each / ".venv" / "bin" / "python").exists():
+            raise arms.NotStarted(f"--against {each}: no checkout with its .venv; `make setup` there makes one ready")
     if not images:
         raise arms.NotStarted("there are no photographs (*.jpg) of 640 pixels; give --images")
     with ExitStack() as exits:
@@ -120,7 +127,8 @@ def start(
     others = arms.Peers(arms.peers_folder(), python, onnx, onnx)
     wanted: dict[str, AbstractContextManager[Target]] = {OURS: checkout(arms.ROOT, folder / OURS, folder / "models")}
     for each in against:
-        wanted[each.resolve().name] = checkout(each.resolve(), folder / each.name, folder / "models")
+        name = each.resolve().name
+        wanted[name] = checkout(each.resolve(), folder / name, folder / "models")
     for name in peers:
         (folder / name).mkdir()
         wanted[name] = getattr(others, name)(folder / name)
@@ -170,12 +178,12 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.costs", description=__doc__)
     parser.add_argument("--against", type=Path, action="append", default=[], help="another checkout, with its .venv")
     parser.add_argument("--peers", nargs="*", default=[], choices=["mosec", "litserve"])
-    parser.add_argument("--rounds", type=int, default=6)
-    parser.add_argument("--seconds", type=float, default=6)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--rounds", type=ROUNDS, default=6)
+    parser.add_argument("--seconds", type=SECONDS, default=6)
+    parser.add_argument("--clients", type=CLIENTS, default=16)
     parser.add_argument("--images", type=Path, default=pictures.folder(), help="folder of photographs (*.jpg)")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

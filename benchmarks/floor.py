@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +24,7 @@ import redis
 import uvloop
 
 from benchmarks import arms, constant_model, pictures, say
+from benchmarks.arguments import exit_with, whole
 from benchmarks.load import Plan
 from benchmarks.results import table
 from benchmarks.senders import Target
@@ -168,7 +169,8 @@ def serve(port: int) -> None:
         server = await asyncio.get_running_loop().create_server(Answering, "127.0.0.1", port)
         await server.serve_forever()
 
-    uvloop.run(forever())
+    with suppress(KeyboardInterrupt):
+        uvloop.run(forever())
 
 
 def of_redis(service: arms.Service, encoded: Sequence[bytes], count: int) -> Part:
@@ -233,10 +235,10 @@ def both(service: arms.Service, roles: Sequence[str], work: Callable[[int], obje
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.floor", description=__doc__)
-    parser.add_argument("--count", type=int, default=2000, help="how often each is done")
+    parser.add_argument("--count", type=whole(1, 1_000_000), default=2000, help="how often each is done")
     parser.add_argument("--images", type=Path, default=pictures.folder(), help="folder of photographs (*.jpg)")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

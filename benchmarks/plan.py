@@ -7,13 +7,13 @@ import argparse
 import math
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import msgspec
 
+from benchmarks.arguments import between, exit_with, whole
 from benchmarks.results import Latency
 
 FILE = Path(__file__).with_name("capacity.json")
@@ -127,14 +127,18 @@ def stages(measured: Capacity, wanted: Wanted, rate: float) -> list[Stage]:
     return [replace(kind, count=math.ceil(rate / kind.per_second / BUSY)) for kind in kinds]
 
 
+def file_bytes(measured: Capacity, wanted: Wanted) -> float:
+    """What Redis writes to its file for one image: that, and the records of its task."""
+    return wanted.image_bytes + max(measured.redis["file_bytes"] - measured.image_bytes, 0)
+
+
 def walls(measured: Capacity, wanted: Wanted) -> list[Wall]:
     """Those of one Redis, the first one first."""
-    beside = measured.redis["file_bytes"] - measured.image_bytes
     outward = WIRE * wanted.image_bytes * (1 + wanted.replicas)
     found = [
         Wall("its one thread", 1e3 / measured.cpu_ms["redis"]),
         Wall("its host's network", wanted.link_bytes / outward),
-        Wall("its disk", wanted.disk_bytes / (wanted.image_bytes + max(beside, 0))),
+        Wall("its disk", wanted.disk_bytes / file_bytes(measured, wanted)),
     ]
     return sorted(found, key=lambda wall: wall.per_second)
 
@@ -184,7 +188,7 @@ def report(measured: Capacity, wanted: Wanted, p99_ms: float) -> str:
             f"Upload to result: 99 % within about {least_ms + waits:.0f} ms, {least_ms:.0f} ms of it without waiting.",
             f"Network: {in_gigabits:,.2f} Gbit/s to the gateways, as much to Redis and from it to the workers, "
             f"{in_gigabits * wanted.replicas:,.2f} to replicas, {to_triton:,.2f} to Tritons.",
-            f"Redis' files: {wanted.rate * wanted.image_bytes / 1e6:,.0f} MB/s in all.",
+            f"Redis' files: {wanted.rate * file_bytes(measured, wanted) / 1e6:,.0f} MB/s in all.",
             f"One Redis ends, in images/s, by {bound}.",
         ]
     )
@@ -207,33 +211,16 @@ def parse() -> argparse.Namespace:
     add("--p99", type=between(1, 1e7), default=1000.0, help="milliseconds within which 99 %% are answered")
     add("--link", type=between(1e-2, 1e4), default=10.0, help="gigabits a second of a host's network")
     add("--disk", type=between(1, 1e6), default=500.0, help="megabytes a second that Redis' disk writes")
-    add("--replicas", type=whole(10), default=0, help="of each Redis")
-    add("--elsewhere", type=whole(1), nargs="?", const=1, default=0, help="1: Tritons on other hosts than the workers")
+    add("--replicas", type=whole(0, 10), default=0, help="of each Redis")
+    add(
+        "--elsewhere",
+        type=whole(0, 1),
+        nargs="?",
+        const=1,
+        default=0,
+        help="1: Tritons on other hosts than workers",
+    )
     return parser.parse_args()
-
-
-def between(least: float, most: float) -> Callable[[str], float]:
-    """The bounds are far from anything built, and keep the calculation short."""
-
-    def number(text: str) -> float:
-        try:
-            found = float(text)
-        except ValueError:
-            found = math.nan
-        if not least <= found <= most:
-            raise argparse.ArgumentTypeError(f"{text}: give a number from {least:.10g} to {most:,.0f}")
-        return found
-
-    return number
-
-
-def whole(most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not re.fullmatch("[0-9]{1,3}", text) or int(text) > most:
-            raise argparse.ArgumentTypeError(f"{text}: give a whole number from 0 to {most}")
-        return int(text)
-
-    return number
 
 
 def main() -> int:
@@ -265,4 +252,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from benchmarks import arms, pictures
+from benchmarks.arguments import exit_with, whole
 from benchmarks.load import Plan
 from benchmarks.senders import Target
 
@@ -59,11 +60,11 @@ def run(loader: arms.Loader, service: arms.Service, count: int) -> int:
 def parse() -> argparse.Namespace:
     images = Path(os.environ.get("YOLO_SHARED") or arms.ROOT.parent / "shared") / "images"
     parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--count", type=whole(1, 100_000_000), default=20_000)
     parser.add_argument("--model", default=os.environ.get("MODEL") or "yolov5n")
     parser.add_argument("--images", type=Path, default=images)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -31,24 +31,25 @@ class Replication:
         """The script and its ARGV, which then refuses as `replicas` when too few are connected."""
         return (GATE + script, (*args, self._replicas)) if self._replicas else (script, args)
 
-    def begin(self, pipe: Any) -> None:
-        """What follows is one transaction. The pipeline's own would have WAIT in it, where it cannot wait."""
-        if self._replicas:
+    def begin(self, pipe: Any, as_one: bool) -> None:
+        """`as_one`: what follows is one transaction. The pipeline's own would have WAIT in it, where it cannot wait."""
+        if self._replicas and as_one:
             pipe.execute_command("MULTI")
 
-    def end(self, pipe: Any) -> None:
+    def end(self, pipe: Any, as_one: bool) -> None:
         """WAIT is for the writes of its connection. The message is one also where the task is known already."""
         if not self._replicas:
             return
-        pipe.execute_command("EXEC")
+        if as_one:
+            pipe.execute_command("EXEC")
         pipe.publish(REPLICATED_CHANNEL, "")
         pipe.execute_command("WAIT", self._replicas, int(WAIT_SECONDS * 1000))
 
-    def answer(self, answers: Sequence[Any]) -> Any:
+    def answer(self, answers: Sequence[Any], as_one: bool) -> Any:
         """What the script answered. Raises redis.RedisError, and ServiceUnavailable where replicas are missing."""
         if not self._replicas:
             return answers[0]
-        found = answers[-3][0]
+        found = answers[-3][0] if as_one else answers[0]
         if isinstance(found, redis.RedisError):
             raise found
         if found[0] == b"replicas":

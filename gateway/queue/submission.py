@@ -1,4 +1,6 @@
-"""The gateway's side of the queue: accept tasks, all or none, and cancel them. Every change is one script in Redis."""
+"""The gateway's side of the queue: accept tasks, all or none, and cancel them. Every change is one script in Redis, and
+what follows it in its transaction.
+"""
 
 import time
 from collections.abc import Sequence
@@ -133,8 +135,8 @@ class Submission:
         with redis_errors(_DOUBT):
             try:
                 outcome, *details = await self._run_accept(keys, (*before, int(not high), *behind), tasks)
-            except redis.OutOfMemoryError:  # what is known is told all the same, and why nothing else is accepted
-                outcome, *details = await self._accept_script(keys, (*before, "look", *behind))
+            except redis.ResponseError:  # full, or short of replicas: what is known, or why not, is told all the same
+                outcome, *details = await self._run_accept(keys, (*before, "look", *behind))
                 if outcome == b"room":
                     raise
             if outcome == b"overloaded":
@@ -184,19 +186,19 @@ class Submission:
             raise TaskRunning("the task has begun; it can be deleted once it has ended")
         return view if outcome == b"canceled" else None
 
-    async def _run_accept(self, keys: Sequence[str], args: Sequence[Word], tasks: Sequence[NewTask]) -> Any:
+    async def _run_accept(self, keys: Sequence[str], args: Sequence[Word], tasks: Sequence[NewTask] = ()) -> Any:
         """The images follow the script in its transaction: to Lua each would be copied, and hashed from end to end."""
-        replicas = self._settings.redis_replicas
+        replicas, as_one = self._settings.redis_replicas, bool(tasks)
         if not replicas and sum(len(task.image) for task in tasks) <= _SHARED_BYTES:
             return await self._accept_script(keys, args, *(task.filling() for task in tasks))
         script, guarded = self._replication.guard(scripts.ACCEPT, args)
-        async with self._redis.pipeline(transaction=not replicas) as pipe:
-            self._replication.begin(pipe)
+        async with self._redis.pipeline(transaction=as_one and not replicas) as pipe:
+            self._replication.begin(pipe, as_one)
             pipe.eval(script, len(keys), *keys, *guarded)
             for task in tasks:
                 pipe.execute_command(*task.filling())
-            self._replication.end(pipe)
-            return self._replication.answer(await pipe.execute())
+            self._replication.end(pipe, as_one)
+            return self._replication.answer(await pipe.execute(), as_one)
 
     def _group(self, tasks: Sequence[NewTask], acceptance: Acceptance, digest: str, client: str) -> Sequence[Word]:
         """Commands for what is kept of a batch, of an Idempotency-Key, which refers to the batch or to its one task,

@@ -223,6 +223,23 @@ def test_an_upload_that_is_sent_again_is_known(
     assert connection.llen(QUEUE_KEY) == images
 
 
+@pytest.mark.parametrize("images", [1, 2], ids=["over the shared connection", "over one of its own"])
+def test_where_nothing_may_be_written_what_is_known_is_told(
+    client: httpx2.Client, connection: "redis.Redis", images: int
+) -> None:
+    upload: dict[str, Any] = {
+        "headers": {"Idempotency-Key": "one upload"},
+        "files": [("image", (f"{each}.png", PICTURE + bytes(400_000))) for each in range(images)],
+    }
+    first = client.post("/predict", **upload)
+    connection.config_set("min-replicas-to-write", 1)
+    try:
+        assert client.post("/predict", **upload).headers["location"] == first.headers["location"]
+        assert client.post("/predict", content=PICTURE).json()["code"] == "service_unavailable"
+    finally:
+        connection.config_set("min-replicas-to-write", 0)
+
+
 def test_a_large_image_is_refused_in_the_same_words(settings: Settings, connection: "redis.Redis", fill: None) -> None:
     full(connection)
     with pytest.raises(Overloaded, match=r"the memory of Redis is (full|taken up)"):

@@ -45,11 +45,14 @@ def test_a_202_waits_for_the_replica(servers: tuple[Server, Server], large: bool
         assert client.post("/predict", files=picture(large)).status_code == 202
         os.kill(replica.process.pid, signal.SIGSTOP)
         try:
-            for _ in range(2):  # what is known already waits as well, also on a connection that has written nothing
+            # What is known already waits as well, also on a connection that has written nothing, and in a full Redis.
+            for most_bytes in (0, 0, 1):
+                connection.config_set("maxmemory", most_bytes)
                 with client_of(settings) as another:
                     answer = another.post("/predict", files=picture(large), headers=key)
                 assert answer.status_code == 503 and "same Idempotency-Key" in answer.json()["detail"]
         finally:
+            connection.config_set("maxmemory", 0)
             os.kill(replica.process.pid, signal.SIGCONT)
         assert client.post("/predict", files=picture(large), headers=key).status_code == 202
         assert connection.hlen("yolo:open") == 2
