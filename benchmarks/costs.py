@@ -101,7 +101,7 @@ def measure(
     images = pictures.of_size(images, constant_model.IMGSZ)
     names = [OURS, *peers, *(each.resolve().name for each in against)]
     if len(set(names)) < len(names):
-        raise arms.NotStarted(f"the folders of --against need different names, others than {', '.join({OURS, *peers})}")
+        raise arms.NotStarted(f"the folders of --against need names of their own, none of them {OURS} or a peer's")
     for each in against:
         if not (each / ".venv" / "bin" / "python").exists():
             raise arms.NotStarted(f"--against {each}: no checkout with its .venv; `make setup` there makes one ready")

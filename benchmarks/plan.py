@@ -212,14 +212,7 @@ def parse() -> argparse.Namespace:
     add("--link", type=between(1e-2, 1e4), default=10.0, help="gigabits a second of a host's network")
     add("--disk", type=between(1, 1e6), default=500.0, help="megabytes a second that Redis' disk writes")
     add("--replicas", type=whole(0, 10), default=0, help="of each Redis")
-    add(
-        "--elsewhere",
-        type=whole(0, 1),
-        nargs="?",
-        const=1,
-        default=0,
-        help="1: Tritons on other hosts than workers",
-    )
+    add("--elsewhere", type=whole(0, 1), nargs="?", const=1, default=0, help="1: Tritons on other hosts than workers")
     return parser.parse_args()
 
 
