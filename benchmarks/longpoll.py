@@ -9,7 +9,6 @@ import argparse
 import asyncio
 import os
 import signal
-import sys
 import time
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 import msgspec
 import redis.asyncio as aioredis
 
+from benchmarks.arguments import exit_with, whole
 from gateway.task import TaskView
 
 DELAY_BOUND_SECONDS = 0.1
@@ -90,11 +90,13 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--url", default="http://127.0.0.1:5000")
     parser.add_argument("--redis-url", required=True)
     parser.add_argument("--image", type=Path, required=True)
-    parser.add_argument("--worker-pids", type=int, nargs="+", required=True)
-    parser.add_argument("--clients", type=int, default=1000)
-    parser.add_argument("--other-connections", type=int, default=0, help="Redis connections that are not the gateway's")
+    parser.add_argument("--worker-pids", type=whole(1, 1 << 22), nargs="+", required=True)
+    parser.add_argument("--clients", type=whole(1, 100_000), default=1000)
+    parser.add_argument(
+        "--other-connections", type=whole(0, 1_000), default=0, help="Redis connections that are not the gateway's"
+    )
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    exit_with(lambda: asyncio.run(main()))

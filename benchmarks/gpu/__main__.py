@@ -21,6 +21,7 @@ import msgspec
 from tritonclient.grpc import InferenceServerClient
 
 from benchmarks import pictures
+from benchmarks.arguments import SECONDS, exit_with, whole
 from benchmarks.gpu import host, report, service, triton
 from benchmarks.gpu.host import ROOT, CannotCheck
 from benchmarks.gpu.report import Report, Row
@@ -204,14 +205,14 @@ def parser() -> argparse.ArgumentParser:
     add("--weights", default="", help="its checkpoint, where it has another name")
     add("--data", default="", help="data set in YOLO's format for the mAP (default: none is measured)")
     add("--images", type=Path, default=shared / "images", help="photographs for the whole service (*.jpg)")
-    add("--workers", type=int, default=8)
-    add("--tasks", type=int, default=8, help="tasks of one worker at a time (default 8)")
+    add("--workers", type=whole(1, 64), default=8)
+    add("--tasks", type=whole(1, 64), default=8, help="tasks of one worker at a time (default 8)")
     add("--image", default=IMAGE, help="the image that serves")
     add("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu")
     quick = os.environ.get("QUICK") == "1"
-    add("--seconds", type=float, default=5.0 if quick else 20.0, help="of each load (default 20, with QUICK=1 5)")
+    add("--seconds", type=SECONDS, default=5.0 if quick else 20.0, help="of each load (default 20, with QUICK=1 5)")
     return made
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_with(main)

@@ -135,7 +135,7 @@ class Submission:
         with redis_errors(_DOUBT):
             try:
                 outcome, *details = await self._run_accept(keys, (*before, int(not high), *behind), tasks)
-            except redis.ResponseError:  # full, or short of replicas: what is known, or why not, is told all the same
+            except redis.ResponseError:  # a Redis that takes no writes tells what it knows, and which bound is met
                 outcome, *details = await self._run_accept(keys, (*before, "look", *behind))
                 if outcome == b"room":
                     raise

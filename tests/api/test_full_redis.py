@@ -207,14 +207,20 @@ def test_it_is_told(
     assert "the memory of Redis is taken up" in refused.json()["detail"]
 
 
-@pytest.mark.parametrize("images", [1, 2], ids=["over the shared connection", "over one of its own"])
+by_both_ways = pytest.mark.parametrize("images", [1, 2], ids=["over the shared connection", "over one of its own"])
+
+
+def large_upload(images: int) -> dict[str, Any]:
+    """400 kB an image, with an Idempotency-Key."""
+    files = [("image", (f"{each}.png", PICTURE + bytes(400_000))) for each in range(images)]
+    return {"headers": {"Idempotency-Key": "one upload"}, "files": files}
+
+
+@by_both_ways
 def test_an_upload_that_is_sent_again_is_known(
     client: httpx2.Client, connection: "redis.Redis", fill: None, images: int
 ) -> None:
-    upload: dict[str, Any] = {
-        "headers": {"Idempotency-Key": "one upload"},
-        "files": [("image", (f"{each}.png", PICTURE + bytes(400_000))) for each in range(images)],
-    }
+    upload = large_upload(images)
     first = client.post("/predict", **upload)
     full(connection)
     again = client.post("/predict", **upload)
@@ -223,14 +229,11 @@ def test_an_upload_that_is_sent_again_is_known(
     assert connection.llen(QUEUE_KEY) == images
 
 
-@pytest.mark.parametrize("images", [1, 2], ids=["over the shared connection", "over one of its own"])
+@by_both_ways
 def test_where_nothing_may_be_written_what_is_known_is_told(
     client: httpx2.Client, connection: "redis.Redis", images: int
 ) -> None:
-    upload: dict[str, Any] = {
-        "headers": {"Idempotency-Key": "one upload"},
-        "files": [("image", (f"{each}.png", PICTURE + bytes(400_000))) for each in range(images)],
-    }
+    upload = large_upload(images)
     first = client.post("/predict", **upload)
     connection.config_set("min-replicas-to-write", 1)
     try:

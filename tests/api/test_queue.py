@@ -139,9 +139,8 @@ def test_a_task_is_waited_for(queue: TaskQueue, submitted: Callable[[], str], co
     assert connection.llen(queue.rq.intermediate_queue_key) == 0
 
 
-@pytest.mark.parametrize(
-    "size", [1, scripts.SCRIPT_BYTES, scripts.SCRIPT_BYTES + 1, 3_000_000]
-)  # read with the claim, or apart
+# Up to SCRIPT_BYTES it comes with the claim, else apart.
+@pytest.mark.parametrize("size", [1, scripts.SCRIPT_BYTES, scripts.SCRIPT_BYTES + 1, 3_000_000])
 def test_an_image_of_any_size_reaches_the_worker(
     settings: Settings, queue: TaskQueue, connection: "redis.Redis", size: int
 ) -> None:

@@ -152,7 +152,7 @@ def test_the_log_has_what_failed_and_neither_each_connection_nor_a_query(stack: 
         until(lambda: client.get("/models", params={"secret": "no"}).status_code == 503)
         until(lambda: '"GET /models"' in (pair.folder / "haproxy.log").read_text())  # it answers before it writes
         log = (pair.folder / "haproxy.log").read_text()
-    assert "503" in log
+    assert "503" in log and '"GET /models"' in log
     assert "Connect from" not in log and "secret" not in log and "/predict" not in log
 
 
