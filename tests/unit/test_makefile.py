@@ -41,7 +41,7 @@ def printed(project: Path, *arguments: str) -> list[str]:
 
 def made(project: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["make", "--no-print-directory", *arguments]
-    outer = {"MODEL", "WEIGHTS", "PORT", "WORKERS", "REDIS_URL", "MAKEFLAGS", "MAKELEVEL"}  # of `make test`
+    outer = {"MODEL", "WEIGHTS", "PORT", "WORKERS", "REDIS_URL", "ARGS", "MAKEFLAGS", "MAKELEVEL"}  # of `make test`
     settings = {name: value for name, value in os.environ.items() if name not in outer}
     return subprocess.run(command, cwd=project, env=settings, capture_output=True, text=True, timeout=60)
 
